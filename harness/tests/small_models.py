@@ -18,14 +18,19 @@ ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "qwen2", "gemma3_text")
 END_OF_TEXT = "<|endoftext|>"
 D_MODEL, N_HEADS, N_KV_HEADS, D_HEAD, D_MLP, N_CTX = 32, 4, 2, 8, 48, 64
 
-DAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
-MONTHS = tuple("January February March April May June July August September October November December".split())
-NUMBERS = tuple(
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = _words("January February March April May June July August September October November December")
+NUMBERS = _words(
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty".split()
+    "seventeen eighteen nineteen twenty"
 )
-ORDINALS = tuple("first second third fourth fifth sixth seventh eighth ninth tenth".split())
-ROMAN = tuple("I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI XVII XVIII XIX XX".split())
+ORDINALS = _words("first second third fourth fifth sixth seventh eighth ninth tenth")
+ROMAN = _words("I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI XVII XVIII XIX XX")
 
 
 def _default_words() -> tuple[str, ...]:
