@@ -1,0 +1,192 @@
+"""Claims as data: what one checkable sentence of a paper says, read from `paper.toml` and refused when incomplete."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Kind = Literal["value", "at_least", "at_most", "order", "identity", "existence", "absence", "correlation", "curve"]
+Trust = Literal["P", "F", "S", "R", "D", "?"]
+Scope = Literal["reproduction", "reanalysis", "replication", "generalisation", "control"]
+CostClass = Literal["seconds", "minutes", "hours", "gpu hours"]
+
+TRUST_WORDS: Mapping[str, str] = {
+    "P": "stated in the paper",
+    "F": "read off a figure by an auditor of the paper",
+    "S": "from reviews or reading notes only",
+    "R": "from the reproducibility record",
+    "D": "derived or checked by computation",
+    "?": "not given by the paper",
+}
+NUMERIC_KINDS = ("value", "at_least", "at_most", "existence", "absence", "correlation")
+LABEL_KINDS = ("identity", "order")
+Text = Annotated[str, Field(min_length=1)]
+
+
+class ClaimError(ValueError):
+    """A claim file that cannot be used; the text says what was expected, what was found, what to type next."""
+
+
+class Claim(BaseModel):
+    """One checkable sentence of a paper, with everything needed to judge it.
+
+    `expected` is a number (in `unit`) for numeric kinds, a label for `identity`, labels from first to last for
+    `order`, and `[x, y]` points for `curve`. `margin` is in the unit of `expected`; for `identity` and `order` it is
+    the share of resamples in which another label may come first. `controls` must fail the claim's own rule,
+    `positive_controls` must pass it. `subjects` are the paper's own; a claim whose `applies_to` is `any` is also
+    asked of other models, as a generalisation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[A-Z]{2}-\d{2}[a-z]?$")]
+    paper: Text
+    title: Text
+    locus: Text
+    kind: Kind
+    quantity: Text
+    unit: Text
+    expected: float | str | tuple[str, ...] | tuple[tuple[float, float], ...]
+    trust: Trust
+    margin: Annotated[float, Field(ge=0.0)]
+    margin_reason: Text
+    subjects: Annotated[tuple[str, ...], Field(min_length=1)]
+    text: Text
+    controls: Annotated[tuple[str, ...], Field(min_length=1)]
+    positive_controls: tuple[str, ...] = ()
+    cost: CostClass
+    applies_to: Literal["paper", "any"] = "any"
+    requires: tuple[str, ...] = ()
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _expected_fits_the_kind(self) -> Claim:
+        wanted, fits = _expected_form(self.kind, self.expected)
+        if not fits:
+            raise ValueError(f"`expected` of kind {self.kind!r} must be {wanted}, found {self.expected!r}")
+        if self.kind in LABEL_KINDS and not 0.0 < self.margin < 0.5:
+            raise ValueError(f"`margin` of kind {self.kind!r} is a share of resamples, in (0, 0.5), found {self.margin}")
+        return self
+
+    def scope_of(self, subject: str) -> Scope:
+        """Under which scope a verdict on `subject` is counted: the paper's own subjects reproduce, others generalise."""
+        return "reproduction" if subject in self.subjects else "generalisation"
+
+
+def _expected_form(kind: str, expected: Any) -> tuple[str, bool]:
+    if kind in NUMERIC_KINDS:
+        return "a number", isinstance(expected, float)
+    if kind == "identity":
+        return "a label such as 'L12H0'", isinstance(expected, str)
+    if kind == "order":
+        labels = isinstance(expected, tuple) and len(expected) > 1 and all(isinstance(item, str) for item in expected)
+        return "two or more labels, first to last", labels
+    points = isinstance(expected, tuple) and expected and all(isinstance(item, tuple) for item in expected)
+    return "a list of [x, y] points", bool(points)
+
+
+class Paper(BaseModel):
+    """A paper's citation and its claims, as `paper.toml` holds them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Text
+    title: Text
+    authors: Annotated[tuple[str, ...], Field(min_length=1)]
+    venue: Text
+    year: int
+    url: Text
+    claims: tuple[Claim, ...]
+
+    def claim(self, claim_id: str) -> Claim:
+        """The claim called `claim_id`; raises `ClaimError` naming the ones there are."""
+        for claim in self.claims:
+            if claim.id == claim_id:
+                return claim
+        known = ", ".join(claim.id for claim in self.claims)
+        raise ClaimError(f"no claim {claim_id} in {self.id}\n  expected one of {known}\n  Type: claims list")
+
+
+class Deviation(BaseModel):
+    """A contradiction that is known: the claim and subject that are expected to fail, why, and since when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    claim: Annotated[str, Field(pattern=r"^[A-Z]{2}-\d{2}[a-z]?$")]
+    subject: Text
+    reason: Text
+    date: datetime.date
+
+
+def load_paper(path: Path) -> Paper:
+    """Read one `paper.toml`. Raises `ClaimError` for a missing, unknown or ill-formed field, naming claim and field."""
+    raw = _read_toml(path)
+    citation, entries = dict(raw.get("paper", {})), raw.get("claim", [])
+    unknown = set(raw) - {"paper", "claim"}
+    if unknown:
+        raise ClaimError(f"{path}: expected tables [paper] and [[claim]], found {', '.join(sorted(unknown))}")
+    claims = tuple(_parse(Claim, {"paper": citation.get("id", ""), **entry}, path, _name(entry)) for entry in entries)
+    _refuse_doubles(claims, path)
+    return _parse(Paper, {**citation, "claims": claims}, path, "[paper]")
+
+
+def load_deviations(path: Path) -> tuple[Deviation, ...]:
+    """Read `deviations.toml`; a missing file means none. Raises `ClaimError` as `load_paper` does."""
+    if not path.exists():
+        return ()
+    raw = _read_toml(path)
+    entries = raw.get("deviation", [])
+    return tuple(_parse(Deviation, entry, path, f"deviation {_name(entry, 'claim')}") for entry in entries)
+
+
+def load_papers(claims_dir: Path) -> tuple[Paper, ...]:
+    """Every `claims/*/paper.toml`, in the order of the folder names. Claim ids must be unique over all papers."""
+    papers = tuple(load_paper(path) for path in sorted(claims_dir.glob("*/paper.toml")))
+    _refuse_doubles(tuple(claim for paper in papers for claim in paper.claims), claims_dir)
+    return papers
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ClaimError(f"no claim file\n  expected {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ClaimError(f"{path} is not TOML\n  found    {error}\n  Mend that line and run again.") from None
+
+
+def _name(entry: Any, key: str = "id") -> str:
+    return str(entry.get(key, f"without {key}")) if isinstance(entry, dict) else "that is not a table"
+
+
+def _parse(model: type[BaseModel], data: Any, path: Path, name: str) -> Any:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [f"  {_field(item['loc'])}: {_complaint(item)}" for item in error.errors(include_url=False)]
+        raise ClaimError("\n".join([f"{path}: {name} cannot be used", *lines])) from None
+
+
+def _field(loc: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in loc[:2]) or "as a whole"
+
+
+def _complaint(item: Mapping[str, Any]) -> str:
+    if item["type"] == "missing":
+        return "expected this field, found none"
+    if item["type"] == "extra_forbidden":
+        return "is not a field of this table"
+    return f"{item['msg']}, found {item['input']!r}"
+
+
+def _refuse_doubles(claims: tuple[Claim, ...], where: Path) -> None:
+    seen: set[str] = set()
+    for claim in claims:
+        if claim.id in seen:
+            raise ClaimError(f"{where}: the id {claim.id} is given twice\n  expected every claim to have its own")
+        seen.add(claim.id)

@@ -1,0 +1,50 @@
+"""The event stream of a run: one JSON object a line, appended whole and at once, so that a killed run keeps its lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NAME = "events.jsonl"
+SCHEMA = 1
+
+
+class EventStream:
+    """Appends events to `events.jsonl` in a run's folder. Several processes may append to one file at once."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = Path(run_dir) / NAME
+
+    def start(self) -> None:
+        """Begin anew: an older stream in the same folder is kept under a numbered name."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            number = 1 + sum(1 for _ in self.path.parent.glob("events.*.jsonl"))
+            self.path.rename(self.path.with_name(f"events.{number}.jsonl"))
+        self.path.touch()
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one line. A single unbuffered write of the whole line: a kill can tear at most the last one."""
+        line = json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=True) + "\n"
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            data = line.encode()
+            while data:
+                data = data[os.write(handle, data) :]
+        finally:
+            os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)

@@ -1,0 +1,128 @@
+"""The `judge` a claim test calls: it judges a finding, writes the verdict to the event stream, and keeps the worst."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.claims import Claim, Deviation
+from harness.events import EventStream
+from harness.findings import Evidence, Finding
+from harness.measurement import Measurement
+from harness.messages import verdict_text
+from harness.store import to_json
+from harness.verdicts import Verdict, judge, not_run
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One claim judged on one subject: the verdict, the message that tells it, and a deviation that expects it."""
+
+    claim: Claim
+    verdict: Verdict
+    message: str
+    deviation: Deviation | None
+
+    @property
+    def no_longer_deviates(self) -> bool:
+        """A listed deviation that has started to hold: the list is out of date, and the test turns red."""
+        return self.deviation is not None and self.verdict.outcome == "reproduced"
+
+
+@dataclass
+class Judge:
+    """Judges the claims of one test on one subject. `judge("SH-05", finding, evidence=[...])` records a verdict."""
+
+    claims: Mapping[str, Claim]
+    subject: str
+    node: str
+    rerun: str
+    stream: EventStream
+    deviations: Sequence[Deviation] = ()
+    judged: list[Judged] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def __call__(self, claim_id: str, finding: Finding, evidence: Sequence[Evidence] = ()) -> Judged:
+        """Judge claim `claim_id` on `finding`. Raises `KeyError` for a claim the test did not declare."""
+        claim = self._claim(claim_id)
+        verdict = judge(claim, finding.measurement, finding.controls_for(claim))
+        return self._record(claim, verdict, finding.measurement, evidence)
+
+    def cannot_run(self, reason: str, command: str = "") -> None:
+        """Record every claim of the test that has no verdict yet as not run, with the command that would run it."""
+        for claim in self._without_verdict():
+            self._record(claim, not_run(reason), None, (), command)
+
+    def broke(self, error: BaseException) -> None:
+        """Record every claim of the test that has no verdict yet as failed, with the error."""
+        reason = f"{type(error).__name__}: {error}"
+        for claim in self._without_verdict():
+            self._record(claim, Verdict("failed", rule="none applied", reason=reason), None, ())
+
+    def _without_verdict(self) -> list[Claim]:
+        done = {item.claim.id for item in self.judged}
+        return [claim for claim in self.claims.values() if claim.id not in done]
+
+    def _claim(self, claim_id: str) -> Claim:
+        if claim_id not in self.claims:
+            raise KeyError(f"{claim_id}: expected one of the test's own claims ({', '.join(self.claims)})")
+        return self.claims[claim_id]
+
+    def _record(
+        self,
+        claim: Claim,
+        verdict: Verdict,
+        measurement: Measurement | None,
+        evidence: Sequence[Evidence],
+        command: str = "",
+    ) -> Judged:
+        deviation = next(
+            (item for item in self.deviations if (item.claim, item.subject) == (claim.id, self.subject)), None
+        )
+        scope = claim.scope_of(self.subject)
+        message = verdict_text(claim, self.subject, scope, measurement, verdict, self.rerun)
+        self.stream.write(
+            "verdict",
+            claim=claim.id,
+            subject=self.subject,
+            scope=scope,
+            node=self.node,
+            **_verdict_fields(claim, verdict),
+            measurement=None if measurement is None else _measurement_json(measurement),
+            evidence=list(evidence),
+            deviation=None if deviation is None else deviation.model_dump(mode="json"),
+            rerun=self.rerun,
+            command=command,
+            seconds=time.perf_counter() - self.started,
+        )
+        self.judged.append(Judged(claim, verdict, message, deviation))
+        return self.judged[-1]
+
+
+def _verdict_fields(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "outcome": verdict.outcome,
+        "reason": verdict.reason,
+        "rule": verdict.rule,
+        "flip": verdict.flip,
+        "expected": claim.expected,
+        "margin": claim.margin,
+        "controls": [
+            {
+                "name": item.control.name,
+                "must": item.control.must,
+                "outcome": item.outcome,
+                "as_it_must_be": item.as_it_must_be,
+                "measurement": _measurement_json(item.control.measurement),
+            }
+            for item in verdict.controls
+        ],
+    }
+
+
+def _measurement_json(measurement: Measurement) -> dict[str, Any]:
+    cost = {"seconds": measurement.cost.seconds, "peak_bytes": measurement.cost.peak_bytes}
+    key = measurement.facts.get("key")
+    return {**to_json(measurement), "cost": cost, "origin": measurement.origin, "key": key}

@@ -1,0 +1,68 @@
+"""Verdicts in plain words: what a person reads when a claim misses."""
+
+from __future__ import annotations
+
+from harness.claims import TRUST_WORDS, Claim
+from harness.measurement import Measurement
+from harness.verdicts import Verdict
+
+PHRASES = {
+    "value": "",
+    "at_least": "at least ",
+    "at_most": "at most ",
+    "order": "in the order ",
+    "identity": "",
+    "existence": "one above ",
+    "absence": "none above ",
+    "correlation": "correlation at or beyond ",
+    "curve": "the curve through ",
+}
+
+
+def number(value: float | str | None) -> str:
+    """Three significant digits and no exponent below a million; labels as they are."""
+    if value is None or isinstance(value, str):
+        return "none" if value is None else value
+    return f"{value:,.0f}" if abs(value) >= 1000 and float(value).is_integer() else f"{value:.3g}"
+
+
+def measured(measurement: Measurement) -> str:
+    """One line: value, interval, what it was taken over."""
+    parts = [f"{number(measurement.value)} {measurement.unit}".strip()]
+    if measurement.interval is not None:
+        interval = measurement.interval
+        parts.append(f"{interval.level:.0%} interval [{number(interval.low)}, {number(interval.high)}]")
+    if measurement.p_value is not None:
+        parts.append(f"p = {measurement.p_value:.2g} against the null of the maximum")
+    over = f"n = {measurement.n:,}" if measurement.n else ""
+    method = measurement.interval.method if measurement.interval else ""
+    seed = "" if measurement.seed is None else f"seed {measurement.seed}"
+    return "   ".join(filter(None, [*parts, ", ".join(filter(None, [over, method, seed]))]))
+
+
+def paper_says(claim: Claim) -> str:
+    """One line: the expected value with its margin, trust mark in words and place in the paper."""
+    expected = claim.expected if isinstance(claim.expected, str) else _expected(claim)
+    return f"{PHRASES[claim.kind]}{expected} (margin {claim.margin:g})   {TRUST_WORDS[claim.trust]}, {claim.locus}"
+
+
+def _expected(claim: Claim) -> str:
+    if isinstance(claim.expected, tuple):
+        return " > ".join(str(item) for item in claim.expected)
+    return number(claim.expected)
+
+
+def verdict_text(
+    claim: Claim, subject: str, scope: str, measurement: Measurement | None, verdict: Verdict, rerun: str
+) -> str:
+    """The message of one verdict: the paper's value, the measured one, the controls, what would flip it, the re-run."""
+    lines = [f"{claim.id} on {subject}: {verdict.outcome} ({scope})", f"  claim     {claim.title}"]
+    lines.append(f"  paper     {paper_says(claim)}")
+    if measurement is not None:
+        lines.append(f"  measured  {measured(measurement)}")
+    if verdict.controls:
+        shown = ", ".join(f"{item.control.name} {number(item.control.measurement.value)}" for item in verdict.controls)
+        fine = all(item.as_it_must_be for item in verdict.controls)
+        lines.append(f"  controls  {shown}   {'as they must be' if fine else 'NOT AS THEY MUST BE'}")
+    lines += [f"  {name:<9} {text}" for name, text in (("reason", verdict.reason), ("flip", verdict.flip)) if text]
+    return "\n".join([*lines, f"  re-run    {rerun}"])

@@ -1,0 +1,181 @@
+"""The pytest plugin: options, one test per claim and subject, verdicts turned into outcomes, the report at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.claims import ClaimError
+from harness.environment import describe
+from harness.judging import Judge, Judged
+from harness.profiles import PROFILES
+from harness.run import Run, options_line
+from harness.selection import SelectionError
+
+RUN = pytest.StashKey[Run]()
+JUDGE = pytest.StashKey[Judge]()
+SUBJECT_ARGUMENT = "subject"
+OUTCOMES = (pytest.skip.Exception, pytest.fail.Exception, pytest.xfail.Exception)
+
+
+def claim(*ids: str) -> pytest.MarkDecorator:
+    """Mark a test as the one that measures these claims: `@claim("SH-05")`."""
+    return pytest.mark.claim(*ids)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `pytest claims/`."""
+    group = parser.getgroup("claims", "reproducibility of papers' claims")
+    group.addoption("--subjects", default="", help="names, paths, default, paper or all; commas between")
+    group.addoption("--models-dir", default=None, help="a folder with model files, looked at before the hub")
+    group.addoption("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    group.addoption("--profile", default="standard", choices=sorted(PROFILES), help="how much is measured")
+    group.addoption("--report", default=None, help="folder of this run's report (default: reports/<time>)")
+    group.addoption("--store", default=None, help="folder of stored measurements (default: the user's cache)")
+    group.addoption("--remeasure", action="store_true", help="measure everything anew, stored or not")
+    group.addoption("--offline", action="store_true", help="fetch nothing from anywhere")
+    group.addoption("--allow-tf32", action="store_true", help="let the accelerator round matrix products to tf32")
+
+
+# First, because pytest's own junitxml plugin reads xmlpath when it is configured.
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the claims once, settle where this run's report goes, and refuse what cannot be used."""
+    config.addinivalue_line("markers", "claim(*ids): the claims of paper.toml that this test measures")
+    worker = getattr(config, "workerinput", None)
+    try:
+        config.stash[RUN] = Run.from_options(config.option, config.rootpath, worker)
+    except (ClaimError, SelectionError, ValueError) as error:
+        raise pytest.UsageError(str(error)) from None
+    if worker is None and not config.option.xmlpath and not config.option.collectonly:
+        config.option.xmlpath = str(config.stash[RUN].run_dir / "junit.xml")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each xdist worker where the run's folder is, so that all append to one event stream."""
+    node.workerinput["claims_run_dir"] = str(node.config.stash[RUN].run_dir)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Begin the event stream with what is about to be checked and on what."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    run = config.stash[RUN]
+    run.stream.start()
+    papers = [
+        {key: getattr(paper, key) for key in ("id", "title", "authors", "venue", "year", "url")} for paper in run.papers
+    ]
+    run.stream.write(
+        "run",
+        schema=1,
+        id=run.run_dir.name,
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        argv=options_line(config.option),
+        environment=describe(run.device),
+        profile=run.profile.name,
+        papers=papers,
+        claims=[claim.model_dump(mode="json") for claim in run.claims.values()],
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per subject for each test marked with claims; all its claims must ask the same subjects."""
+    ids = _claim_ids(metafunc.definition)
+    if not ids or SUBJECT_ARGUMENT not in metafunc.fixturenames:
+        return
+    run = metafunc.config.stash[RUN]
+    unknown = [name for name in ids if name not in run.claims]
+    if unknown:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: no claim {', '.join(unknown)} in any paper.toml")
+    choices = {choice.subject: choice for name in ids for choice in run.selection.choices(run.claims[name])}
+    metafunc.parametrize(SUBJECT_ARGUMENT, list(choices.values()), ids=[_param_id(n) for n in choices], indirect=True)
+
+
+def _param_id(subject: str) -> str:
+    return Path(subject).name if "/" in subject or "\\" in subject else subject
+
+
+def _claim_ids(item: Any) -> tuple[str, ...]:
+    return tuple(name for mark in item.iter_markers("claim") for name in mark.args)
+
+
+@pytest.fixture
+def judge(request: pytest.FixtureRequest) -> Judge:
+    """`judge("SH-05", finding, evidence=[...])`: judge a claim of this test on its subject and record the verdict."""
+    run = request.config.stash[RUN]
+    subject = request.node.callspec.params[SUBJECT_ARGUMENT].subject
+    claims = {name: run.claims[name] for name in _claim_ids(request.node)}
+    claims = {name: claim for name, claim in claims.items() if run.asks(claim, subject)}
+    rerun = " ".join(filter(None, [f'pytest "{request.node.nodeid}"', options_line(request.config.option)]))
+    made = Judge(claims, run.label(subject), request.node.nodeid, rerun, run.stream, run.deviations)
+    request.node.stash[JUDGE] = made
+    return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Turn an error inside a claim test into a `failed` verdict, and a `failed` verdict into a pytest error."""
+    report = yield
+    judge = item.stash.get(JUDGE, None)
+    if judge is None or call.when == "teardown":
+        return report
+    if call.excinfo is not None and not call.excinfo.errisinstance(OUTCOMES):
+        judge.broke(call.excinfo.value)
+    if report.failed and any(item.verdict.outcome == "failed" for item in judge.judged):
+        report.claim_broke = True
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """After the body of a claim test: reproduced passes, contradicted fails, inconclusive is an expected failure."""
+    result = yield
+    judge = pyfuncitem.stash.get(JUDGE, None)
+    if judge is not None:
+        if not judge.judged:
+            raise AssertionError(f"{pyfuncitem.nodeid} judged none of its claims")
+        _raise_outcome(judge.judged)
+    return result
+
+
+def _raise_outcome(judged: list[Judged]) -> None:
+    """The worst verdict decides: failed, then contradicted (or a deviation that holds again), then inconclusive."""
+    broken = [item for item in judged if item.verdict.outcome == "failed"]
+    missed = [item for item in judged if item.verdict.outcome == "contradicted" and item.deviation is None]
+    stale = [item for item in judged if item.no_longer_deviates]
+    if broken or missed or stale:
+        notes = [f"{item.message}\n  listed in deviations.toml, but it holds: delete that entry" for item in stale]
+        pytest.fail("\n\n".join([*(item.message for item in [*broken, *missed]), *notes]), pytrace=False)
+    undecided = [item for item in judged if item.verdict.outcome != "reproduced"]
+    if undecided:
+        first = undecided[0]
+        listed = f"; listed as a deviation since {first.deviation.date}" if first.deviation else ""
+        pytest.xfail(f"{first.claim.id} {first.verdict.outcome}{listed}: {first.verdict.rule}")
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """A broken control or an error inside a claim test counts as an error, not as a failed claim."""
+    return ("error", "E", "ERROR") if getattr(report, "claim_broke", False) else None
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Close the event stream; the report is written in the terminal summary, when JUnit's file is there too."""
+    config = session.config
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        config.stash[RUN].stream.write("end", finished=finished, exitstatus=int(exitstatus))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the report and say per scope what came out, and where to read it."""
+    if config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    run = config.stash[RUN]
+    terminalreporter.section("claims")
+    for line in run.close():
+        terminalreporter.write_line(line)

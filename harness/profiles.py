@@ -1,0 +1,24 @@
+"""How much a run does: three named profiles, from a check of the machinery to everything there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`bootstrap_draws` for intervals, `shuffles` for nulls, and how many default subjects are asked (None: all)."""
+
+    name: str
+    bootstrap_draws: int
+    shuffles: int
+    default_subjects: int | None
+    lens_tokens: int
+
+
+PROFILES: Mapping[str, Profile] = {
+    "quick": Profile("quick", bootstrap_draws=500, shuffles=200, default_subjects=1, lens_tokens=2_048),
+    "standard": Profile("standard", bootstrap_draws=2_000, shuffles=1_000, default_subjects=None, lens_tokens=8_192),
+    "full": Profile("full", bootstrap_draws=10_000, shuffles=10_000, default_subjects=None, lens_tokens=32_768),
+}

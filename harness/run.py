@@ -1,0 +1,133 @@
+"""One run of the claims: which claims, on which subjects, with which settings, and where its report goes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.claims import Claim, Deviation, Paper, load_deviations, load_papers
+from harness.events import EventStream
+from harness.measure import Context
+from harness.profiles import PROFILES, Profile
+from harness.selection import Choice, Selection, parse_subjects
+from harness.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+PASSED_ON = ("subjects", "models_dir", "device", "profile", "store")
+DEFAULTS = {"subjects": "", "models_dir": None, "device": "auto", "profile": "standard", "store": None}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run of `pytest claims/` knows before it measures."""
+
+    papers: tuple[Paper, ...]
+    deviations: tuple[Deviation, ...]
+    selection: Selection
+    profile: Profile
+    run_dir: Path
+    store_dir: Path
+    models_dir: Path | None
+    device_option: str
+    offline: bool
+    remeasure: bool
+    allow_tf32: bool
+
+    @classmethod
+    def from_options(cls, option: Any, root: Path, worker: Mapping[str, Any] | None = None) -> Run:
+        """Read claims, deviations and registry; raises with a message for the user where something cannot be used."""
+        from harness.models.registry import load_registry
+
+        claims_dir = root / "claims" if (root / "claims").is_dir() else ROOT / "claims"
+        papers = load_papers(claims_dir)
+        deviations = [item for path in sorted(claims_dir.glob("*/deviations.toml")) for item in load_deviations(path)]
+        registry = load_registry()
+        defaults = tuple(name for name, row in registry.items() if row.default)
+        profile = PROFILES[option.profile]
+        wanted = parse_subjects(option.subjects, registry, defaults)
+        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+        report = Path(option.report) if option.report else root / "reports" / stamp
+        return cls(
+            papers=papers,
+            deviations=tuple(deviations),
+            selection=Selection(wanted, defaults, profile),
+            profile=profile,
+            run_dir=Path(worker["claims_run_dir"]) if worker else report,
+            store_dir=Path(option.store) if option.store else default_store(),
+            models_dir=Path(option.models_dir) if option.models_dir else None,
+            device_option=option.device,
+            offline=option.offline,
+            remeasure=option.remeasure,
+            allow_tf32=option.allow_tf32,
+        )
+
+    @cached_property
+    def claims(self) -> dict[str, Claim]:
+        """All claims of all papers by id."""
+        return {claim.id: claim for paper in self.papers for claim in paper.claims}
+
+    @cached_property
+    def stream(self) -> EventStream:
+        """This run's event stream."""
+        return EventStream(self.run_dir)
+
+    @cached_property
+    def device(self) -> str:
+        """The device this process measures on (torch is imported here, not before)."""
+        from harness.devices import choose_device
+
+        return choose_device(self.device_option, worker=os.environ.get("PYTEST_XDIST_WORKER"), tf32=self.allow_tf32)
+
+    @cached_property
+    def context(self) -> Context:
+        """The store, the device and the memo that measure functions use."""
+        store = Store(self.store_dir, on_bad=self._bad_entry)
+        return Context(store=store, device=self.device, remeasure=self.remeasure, profile=self.profile)
+
+    def _bad_entry(self, path: Path, reason: str) -> None:
+        self.stream.write("store", kind="set aside", path=path.name, reason=reason)
+
+    def asks(self, claim: Claim, subject: str) -> bool:
+        """Whether `claim` is reported for `subject` in this run."""
+        return any(choice.subject == subject for choice in self.selection.choices(claim))
+
+    def label(self, subject: str) -> str:
+        """The subject's name in the report: the registry's, or the last part of a path."""
+        return Path(subject).name if os.sep in subject else subject
+
+    def close(self) -> Sequence[str]:
+        """Write the report; the lines to show: counts per scope, where the report is, or why there is none."""
+        from harness.report import write_report
+        from harness.summary import headline
+
+        try:
+            paths = write_report(self.run_dir)
+        except OSError as error:
+            return [f"no report was written: {error}", f"Type: claims report {self.run_dir}"]
+        return [*headline(paths.results), f"report: {paths.index}"]
+
+
+def default_store() -> Path:
+    """Where measurements are kept unless `--store` says otherwise: `CIRCUIT_CLAIMS_STORE`, or the user's cache."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get("CIRCUIT_CLAIMS_STORE")
+    return Path(given) if given else user_cache_path("circuit-claims") / "store"
+
+
+def options_line(option: Any) -> str:
+    """The options that change what is measured, as they would be typed again; empty for a plain run."""
+    words = []
+    for name in PASSED_ON:
+        value = getattr(option, name)
+        if value != DEFAULTS[name]:
+            words += [f"--{name.replace('_', '-')}", f'"{value}"' if " " in str(value) else str(value)]
+    return " ".join(words)
+
+
+__all__ = ["Choice", "Run", "default_store", "options_line"]

@@ -1,0 +1,84 @@
+"""Which subjects each claim is asked of: the claim's own, and the ones a run was started for. Pure and light."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.claims import Claim
+from harness.profiles import Profile
+
+
+class SelectionError(ValueError):
+    """A subject nobody knows; the text lists the near ones and what to type."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One subject of one claim: `asked` is False where the run was started without it, and `reason` says so."""
+
+    subject: str
+    asked: bool
+    fetch: bool
+    reason: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `--subjects` and `--profile` ask for. `wanted` is empty when the option was not given."""
+
+    wanted: tuple[str, ...]
+    defaults: tuple[str, ...]
+    profile: Profile
+
+    def choices(self, claim: Claim) -> tuple[Choice, ...]:
+        """Every subject `claim` is reported for, first the paper's own, so that none drops out silently."""
+        asked = self.wanted or self._quick_or_all_defaults()
+        others = () if claim.applies_to == "paper" else (*asked, *(() if self.wanted else self.defaults))
+        names = dict.fromkeys([*claim.subjects, *others])
+        return tuple(self._choice(claim, name, asked) for name in names)
+
+    def _quick_or_all_defaults(self) -> tuple[str, ...]:
+        return self.defaults[: self.profile.default_subjects]
+
+    def _choice(self, claim: Claim, name: str, asked: Sequence[str]) -> Choice:
+        if name in asked:
+            return Choice(name, asked=True, fetch=True)
+        if self.wanted:
+            command = f"pytest claims/ --subjects {name}"
+            return Choice(name, False, False, f"not among --subjects {','.join(self.wanted)}", command)
+        if name in self.defaults:
+            reason = f"the {self.profile.name} profile asks {', '.join(asked)} only"
+            return Choice(name, False, False, reason, "pytest claims/ --profile standard")
+        return Choice(name, asked=True, fetch=False)
+
+
+def parse_subjects(text: str, registry: Mapping[str, Any], defaults: Sequence[str]) -> tuple[str, ...]:
+    """The subjects named by `--subjects`: registry names, paths, `default`, `paper` or `all`, split at commas.
+
+    Raises `SelectionError` for a name that is none of these.
+    """
+    paper = [name for name, row in registry.items() if row.in_paper]
+    groups: dict[str, Sequence[str]] = {"default": defaults, "paper": paper, "all": list(registry)}
+    names: list[str] = []
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        if word in groups:
+            names += groups[word]
+        elif word in registry or Path(word).exists():
+            names.append(word)
+        else:
+            raise SelectionError(_unknown(word, registry))
+    return tuple(dict.fromkeys(names))
+
+
+def _unknown(word: str, registry: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, registry, n=3, cutoff=0.5)
+    hint = f"  nearest   {', '.join(near)}\n" if near else ""
+    return (
+        f"unknown subject {word!r}\n  expected  a registry name, a path to a GGUF file or Hugging Face folder, "
+        f"or one of default, paper, all\n{hint}  Type: claims list --subjects"
+    )
