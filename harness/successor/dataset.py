@@ -244,7 +244,7 @@ def spell(item: str, form: Form) -> str:
 
 def splits_numbers(tokens: Vocabulary) -> bool:
     """Whether the tokenizer has no number of two or three digits up to 200 as one token, plain or after a space."""
-    return not any(tokens.single_token(spell(item, form)) for item in NUMBERS.items[9:] for form in NO_INVERSION)
+    return all(tokens.single_token(spell(item, form)) is None for item in NUMBERS.items[9:] for form in NO_INVERSION)
 
 
 def succession(tokens: Vocabulary, *, wraps: bool = True, mixed_forms: bool = False) -> SuccessionDataset:
