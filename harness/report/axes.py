@@ -1,0 +1,74 @@
+"""Axes of the report's figures: where they lie, how far they reach, how they look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.model import to_number
+from harness.report.palette import INKS
+from harness.report.text import number, one_line, shorten
+
+WIDTH = 460
+ROW = 22
+LABEL = 26
+C = {name: light for name, (light, _) in INKS.items()}
+
+
+def finite(values: Any) -> list[float]:
+    """`values` as floats; what is not a number (null, a name) becomes NaN."""
+    numbers = [to_number(value) for value in values or ()]
+    return [float(value) if isinstance(value, (int, float)) else math.nan for value in numbers]
+
+
+def reach_of(values: Sequence[float]) -> tuple[float, float]:
+    """Axis limits around all finite `values`, with room at both ends."""
+    known = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(known), max(known)
+    room = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
+    return (low if low == 0 else low - room), high + room
+
+
+def beside(x: float, reach: tuple[float, float]) -> tuple[str, float]:
+    """Where to set the words beside a vertical line so that they stay inside the figure."""
+    share = (x - reach[0]) / (reach[1] - reach[0])
+    return ("left" if share < 0.2 else "right" if share > 0.8 else "center"), x
+
+
+def axes_at(figure: Any, height: float, left: float, right: float, top: float, bottom: float) -> Any:
+    """Axes with these margins in px inside a figure `WIDTH` x `height`, see-through."""
+    spans = (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, (height - top - bottom) / height)
+    axes = figure.add_axes(spans)
+    axes.patch.set_alpha(0.0)
+    return axes
+
+
+def finish(axes: Any, label: str, named_rows: bool = True) -> None:
+    """The label and grid of the value axis; with `named_rows` the other axis keeps the names it has."""
+    axes.set_xlabel(one_line(label), color=C["muted"])
+    axes.grid(axis="x", color=C["grid"], linewidth=0.8)
+    style(axes, numbers="x" if named_rows else "xy")
+
+
+def style(axes: Any, numbers: str = "xy") -> None:
+    """The look all figures share; the axes in `numbers` get plain figures for ticks, others keep their own labels."""
+    from matplotlib.ticker import FuncFormatter
+
+    axes.set_axisbelow(True)
+    axes.tick_params(color=C["grid"], labelcolor=C["ink"], length=3, labelsize=11)
+    for letter in numbers:
+        axis = axes.xaxis if letter == "x" else axes.yaxis
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value, 12))))
+    for spine in axes.spines.values():
+        spine.set_color(C["grid"])
+
+
+def row_label(text: str) -> str:
+    """A row's name on one line, cut to `LABEL` characters."""
+    return shorten(one_line(text), LABEL)
+
+
+def label_width(labels: Sequence[str]) -> float:
+    """The left margin in px that row labels need."""
+    return 16 + 6.6 * max((len(row_label(label)) for label in labels), default=0)
