@@ -49,8 +49,8 @@ class Norm:
     """
 
     kind: Literal["layer", "rms", "none"] = "none"
-    weight: Float[Tensor, width] | None = None
-    bias: Float[Tensor, width] | None = None
+    weight: Float[Tensor, " width"] | None = None
+    bias: Float[Tensor, " width"] | None = None
     eps: float = 0.0
 
     def __call__(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
@@ -67,7 +67,7 @@ class Projection:
     """A linear map, (out, in), with or without a bias."""
 
     weight: Float[Tensor, "out width"]
-    bias: Float[Tensor, out] | None = None
+    bias: Float[Tensor, " out"] | None = None
 
     def __call__(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch out"]:
         """The mapped vectors."""
@@ -182,7 +182,7 @@ class CircuitWeights:
         """Width of the residual stream."""
         return self.dims.d_model
 
-    def known(self, tokens: Int[Tensor, n]) -> list[int]:
+    def known(self, tokens: Int[Tensor, " n"]) -> list[int]:
         """The ids as a list. Raises `UnknownToken` for one outside the vocabulary."""
         ids = tokens.tolist()
         strange = [token for token in ids if not 0 <= token < self.dims.d_vocab]
@@ -194,11 +194,11 @@ class CircuitWeights:
             )
         return ids
 
-    def embed(self, tokens: Int[Tensor, n]) -> Float[Tensor, "n d_model"]:
+    def embed(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
         """The bare embedding W_E, times sqrt(d_model) for Gemma, without positions (GPT-2's learned ones included)."""
         return self.tensors.rows(f"{self.prefix}{self.names.embed}.weight", self.known(tokens)) * self.dims.embed_scale
 
-    def unembed(self, candidates: Int[Tensor, c]) -> Float[Tensor, "d_model c"]:
+    def unembed(self, candidates: Int[Tensor, " c"]) -> Float[Tensor, "d_model c"]:
         """Columns of W_U; none of the five architectures has a bias here."""
         return self.tensors.rows(self.unembedding, self.known(candidates)).T
 

@@ -20,7 +20,7 @@ from harness.models.architectures_names import UnsupportedArchitecture, setting
 
 
 def residuals(
-    weights: CircuitWeights, tokens: Int[Tensor, n], bos: int | None = None
+    weights: CircuitWeights, tokens: Int[Tensor, " n"], bos: int | None = None
 ) -> Iterator[Float[Tensor, "n d_model"]]:
     """The residual stream before each layer, of each token alone (`bos` None) or right after the token `bos`.
 
@@ -38,7 +38,7 @@ def residuals(
             resid, first = _block(weights, index, resid, first)
 
 
-def block0(weights: CircuitWeights, tokens: Int[Tensor, n]) -> Float[Tensor, "n d_model"]:
+def block0(weights: CircuitWeights, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
     """The residual stream after one full block on the bare embedding, each token attending to itself alone.
 
     Attention, MLP and their norms and biases act as in the forward pass: one after the other, or side by side where
@@ -120,7 +120,7 @@ def _attention_scale(weights: CircuitWeights, index: int) -> float:
 
 
 def _turned(
-    query: Float[Tensor, "n head d_head"], angles: Float[Tensor, pairs] | None
+    query: Float[Tensor, "n head d_head"], angles: Float[Tensor, " pairs"] | None
 ) -> Float[Tensor, "n head d_head"]:
     """Queries turned by the rotary angles of position 1; dimension i is paired with i + pairs, the rest stays."""
     if angles is None:
@@ -131,7 +131,7 @@ def _turned(
     return torch.cat([left * cos - right * sin, right * cos + left * sin, rest], dim=-1)
 
 
-def _angles(config: Mapping[str, Any], index: int, d_head: int) -> Float[Tensor, pairs] | None:
+def _angles(config: Mapping[str, Any], index: int, d_head: int) -> Float[Tensor, " pairs"] | None:
     """Rotary angles per position of layer `index`, from old configs and new; None for GPT-2.
 
     Raises `UnsupportedArchitecture` for a way of stretching the angles that is not default, linear or llama3.
@@ -173,7 +173,7 @@ def _rotary_settings(config: Mapping[str, Any], index: int) -> tuple[float, floa
     return float(theta), 1.0, params if params or local else scaling
 
 
-def _llama3_angles(angles: Float[Tensor, pairs], scaling: Mapping[str, Any]) -> Float[Tensor, pairs]:
+def _llama3_angles(angles: Float[Tensor, " pairs"], scaling: Mapping[str, Any]) -> Float[Tensor, " pairs"]:
     """Llama 3's stretching: slow angles divided by the factor, fast ones kept, those between mixed."""
     turns = scaling["original_max_position_embeddings"] * angles / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]

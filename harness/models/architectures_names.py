@@ -154,7 +154,8 @@ def names_of(config: Mapping[str, Any]) -> Names:
     kind = config.get("model_type")
     if kind not in NAMES:
         raise UnsupportedArchitecture(
-            f"architecture of the model: expected one of {', '.join(ARCHITECTURES)}\n  found {kind!r} in its config.json"
+            f"architecture of the model: expected one of {', '.join(ARCHITECTURES)}"
+            f"\n  found {kind!r} in its config.json"
         )
     return NAMES[kind]
 
@@ -232,7 +233,8 @@ def found_unembedding(names: Names, dims: Dimensions, prefix: str, present: Coll
         if f"{name}.weight" in present:
             return f"{name}.weight"
     raise UnsupportedArchitecture(
-        f"unembedding of an untied {dims.architecture} model: expected {' or '.join(names.unembed)}.weight, found neither"
+        f"unembedding of an untied {dims.architecture} model: expected a tensor named "
+        f"{' or '.join(f'{name}.weight' for name in names.unembed)}, found neither"
     )
 
 

@@ -24,7 +24,7 @@ INPUT_PATHS = ("mlp0", "embed+mlp0", "block0", "residual")
 
 
 def head_inputs(
-    weights: CircuitWeights, tokens: Int[Tensor, n], path: str = "mlp0", bos: int | None = None
+    weights: CircuitWeights, tokens: Int[Tensor, " n"], path: str = "mlp0", bos: int | None = None
 ) -> Iterator[Float[Tensor, "n d_model"]]:
     """What the heads of each layer read (before their norm), one tensor a layer.
 
@@ -45,7 +45,7 @@ def head_inputs(
     return repeat(STATIC_PATHS[path](weights, tokens), weights.n_layers)
 
 
-def _embed_and_mlp0(weights: CircuitWeights, tokens: Int[Tensor, n]) -> Float[Tensor, "n d_model"]:
+def _embed_and_mlp0(weights: CircuitWeights, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
     embedded = weights.embed(tokens)
     return embedded + weights.mlp0(embedded)
 
@@ -60,8 +60,8 @@ STATIC_PATHS: dict[str, Callable[[CircuitWeights, Tensor], Tensor]] = {
 
 def effective_ov_logits(
     weights: CircuitWeights,
-    tokens: Int[Tensor, n],
-    candidates: Int[Tensor, c],
+    tokens: Int[Tensor, " n"],
+    candidates: Int[Tensor, " c"],
     path: str = "mlp0",
     *,
     norms: bool = True,
@@ -84,8 +84,8 @@ def effective_ov_logits(
 
 def headless_logits(
     weights: CircuitWeights,
-    tokens: Int[Tensor, n],
-    candidates: Int[Tensor, c],
+    tokens: Int[Tensor, " n"],
+    candidates: Int[Tensor, " c"],
     path: str = "mlp0",
     *,
     norms: bool = True,
@@ -132,7 +132,7 @@ def group_logits(
         ]
 
 
-def _distinct(parts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, m], list[Int[Tensor, n]]]:
+def _distinct(parts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, " m"], list[Int[Tensor, " n"]]]:
     """The distinct ids over all parts, and for each part the places of its ids among them."""
     ids = torch.tensor([token for part in parts for token in part], dtype=torch.long)
     distinct, places = torch.unique(ids, return_inverse=True)
