@@ -1,0 +1,198 @@
+"""The path without the head, W_U MLP_0(W_E), read plainly and through an affine lens fitted on text (SH-08).
+
+The paper reads this path with a tuned lens. Here the translator has a closed form: the affine map that takes a token's
+vector early in the model (MLP_0(W_E), or the residual after block 0) nearest, by ridge least squares over the
+positions of a text, to the final residual at that position. Nothing in this module knows a model library: a bridge or
+weights come in as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.models.architectures import CircuitWeights
+from harness.successor.circuit import head_inputs
+from harness.successor.dataset import SuccessionDataset
+from harness.successor.score import SuccessorScores, find_winners, successor_scores
+
+RIDGE = 1e-3
+HELD_OUT = 0.2
+WINDOWS_PER_PASS = 4
+
+
+@dataclass(frozen=True)
+class AffineLens:
+    """x -> x @ weight + bias, from vectors early in a model to final residuals before the final norm.
+
+    `r_squared` is the share of the final residual's variance that the lens explains on the `held_out` positions, which
+    it was not fitted on; `baseline` the share that the fitted positions' mean alone explains there (0 or less).
+    """
+
+    weight: Float[Tensor, "d_in d_out"]
+    bias: Float[Tensor, " d_out"]
+    ridge: float
+    fitted: int
+    held_out: int
+    r_squared: float
+    baseline: float
+
+    def __call__(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_out"]:
+        """The final residuals that the lens expects."""
+        return x @ self.weight + self.bias
+
+
+def fit_affine_lens(
+    inputs: Float[Tensor, "n d_in"],
+    targets: Float[Tensor, "n d_out"],
+    *,
+    ridge: float = RIDGE,
+    held_out: float = HELD_OUT,
+) -> AffineLens:
+    """The affine map of least squared error, with a ridge of `ridge` times the mean variance of the inputs.
+
+    Rows are positions in the order of the text; the last `held_out` share of them is kept for `r_squared`, in one
+    piece, so that no held-out position stands between fitted ones. The bias is not penalised. Solved in float64.
+    Raises ValueError when rows do not match or fewer than two are left to fit on.
+    """
+    n = len(inputs)
+    kept = n - round(n * held_out)
+    if len(targets) != n or kept < 2:
+        raise ValueError(
+            "affine lens: expected as many targets as inputs and at least 2 positions to fit on, found "
+            f"{n} inputs, {len(targets)} targets, {kept} to fit on"
+        )
+    x, y = inputs[:kept].double(), targets[:kept].double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    gram = (x - x_mean).T @ (x - x_mean)  # (d_in, d_in)
+    # A floor keeps constant inputs solvable: their map is then zero and the bias does all the work.
+    penalty = ridge * float(gram.diagonal().mean()) + torch.finfo(torch.float64).tiny
+    gram.diagonal().add_(penalty)
+    weight = torch.linalg.solve(gram, (x - x_mean).T @ (y - y_mean))
+    bias = y_mean - x_mean @ weight
+    rest_x, rest_y = inputs[kept:].double(), targets[kept:].double()
+    return AffineLens(
+        weight.float(),
+        bias.float(),
+        ridge,
+        kept,
+        n - kept,
+        _explained(rest_x @ weight + bias, rest_y),
+        _explained(y_mean.expand_as(rest_y), rest_y),
+    )
+
+
+def _explained(found: Float[Tensor, "n d"], wanted: Float[Tensor, "n d"]) -> float:
+    """Share of the variance around the wanted rows' own mean; nan where there is none."""
+    spread = float((wanted - wanted.mean(0)).square().sum()) if len(wanted) else 0.0
+    return 1.0 - float((found - wanted).square().sum()) / spread if spread > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Residual vectors at the positions of a text, in its order: `final` is before the final norm."""
+
+    tokens: Int[Tensor, " n"]
+    after_block0: Float[Tensor, "n d_model"]
+    final: Float[Tensor, "n d_model"]
+
+
+def token_windows(tokens: list[int], length: int, count: int) -> Int[Tensor, "window length"]:
+    """The first `count` windows of `length` tokens of a text, one after another.
+
+    Raises ValueError when the text is too short for one window; a short text gives fewer than `count`.
+    """
+    whole = min(count, len(tokens) // length)
+    if whole < 1:
+        raise ValueError(f"text of {len(tokens)} tokens: expected at least one window of {length}; use a longer text")
+    return torch.tensor(tokens[: whole * length], dtype=torch.long).reshape(whole, length)
+
+
+def collect_residuals(
+    bridge: Any, windows: Int[Tensor, "window length"], *, n_layers: int, skip: int = 1, device: str = "cpu"
+) -> Residuals:
+    """Run a transformer-lens bridge over windows of a text and keep the residuals after the first and last block.
+
+    `bridge` needs `run_with_hooks(tokens, fwd_hooks=...)` and the hook points `blocks.{i}.hook_out`. The first `skip`
+    positions of each window are left out: most models park an outlier there that would dominate a squared error.
+    fp32 on the CPU.
+    """
+    first, last = "blocks.0.hook_out", f"blocks.{n_layers - 1}.hook_out"
+    seen: dict[str, list[Tensor]] = {first: [], last: []}
+
+    def keep(name: str) -> tuple[str, Callable[..., None]]:
+        return name, lambda tensor, hook: seen[name].append(tensor[:, skip:].detach().float().cpu())
+
+    for part in windows.split(WINDOWS_PER_PASS):
+        with torch.no_grad():
+            bridge.run_with_hooks(part.to(device), fwd_hooks=[keep(name) for name in dict.fromkeys((first, last))])
+    early, final = (torch.cat(seen[name]).flatten(0, 1) for name in (first, last))
+    return Residuals(windows[:, skip:].flatten(), early, final)
+
+
+def static_inputs(weights: CircuitWeights, tokens: Int[Tensor, " n"], path: str = "mlp0") -> Float[Tensor, "n d_model"]:
+    """The circuit's input for each token of a text: MLP_0(W_E) for `mlp0`. Each distinct id is computed once."""
+    distinct, places = torch.unique(tokens, return_inverse=True)
+    return next(islice(head_inputs(weights, distinct, path), 1))[places]
+
+
+def fit_text_lens(
+    weights: CircuitWeights, residuals: Residuals, *, path: str = "mlp0", ridge: float = RIDGE
+) -> AffineLens:
+    """The lens for one static path: from each token's input to the final residual at its positions in the text."""
+    return fit_affine_lens(static_inputs(weights, residuals.tokens, path), residuals.final, ridge=ridge)
+
+
+def answers_lens(weights: CircuitWeights, dataset: SuccessionDataset, *, path: str = "mlp0") -> AffineLens:
+    """A lens fitted on the answers: from each token's input straight to a vector that unembeds to its successor.
+
+    The control for SH-08: a score found with a lens means little if the lens cannot score at all. Fitted on the
+    dataset's own pairs with next to no ridge and nothing held out. Raises ValueError with fewer than two pairs.
+    """
+    pairs, columns = dataset.pairs, dataset.columns
+    groups = columns.group[pairs.column]
+    following = [dataset.groups[group].candidates[place] for group, place in zip(groups, pairs.target, strict=True)]
+    unembed = weights.unembed(torch.tensor(following, dtype=torch.long)).T  # (pair, d_model)
+    wanted = unembed - unembed.mean(0)
+    scale = weights.final_norm.weight
+    if scale is not None:
+        wanted = wanted / torch.where(scale.abs() > 1e-3, scale, torch.ones_like(scale))
+    inputs = static_inputs(weights, torch.from_numpy(pairs.token), path)
+    return fit_affine_lens(inputs, wanted, ridge=1e-9, held_out=0.0)
+
+
+def headless_scores(
+    weights: CircuitWeights,
+    dataset: SuccessionDataset,
+    *,
+    generator: np.random.Generator,
+    lens: Callable[[Tensor], Tensor] | None = None,
+    path: str = "mlp0",
+    exclude_self: bool = False,
+    bootstrap_draws: int = 2000,
+) -> SuccessorScores:
+    """Successor score of W_U norm(lens(x)), x the circuit's input without any head (SH-08); one row, as one head.
+
+    `lens` None is the plain readout W_U norm(MLP_0(W_E)). Raises ValueError for `residual`, which has no single x.
+    """
+    if path == "residual":
+        raise ValueError("readout without a head: expected a path that does not depend on the layer, found 'residual'")
+    logits = []
+    for group in dataset.groups:
+        resid = static_inputs(weights, torch.tensor(group.inputs, dtype=torch.long), path)  # (n, d_model)
+        resid = weights.final_norm(resid if lens is None else lens(resid))
+        logits.append((resid @ weights.unembed(torch.tensor(group.candidates, dtype=torch.long)))[None])  # (1, n, c)
+    return successor_scores(
+        find_winners([logits], dataset),
+        dataset,
+        generator=generator,
+        exclude_self=exclude_self,
+        bootstrap_draws=bootstrap_draws,
+    )
