@@ -70,11 +70,11 @@ class Claim(BaseModel):
         if not fits:
             raise ValueError(f"`expected` of kind {self.kind!r} must be {wanted}, found {self.expected!r}")
         if self.kind in LABEL_KINDS and not 0.0 < self.margin < 0.5:
-            raise ValueError(f"`margin` of kind {self.kind!r} is a share of resamples, in (0, 0.5), found {self.margin}")
+            raise ValueError(f"`margin` of kind {self.kind!r} is a share of resamples in (0, 0.5), found {self.margin}")
         return self
 
     def scope_of(self, subject: str) -> Scope:
-        """Under which scope a verdict on `subject` is counted: the paper's own subjects reproduce, others generalise."""
+        """Under which scope a verdict on `subject` counts: the paper's own subjects reproduce, others generalise."""
         return "reproduction" if subject in self.subjects else "generalisation"
 
 
@@ -124,7 +124,7 @@ class Deviation(BaseModel):
 
 
 def load_paper(path: Path) -> Paper:
-    """Read one `paper.toml`. Raises `ClaimError` for a missing, unknown or ill-formed field, naming claim and field."""
+    """Read one `paper.toml`. Raises `ClaimError` for a missing, unknown or ill-formed field, naming it."""
     raw = _read_toml(path)
     citation, entries = dict(raw.get("paper", {})), raw.get("claim", [])
     unknown = set(raw) - {"paper", "claim"}

@@ -1,4 +1,4 @@
-"""The event stream of a run: one JSON object a line, appended whole and at once, so that a killed run keeps its lines."""
+"""The event stream of a run: one JSON object a line, appended whole and at once, so a killed run keeps its lines."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from harness.claims import Claim, Deviation
 from harness.events import EventStream
 from harness.findings import Evidence, Finding
 from harness.measurement import Measurement
-from harness.messages import verdict_text
+from harness.messages import measured, verdict_text
 from harness.store import to_json
-from harness.verdicts import Verdict, judge, not_run
+from harness.verdicts import Verdict, apply_rule, judge, not_run
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,21 @@ class Judge:
         claim = self._claim(claim_id)
         verdict = judge(claim, finding.measurement, finding.controls_for(claim))
         return self._record(claim, verdict, finding.measurement, evidence)
+
+    def under(self, claim_id: str, settings: Mapping[str, Finding]) -> Evidence:
+        """A table of the verdict under each setting, the claim's own first; rows that differ from it are marked."""
+        claim = self._claim(claim_id)
+        verdicts = {name: apply_rule(claim, finding.measurement).outcome for name, finding in settings.items()}
+        own = next(iter(verdicts.values()))
+        rows = [[name, verdicts[name], measured(finding.measurement)] for name, finding in settings.items()]
+        return {
+            "type": "table",
+            "title": "Settings under which the verdict changes",
+            "caption": "The first row is the setting the claim is judged under; marked rows come out differently.",
+            "columns": ["setting", "verdict", "measured"],
+            "rows": rows,
+            "mark_rows": [index for index, verdict in enumerate(verdicts.values()) if verdict != own],
+        }
 
     def cannot_run(self, reason: str, command: str = "") -> None:
         """Record every claim of the test that has no verdict yet as not run, with the command that would run it."""

@@ -53,7 +53,7 @@ def measure(*packages: str) -> Callable[[Callable[..., Measurement]], Callable[.
         def stored(subject: Measurable, **parameters: Any) -> Measurement:
             bound = signature.bind(subject, **parameters)
             bound.apply_defaults()
-            chosen = {name: value for name, value in list(bound.arguments.items())[1:]}
+            chosen = dict(list(bound.arguments.items())[1:])
             context = subject.context
             key = key_of(
                 {

@@ -82,7 +82,8 @@ class Measurement:
 
     def derive(self, quantity: str, value: float | str | None, **changes: Any) -> Measurement:
         """The same measurement read for another quantity: provenance kept, value and interval new, tables dropped."""
-        fresh: dict[str, Any] = {"interval": None, "support": {}, "p_value": None, "arrays": {}, "facts": {}, "unit": ""}
+        fresh: dict[str, Any] = {"interval": None, "p_value": None, "unit": ""}
+        fresh |= {"support": {}, "arrays": {}, "facts": {}}
         return replace(self, quantity=quantity, value=value, **{**fresh, **changes})
 
     def to_xarray(self) -> Any:

@@ -92,6 +92,16 @@ class Run:
     def _bad_entry(self, path: Path, reason: str) -> None:
         self.stream.write("store", kind="set aside", path=path.name, reason=reason)
 
+    def introduce(self, subject: Any) -> None:
+        """Write the subject's card to the event stream, once a process."""
+        if subject.name not in self._introduced:
+            self._introduced.add(subject.name)
+            self.stream.write("subject", name=subject.name, card=subject.card())
+
+    @cached_property
+    def _introduced(self) -> set[str]:
+        return set()
+
     def asks(self, claim: Claim, subject: str) -> bool:
         """Whether `claim` is reported for `subject` in this run."""
         return any(choice.subject == subject for choice in self.selection.choices(claim))

@@ -67,6 +67,11 @@ def judge(claim: Claim, measurement: Measurement, controls: tuple[Control, ...] 
     return Verdict(verdict.outcome, verdict.rule, verdict.flip, verdict.reason, outcomes)
 
 
+def apply_rule(claim: Claim, measurement: Measurement) -> Verdict:
+    """The rule of the claim's kind on `measurement` alone, without controls: for tables of settings."""
+    return _rule(claim, measurement)
+
+
 def not_run(reason: str) -> Verdict:
     """The verdict on a claim that could not be run; `reason` says why and which command would run it."""
     return Verdict("not run", rule="none applied", reason=reason)

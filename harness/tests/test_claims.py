@@ -107,5 +107,7 @@ def test_deviations_need_reason_and_date(tmp_path):
 def test_every_claim_of_the_project_names_a_margin_reason_and_a_control():
     papers = load_papers(Path(__file__).resolve().parents[2] / "claims")
     claims = [claim for paper in papers for claim in paper.claims]
-    assert {claim.id[:5] for claim in claims} >= {f"SH-{number:02d}" for number in (1, 4, 5, 6, 7, 8, 9, 24, 25, 26, 27)}
+    assert {claim.id[:5] for claim in claims} >= {
+        f"SH-{number:02d}" for number in (1, 4, 5, 6, 7, 8, 9, 24, 25, 26, 27)
+    }
     assert all(isinstance(claim, Claim) and claim.margin_reason and claim.controls for claim in claims)

@@ -100,7 +100,10 @@ def test_value_never_says_both_and_agrees_with_its_flip(middle, half, expected, 
     inside = abs(middle - expected) + half <= margin
     outside = abs(middle - expected) - half > margin
     tolerance = 1e-9 * (1 + abs(middle) + abs(expected))
-    if abs(abs(middle - expected) + half - margin) > tolerance and abs(abs(middle - expected) - half - margin) > tolerance:
+    if (
+        abs(abs(middle - expected) + half - margin) > tolerance
+        and abs(abs(middle - expected) - half - margin) > tolerance
+    ):
         wanted = "reproduced" if inside else "contradicted" if outside else "inconclusive"
         assert verdict.outcome == wanted
 

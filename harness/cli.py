@@ -1,0 +1,132 @@
+"""The `claims` command: list, doctor, fetch, sweep, llc, report, diff. Thin: every command calls one function."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.claims import ClaimError
+from harness.models.errors import ModelError
+from harness.store import StoreError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Reproducibility of papers on attention heads. The claims themselves run with: pytest claims/",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+ModelName = Annotated[str, typer.Argument(help="A registry name, a GGUF file or a Hugging Face folder.")]
+ModelsDir = Annotated[Path | None, typer.Option("--models-dir", help="A folder with model files, looked at first.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing from anywhere.")]
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can mend; shown without a traceback."""
+
+
+def main() -> None:
+    """Run the command line; a known error is printed as its message and ends with status 2."""
+    try:
+        app()
+    except (ModelError, ClaimError, StoreError, UserError, ValueError, KeyError, OSError) as error:
+        err.print(str(error.args[0] if isinstance(error, KeyError) and error.args else error), markup=False)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_command(
+    subjects: Annotated[bool, typer.Option("--subjects", help="List the models instead of the claims.")] = False,
+) -> None:
+    """List the claims, or the models they can be asked of."""
+    from harness.listing import claims_table, subjects_table
+
+    out.print(subjects_table() if subjects else claims_table())
+
+
+@app.command()
+def doctor(models_dir: ModelsDir = None) -> None:
+    """Say what can run here, what cannot, and what to type to run the rest."""
+    from harness.listing import doctor_lines
+
+    for line in doctor_lines(models_dir):
+        out.print(line, markup=False)
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Registry names, or: default")],
+    models_dir: ModelsDir = None,
+    again: Annotated[bool, typer.Option("--again", help="Fetch and convert anew, whatever the cache holds.")] = False,
+    offline: Offline = False,
+) -> None:
+    """Fetch models, check every sha256, and keep them converted in the cache."""
+    from harness.models.registry import load_registry
+    from harness.models.sources import resolve
+
+    rows = load_registry()
+    wanted = [name for name, row in rows.items() if row.default] if names == ["default"] else names
+    for name in wanted:
+        model = resolve(name, models_dir=models_dir, offline=offline, again=again)
+        out.print(f"{name}: verified in {model.folder}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def sweep(
+    model: ModelName,
+    path: Annotated[str, typer.Option(help="Input path: mlp0, embed+mlp0, block0, residual or embed.")] = "mlp0",
+    exclude_self: Annotated[bool, typer.Option(help="Leave the input token itself out of the comparison.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole result here.")] = None,
+    models_dir: ModelsDir = None,
+    offline: Offline = False,
+    top: Annotated[int, typer.Option(min=1, help="How many heads to print.")] = 10,
+) -> None:
+    """Score every head of a model as a successor head. Ask this of any model: does it have one?"""
+    from harness.listing import sweep_table, write_json
+    from harness.models.sources import resolve
+    from harness.successor.measures import sweep_model
+
+    local = resolve(model, models_dir=models_dir, offline=offline)
+    result = sweep_model(local, path=path, exclude_self=exclude_self)
+    if json_file is not None:
+        write_json(json_file, result.to_json())
+    out.print(sweep_table(result, top))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with events.jsonl in it.")]) -> None:
+    """Write the report of a run again from its event stream, finished or not."""
+    from harness.report import write_report
+
+    if not (run_dir / "events.jsonl").exists():
+        raise UserError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
+    out.print(f"report: {write_report(run_dir).index}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def diff(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more runs' folders, or one folder of runs with --all.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write the comparison as a page here.")] = None,
+    all_in: Annotated[bool, typer.Option("--all", help="Compare every run found in the folder given.")] = False,
+) -> None:
+    """Compare runs (torch versions, machines, dates): verdicts, values and environment that changed."""
+    from harness.atomic import write_text_atomically
+    from harness.report.diff import diff_runs, diff_text, render_diff
+
+    paths = [found.parent for root in runs for found in sorted(root.glob("*/results.json"))] if all_in else runs
+    if len(paths) < 2:
+        raise UserError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
+    compared = diff_runs(paths)
+    if html is not None:
+        write_text_atomically(html, render_diff(compared))
+    out.print(diff_text(compared), markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A subject: a model on this machine, opened for one run, with its identity, tokenizer, weights and applicability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from harness.claims import Claim
+from harness.measure import Context
+from harness.run import Run
+from harness.selection import Choice
+
+if TYPE_CHECKING:
+    from harness.models.cache import LocalModel
+    from harness.models.tensors import TensorSource
+    from harness.models.tokens import TokenTable
+
+TRAIT_REASONS: Mapping[str, str] = {
+    "multi_digit_numbers": "not applicable: numbers are split into digits",
+    "training_revisions": "not applicable: no weights of earlier training steps are published",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model of a run. Measures take it first; what it reads is verified on the way."""
+
+    name: str
+    model: LocalModel
+    context: Context
+    resolve: Callable[[str], LocalModel] | None = None
+
+    def at_step(self, step: int) -> Subject:
+        """The same model at an earlier training step. Raises `ModelNotAvailable` where it cannot be had."""
+        if self.resolve is None:
+            raise ValueError(f"{self.name}: expected a model of the registry with saved training steps, found none")
+        name = f"{self.name}@step{step}"
+        return replace(self, name=name, model=self.resolve(name))
+
+    def identity(self) -> dict[str, Any]:
+        """The digest of weights and tokenizer: what a stored measurement is kept under. The name plays no part."""
+        return {"model": self.model.digest}
+
+    @cached_property
+    def tokens(self) -> TokenTable:
+        """The model's tokenizer."""
+        return self.model.tokenizer()
+
+    @cached_property
+    def tensors(self) -> TensorSource:
+        """The model's weights, read one tensor at a time."""
+        return self.model.tensors()
+
+    def card(self) -> dict[str, Any]:
+        """What a reader should know of the model: sizes, licence, digest, source, which tasks its tokens allow."""
+        from harness.successor.dataset import succession
+
+        row, tokens = self.model.row, succession(self.tokens)
+        card: dict[str, Any] = {
+            "title": row.title if row else self.name,
+            "licence": row.licence if row else "not known: a local model",
+            "digest": self.model.digest,
+            "source": self.model.source,
+            "note": row.note if row else "",
+            "tokenizer": {task: sum(forms.values()) for task, forms in tokens.table().items()},
+        }
+        return {**card, **self._sizes()}
+
+    def _sizes(self) -> dict[str, Any]:
+        if self.model.row is not None and self.model.row.format == "tokenizer":
+            return {"architecture": "a tokenizer without weights"}
+        from harness.models.architectures_names import dimensions_of
+
+        dims = dimensions_of(self.tensors.config)
+        return {
+            "architecture": str(self.tensors.config["model_type"]),
+            "parameters": self.model.row.parameters if self.model.row else None,
+            "n_layers": dims.n_layers,
+            "n_heads": dims.n_heads,
+            "d_model": dims.d_model,
+            "vocab": dims.d_vocab,
+        }
+
+    def not_applicable(self, claims: Iterable[Claim]) -> str:
+        """Why a claim that requires a trait cannot be asked of this model; empty when it can."""
+        missing = [trait for claim in claims for trait in claim.requires if not self._has(trait)]
+        return TRAIT_REASONS[missing[0]] if missing else ""
+
+    def _has(self, trait: str) -> bool:
+        row = self.model.row
+        if trait == "training_revisions":
+            return bool(row and row.revisions)
+        return bool(row and getattr(row.traits, trait))
+
+
+def open_subject(choice: Choice, run: Run) -> Subject:
+    """Resolve a choice to a model on this machine. Raises `ModelNotAvailable` with the command that would fetch it."""
+    from harness.models.sources import resolve
+
+    find = partial(resolve, models_dir=run.models_dir, offline=run.offline, fetch=choice.fetch)
+    return Subject(run.label(choice.subject), find(choice.subject), run.context, find)

@@ -1,0 +1,150 @@
+"""The plugin, seen from outside: pytest runs inside pytest on a toy paper, and its outcome and events are read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.tests.toy_project import make_project
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLDS = '@claim("TY-01")\ndef test_it(subject, judge):\n    judge("TY-01", found(0.6, 0.9))\n'
+MISSES = HOLDS.replace("0.6, 0.9", "0.1, 0.3")
+OPEN = HOLDS.replace("0.6, 0.9", "0.3, 0.9")
+DEVIATION = '[[deviation]]\nclaim = "TY-01"\nsubject = "gpt2"\nreason = "known"\ndate = 2026-01-01\n'
+
+
+def run(root, *words, **more):
+    command = [sys.executable, "-m", "pytest", "claims/", "-p", "no:cacheprovider", "--report", str(root / "out")]
+    command += ["--store", str(root / "store"), *words]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False, **more)
+    return done.returncode, done.stdout + done.stderr
+
+
+def events(root, kind):
+    lines = (root / "out" / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+@pytest.mark.parametrize(
+    ("tests", "deviations", "outcome", "words", "status"),
+    [
+        (HOLDS, "", "reproduced", "1 passed", 0),
+        (MISSES, "", "contradicted", "1 failed", 1),
+        (OPEN, "", "inconclusive", "1 xfailed", 0),
+        (MISSES, DEVIATION, "contradicted", "1 xfailed", 0),
+        (HOLDS, DEVIATION, "reproduced", "1 failed", 1),
+        (HOLDS.replace("0.9)", "0.9, control=0.8)"), "", "failed", "1 error", 1),
+        (HOLDS.replace("found(0.6, 0.9)", "1 / 0"), "", "failed", "1 error", 1),
+    ],
+    ids=["holds", "misses", "open", "listed", "listed but holds", "broken control", "error"],
+)
+def test_each_verdict_has_its_pytest_outcome(tmp_path, tests, deviations, outcome, words, status):
+    root = make_project(tmp_path, tests, deviations=deviations)
+    code, text = run(root)
+    assert words in text
+    assert code == status, text
+    (verdict,) = events(root, "verdict")
+    assert (verdict["outcome"], verdict["subject"], verdict["scope"]) == (outcome, "gpt2", "reproduction")
+    assert (root / "out" / "index.html").exists()
+    assert (root / "out" / "junit.xml").exists()
+    assert events(root, "end")[0]["exitstatus"] == status
+
+
+def test_a_miss_says_what_came_out_and_by_how_much(tmp_path):
+    _, text = run(make_project(tmp_path, MISSES))
+    assert "TY-01 on gpt2: contradicted (reproduction)" in text
+    assert "at least 0.5 (margin 0)   stated in the paper, section 1" in text
+    assert "0.2   90% interval [0.1, 0.3]" in text
+    assert "would no longer be contradicted at a margin of 0.2 or more" in text
+
+
+def test_the_rerun_line_runs(tmp_path):
+    root = make_project(tmp_path, HOLDS)
+    run(root)
+    line = events(root, "verdict")[0]["rerun"]
+    assert line.startswith('pytest "claims/toy/test_toy.py::test_it[gpt2]"')
+    done = subprocess.run(f"{sys.executable} -m {line}", shell=True, cwd=root, capture_output=True, timeout=300)
+    assert done.returncode == 0
+    assert b"1 passed" in done.stdout
+
+
+def test_a_test_that_judges_nothing_is_an_error(tmp_path):
+    root = make_project(tmp_path, HOLDS.replace('judge("TY-01", found(0.6, 0.9))', "pass"))
+    code, text = run(root)
+    assert code == 1
+    assert "judged none of its claims" in text
+    assert events(root, "verdict")[0]["outcome"] == "failed"
+
+
+def test_every_claim_of_a_test_is_recorded_when_one_misses(tmp_path):
+    tests = '@claim("TY-01", "TY-02")\ndef test_it(subject, judge):\n'
+    tests += '    judge("TY-01", found(0.1, 0.2))\n    judge("TY-02", found(0.6, 0.7))\n'
+    root = make_project(tmp_path, tests, claims=("TY-01", "TY-02"))
+    code, text = run(root)
+    assert [item["outcome"] for item in events(root, "verdict")] == ["contradicted", "reproduced"]
+    assert "1 failed" in text
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--subjects", "pythia-1.4"), "nearest   pythia-1.4b"),
+        (("--device", "cuda:99"), "found here cpu"),
+        (("--profile", "huge"), "invalid choice"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_the_right_ones(tmp_path, words, message):
+    code, text = run(make_project(tmp_path, HOLDS), *words)
+    assert code == 4, text
+    assert message in text
+
+
+def test_an_incomplete_claim_stops_the_run_and_names_the_field(tmp_path):
+    root = make_project(tmp_path, HOLDS)
+    path = root / "claims/toy/paper.toml"
+    path.write_text(path.read_text().replace('trust = "P"\n', ""))
+    code, text = run(root)
+    assert code == 4
+    assert "TY-01 cannot be used" in text
+    assert "trust: expected this field" in text
+
+
+def test_a_model_that_cannot_be_had_is_not_run_and_says_what_to_type(tmp_path):
+    conftest = 'pytest_plugins = ("harness.plugin", "fixtures.subjects")\n'
+    root = make_project(tmp_path, HOLDS, conftest=conftest, subjects=("pythia-31m",))
+    code, text = run(root, "--offline", env={**_environment(), "CIRCUIT_CLAIMS_CACHE": str(tmp_path / "cache")})
+    assert code == 0
+    (verdict,) = events(root, "verdict")
+    assert verdict["outcome"] == "not run"
+    assert "pythia-31m" in verdict["command"]
+    assert "1 skipped" in text
+
+
+def test_two_workers_write_one_report(tmp_path):
+    tests = "".join(HOLDS.replace("test_it", f"test_{i}").replace("TY-01", f"TY-0{i}") for i in (1, 2, 3, 4))
+    root = make_project(tmp_path, tests, claims=("TY-01", "TY-02", "TY-03", "TY-04"))
+    code, text = run(root, "-n", "2")
+    assert code == 0, text
+    assert sorted(item["claim"] for item in events(root, "verdict")) == ["TY-01", "TY-02", "TY-03", "TY-04"]
+    assert len(events(root, "run")) == len(events(root, "end")) == 1
+
+
+def test_collecting_the_claims_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys, pytest\n"
+        "status = pytest.main(['claims', '--collect-only', '-qq', '-p', 'no:cacheprovider'])\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'scipy', 'sklearn'} & set(sys.modules)\n"
+        "print('status', int(status), 'heavy', sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "status 0 heavy []", done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def _environment():
+    import os
+
+    return dict(os.environ)
