@@ -122,6 +122,16 @@ def test_each_choice_holds_in_the_fast_version_too(architecture: str, choices: t
     assert torch.allclose(shipped, plain, rtol=1e-3) == (norms and not has_biases)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_large_epsilons_stand_where_the_norms_have_them(architecture: str) -> None:
+    changes = {name: 0.5 for name in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")}
+    weights = CircuitWeights.open(random_table(architecture, **changes))
+    group = Group(tuple(TOKENS.tolist()), tuple(CANDIDATES.tolist()))
+    plain = list(effective_ov_logits(weights, TOKENS, CANDIDATES))
+    for layer, (fast,) in enumerate(group_logits(weights, [group])):
+        torch.testing.assert_close(fast, plain[layer], rtol=1e-4, atol=1e-4)
+
+
 def test_the_score_does_not_see_the_scale_of_gemmas_norm_after_attention() -> None:
     table = random_table("gemma3_text")
     name = "model.layers.1.post_attention_layernorm.weight"
