@@ -10,7 +10,7 @@ from harness.report.model import to_number
 from harness.report.palette import INKS
 from harness.report.text import number, one_line, shorten
 
-WIDTH = 460
+WIDTH = 400
 ROW = 22
 LABEL = 26
 C = {name: light for name, (light, _) in INKS.items()}
@@ -59,9 +59,14 @@ def style(axes: Any, numbers: str = "xy") -> None:
     axes.tick_params(color=C["grid"], labelcolor=C["ink"], length=3, labelsize=11)
     for letter in numbers:
         axis = axes.xaxis if letter == "x" else axes.yaxis
-        axis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value, 12))))
+        axis.set_major_formatter(FuncFormatter(_tick))
     for spine in axes.spines.values():
         spine.set_color(C["grid"])
+
+
+def _tick(value: float, _position: object = None) -> str:
+    """A tick's value in full: rounding 10.25 to 10.2 would put the tick in the wrong place."""
+    return number(value) if abs(value) >= 1000 else f"{round(value, 12):.6g}".replace("-", "−")
 
 
 def row_label(text: str) -> str:

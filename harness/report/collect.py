@@ -172,7 +172,9 @@ def _run(gathered: _Gathered) -> Run:
 
 
 def _on_run(gathered: _Gathered, event: Event) -> None:
-    gathered.sessions.append(Session(**_known(Session, event, {"finished", "exitstatus"})))
+    argv = event.get("argv") or ()
+    session = _known(Session, event, {"finished", "exitstatus", "argv"})
+    gathered.sessions.append(Session(**session, argv=(argv,) if isinstance(argv, str) else tuple(map(str, argv))))
     gathered.profile = str(event.get("profile") or gathered.profile)
     for paper in event.get("papers") or ():
         gathered.papers[str(paper["id"])] = PaperRecord(**_known(PaperRecord, paper))

@@ -90,7 +90,7 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int = 32) -> str:
     """`text` cut to `length` characters with an ellipsis where something is missing."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -144,6 +144,15 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(stamp: str) -> str:
+    """A time stamp for a reader; what is not one is left as it is.
+
+    >>> moment("2000-01-02T03:04:05+0000")
+    '2000-01-02 03:04:05 +0000'
+    """
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)", r"\1 \2 ", stamp).strip()
 
 
 def size(count: int | None) -> str:

@@ -1,0 +1,142 @@
+"""What stands behind a verdict, made ready for the page: a figure with its figures as a table, a table, or text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from markupsafe import Markup
+
+from harness.report import plots
+from harness.report.axes import finite
+from harness.report.text import number
+
+TOP_HEADS = 10
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: column names, rows of text, and the rows that are marked (they also say so in words)."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marked: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One piece of evidence: at most one figure, one table and one text, or the reason it could not be drawn."""
+
+    title: str
+    caption: str = ""
+    key: str = ""
+    figure: Markup | None = None
+    grid: Grid | None = None
+    folded: str = ""
+    text: str | None = None
+    trouble: str = ""
+
+
+def exhibit(evidence: Mapping[str, Any], name: str) -> Exhibit:
+    """`evidence` ready to show; `name` is unique in the page. Evidence that cannot be drawn says why and stays out."""
+    kind = str(evidence.get("type"))
+    title = str(evidence.get("title") or kind.replace("_", " "))
+    blank = Exhibit(title=title, caption=str(evidence.get("caption") or ""))
+    maker = _MAKERS.get(kind)
+    if maker is None:
+        return replace(blank, trouble=f"evidence of the unknown type {kind!r}: see results.json")
+    try:
+        return maker(blank, dict(evidence), name)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
+        # One figure that cannot be drawn must not cost the reader the rest of the report.
+        return replace(blank, trouble=f"this evidence could not be drawn ({type(error).__name__}: {error})")
+
+
+def _head_map(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    values = [finite(row) for row in evidence["values"]]
+    rows = tuple((f"L{layer}H{head}", number(value)) for layer, head, value in plots.top_heads(values, TOP_HEADS))
+    return replace(
+        blank,
+        figure=plots.head_map(evidence, name, blank.title),
+        key="Each cell is one head; crossed out: no value.",
+        grid=Grid(("head", str(evidence.get("label") or "value")), rows),
+        folded=f"The {len(rows)} highest heads as a table",
+    )
+
+
+def _bars(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    return _with_rows(blank, evidence, plots.bars(evidence, name, blank.title), "Bar: measured")
+
+
+def _ranked(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    return _with_rows(blank, evidence, plots.ranked(evidence, name, blank.title), "Point: measured")
+
+
+def _with_rows(blank: Exhibit, evidence: dict[str, Any], figure: Markup, first: str) -> Exhibit:
+    columns = {key: finite(evidence.get(key)) for key in ("values", "low", "high")}
+    labels = [str(label) for label in evidence["labels"]]
+    names = ["label", *(key.rstrip("s") for key, column in columns.items() if column)]
+    rows = [
+        (label, *(number(column[row]) if row < len(column) else "none" for column in columns.values() if column))
+        for row, label in enumerate(labels)
+    ]
+    words = [first + (", thin line: its interval" if columns["low"] else "")]
+    words += ["dashed line: the paper's threshold"] if evidence.get("threshold") is not None else []
+    words += ["grey: the null"] if evidence.get("null") is not None or evidence.get("null_band") else []
+    if len(labels) > plots.MOST_ROWS:
+        words.append(f"the first {plots.MOST_ROWS} of {len(labels)} rows are drawn")
+    return replace(
+        blank,
+        figure=figure,
+        key="; ".join(words) + ".",
+        grid=Grid(tuple(names), tuple(rows)),
+        folded="The same as a table",
+    )
+
+
+def _lines(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    series = list(evidence["series"])
+    columns = (str(evidence.get("xlabel") or "x"), *(str(one["name"]) for one in series))
+    rows = tuple(
+        (number(x), *(number(one["y"][row]) if row < len(one["y"]) else "none" for one in series))
+        for row, x in enumerate(evidence["x"])
+    )
+    words = ["Shaded: the interval."] if any(one.get("low") for one in series) else []
+    if len(series) > plots.SERIES:
+        words.append(f"The first {plots.SERIES} of {len(series)} curves are drawn.")
+    figure = plots.lines(evidence, name, blank.title)
+    return replace(blank, figure=figure, key=" ".join(words), grid=Grid(columns, rows), folded="The same as a table")
+
+
+def _distribution(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    draws = sorted(value for value in finite(evidence["values"]) if math.isfinite(value))
+    shares = ((0.0, "least"), (0.5, "median"), (0.95, "95th percentile"), (1.0, "greatest"))
+    rows = [(f"{words} of the null", number(draws[round(share * (len(draws) - 1))])) for share, words in shares]
+    grid = Grid(("what", "value"), (*rows, ("observed", number(evidence.get("observed")))))
+    figure = plots.distribution(evidence, name, blank.title)
+    key = f"Grey: {len(draws):,} draws from the null; line: observed."
+    return replace(blank, figure=figure, key=key, grid=grid, folded="The same as a table")
+
+
+def _table(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:
+    columns = tuple(map(str, evidence["columns"]))
+    rows = tuple(tuple(number(cell) for cell in row) for row in evidence["rows"])
+    marked = frozenset(int(row) for row in evidence.get("mark_rows") or ())
+    return replace(blank, grid=Grid(columns, rows, marked))
+
+
+def _text(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:
+    return replace(blank, text=str(evidence["text"]))
+
+
+_MAKERS: Mapping[str, Callable[[Exhibit, dict[str, Any], str], Exhibit]] = {
+    "head_map": _head_map,
+    "bars": _bars,
+    "ranked": _ranked,
+    "lines": _lines,
+    "distribution": _distribution,
+    "table": _table,
+    "text": _text,
+}
