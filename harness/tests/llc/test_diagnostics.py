@@ -47,11 +47,9 @@ def test_geweke_is_standard_normal_for_stationary_chains_and_large_for_a_drift()
 
 def test_heidelberger_and_welch_pass_a_stationary_chain_and_doubt_a_drift():
     still = [heidelberger_welch(10 + chain)[0] for chain in autoregression(0.3, 800, seed=5, chains=60)]
-    moving = [
-        heidelberger_welch(chain + np.linspace(0, 20, 800))[0] for chain in autoregression(0.3, 800, 6, chains=20)
-    ]
+    moving = [heidelberger_welch(chain + np.linspace(0, 5, 800))[0] for chain in autoregression(0.3, 800, 6, chains=20)]
     assert np.mean(np.array(still) > 0.05) > 0.9
-    assert np.median(moving) < 0.1 < 0.3 < np.median(still)
+    assert np.median(moving) < 0.05 < 0.3 < np.median(still)
 
 
 def test_heidelberger_and_welch_drop_a_transient_and_give_the_width_of_the_rest():
@@ -91,7 +89,7 @@ def test_what_cannot_be_diagnosed_is_nan(draws):
 
 
 def test_student_intervals_cover_as_often_as_they_say():
-    """300 synthetic runs, 90 % interval: false-alarm probability 1e-4 (binomial), with 2 % off for the ESS's own error."""
+    """300 synthetic runs of 90 %: false-alarm probability 1e-4 (binomial), 2 % allowed for the error of the ESS."""
     from harness.llc.estimate import Surroundings, summarise
     from harness.llc.sgld import SGLDSettings, Traces
 
