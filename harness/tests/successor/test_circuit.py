@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,35 @@ def test_the_readout_without_a_head_equals_the_slow_reference(pair: Pair, path: 
     read_out = [(last, lambda tensor, hook: resid)]
     expected = watched(pair.bridge, TOKENS[:, None], "unembed.hook_out", read_out)[:, 0, CANDIDATES]
     assert relative_error(headless_logits(pair.weights, TOKENS, CANDIDATES, path), expected) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Pair:
+    from harness.models.errors import ModelNotAvailable
+    from harness.models.resolve import resolve
+
+    try:
+        model = resolve("smollm2-135m", offline=True)
+    except ModelNotAvailable as error:
+        pytest.skip(f"needs real weights: {error}")
+    return Pair(CircuitWeights.open(model.tensors()), boot(model.folder))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("path", ["mlp0", "residual"])
+@pytest.mark.parametrize("layer", [0, 1, 14, 29])
+def test_the_sweep_equals_the_slow_reference_on_smollm2_as_shipped(smollm2: Pair, layer: int, path: str) -> None:
+    tokens, candidates = torch.tensor([28, 5000, 33, 17]), torch.tensor([29, 400, 34, 33, 28])
+    groups = [Group(tuple(tokens.tolist()), tuple(candidates.tolist()))]
+    plain, fast = (
+        next(islice(layers, layer, None))
+        for layers in (
+            effective_ov_logits(smollm2.weights, tokens, candidates, path),
+            group_logits(smollm2.weights, groups, path),
+        )
+    )
+    resid = reference_input(smollm2.bridge, tokens, path, layer)
+    for head in range(smollm2.weights.n_heads):
+        expected = reference_logits(smollm2.bridge, layer, head, resid, candidates)
+        assert relative_error(plain[head], expected) < 1e-5, head
+        assert relative_error(fast[0][head], expected) < 1e-5, head
