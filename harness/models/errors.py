@@ -1,4 +1,4 @@
-"""What can go wrong with a model's weights, each with a message that says what was expected, found, and what to type."""
+"""What can go wrong with a model's weights; the messages say what was expected, what was found, what to type."""
 
 from __future__ import annotations
 

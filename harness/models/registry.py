@@ -62,7 +62,7 @@ class PinnedFile:
 
 @dataclass(frozen=True, config=STRICT)
 class HubSource:
-    """A repository on the Hugging Face hub. `file` is the one file wanted there if its name differs from the pinned one.
+    """A repository on the Hugging Face hub; `file` is the wanted file if its name there differs from the pinned one.
 
     `same_bytes = false`: the hub's file means the same but may not be the pinned bytes.
     """

@@ -1,0 +1,95 @@
+"""A progress bar for whatever takes longer than two seconds, and one plain line where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PATIENCE = 2.0
+
+
+class Progress(Protocol):
+    """Told what is being done, how far it is, and out of how much (`None`: not known)."""
+
+    def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
+        """Called as often as the worker likes, and at least a few times a second."""
+
+
+def quiet(what: str, done: int = 0, total: int | None = None) -> None:
+    """A progress that shows nothing."""
+
+
+class _Bar:
+    """One rich bar at a time on standard error, shown once a step has lasted `PATIENCE` seconds."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._bar = None
+        self._task = None
+        self._step, self._since, self._told = "", 0.0, False
+
+    def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
+        now = time.monotonic()
+        if what != self._step:
+            self.close()
+            self._step, self._since, self._told = what, now, False
+        if now - self._since < PATIENCE:
+            return
+        if not self._console.is_terminal:
+            if not self._told:
+                self._console.print(f"{what} ...", markup=False, highlight=False)
+            self._told = True
+            return
+        if self._bar is None:
+            self._open(total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def _open(self, total: int | None) -> None:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        sizes = (DownloadColumn(), TimeRemainingColumn()) if total else ()
+        text = TextColumn("{task.description}", markup=False)
+        self._bar = Progress(text, BarColumn(), *sizes, TimeElapsedColumn(), console=self._console, transient=True)
+        self._task = self._bar.add_task(self._step, total=total)
+        self._bar.start()
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+
+
+@contextmanager
+def shown(progress: Progress | None) -> Iterator[Progress]:
+    """`progress` itself, or for `None` a bar on standard error that is taken down at the end."""
+    if progress is not None:
+        yield progress
+        return
+    bar = _Bar()
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+class Counter:
+    """Turns "so many more bytes" into "so many bytes of the total" for one step."""
+
+    def __init__(self, progress: Progress, what: str, total: int) -> None:
+        self._progress, self._what, self._total, self._done = progress, what, total, 0
+
+    def __call__(self, more: int) -> None:
+        self._done += more
+        self._progress(self._what, self._done, self._total)
