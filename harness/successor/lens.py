@@ -51,7 +51,7 @@ class AffineLens:
 
 def fit_affine_lens(
     inputs: Float[Tensor, "n d_in"],
-    targets: Float[Tensor, "n d_out"],
+    targets: Float[Tensor, "n_targets d_out"],
     *,
     ridge: float = RIDGE,
     held_out: float = HELD_OUT,

@@ -70,9 +70,7 @@ def shuffled_null(
     drawn. Exact under the hypothesis that a head treats the strings of a task alike, whatever it does to the forms of
     one string. Raises ValueError where the dataset has no usable pair.
     """
-    used = usable_pairs(dataset, exclude_self)
-    if not used.any():
-        raise ValueError("no pair to shuffle: expected at least one single-token pair with a rival, found none")
+    usable_pairs(dataset, exclude_self)  # refuses a dataset without any
     rivals = np.asarray([len(group.candidates) - 2 + (not exclude_self) for group in dataset.groups])
     orders = _random_orders(dataset, shuffles, generator)
     heads, tasks = len(winners.heads), len(dataset.tasks)

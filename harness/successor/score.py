@@ -43,7 +43,7 @@ class Winners:
 
 
 def find_winners(
-    layers: Iterable[Sequence[Float[Tensor, "head n c"]]],
+    layers: Iterable[Sequence[Float[Tensor, "head _ _"]]],
     dataset: SuccessionDataset,
 ) -> Winners:
     """Who wins each column, for every head.
@@ -55,7 +55,7 @@ def find_winners(
     for layer, groups in enumerate(layers):
         if len(groups) != len(dataset.groups):
             raise ValueError(f"layer {layer}: expected {len(dataset.groups)} comparison sets, found {len(groups)}")
-        found = [_group_winners(torch.as_tensor(logits), dataset, i) for i, logits in enumerate(groups)]
+        found = [_group_winners(logits, dataset, i) for i, logits in enumerate(groups)]
         plain.append(np.concatenate([winner for winner, _ in found], axis=1))
         others.append(np.concatenate([winner for _, winner in found], axis=1))
         heads += [(layer, head) for head in range(plain[-1].shape[0])]
@@ -65,7 +65,7 @@ def find_winners(
 
 
 def _group_winners(
-    logits: Float[Tensor, "head n c"], dataset: SuccessionDataset, group: int
+    logits: Float[Tensor, "head _ _"], dataset: SuccessionDataset, group: int
 ) -> tuple[Int[np.ndarray, "head n"], Int[np.ndarray, "head n"]]:
     n, c = len(dataset.groups[group].inputs), len(dataset.groups[group].candidates)
     if logits.ndim != 3 or logits.shape[1:] != (n, c):
@@ -87,8 +87,17 @@ def _group_winners(
 
 
 def usable_pairs(dataset: SuccessionDataset, exclude_self: bool) -> Bool[np.ndarray, " pair"]:
-    """Pairs whose successor has at least one rival: a set of two tokens is no test once the token itself is out."""
-    return dataset.pairs.rivals + (not exclude_self) >= 1
+    """Pairs whose successor has at least one rival: a set of two tokens is no test once the token itself is out.
+
+    Raises ValueError when there is none: the claim is then not applicable to the model.
+    """
+    used = dataset.pairs.rivals + (not exclude_self) >= 1
+    if not used.any():
+        raise ValueError(
+            f"no token of the dataset ({', '.join(dataset.task_names) or 'no task'}) has a single-token successor and "
+            "a rival in this vocabulary: expected at least one pair, found none; choose another subject (claims list)"
+        )
+    return used
 
 
 def passes(
@@ -297,14 +306,9 @@ def successor_scores(
 ) -> SuccessorScores:
     """Scores, copy scores and bootstrap of every head (SH-04 to SH-07, SH-09).
 
-    Raises ValueError when the tokenizer leaves no pair to test: the claim is then not applicable to the model.
+    Raises ValueError when the tokenizer leaves no pair to test (see `usable_pairs`).
     """
     used = usable_pairs(dataset, exclude_self)
-    if not used.any():
-        raise ValueError(
-            "no token of the succession dataset has a single-token successor and a rival in this vocabulary: "
-            "expected at least one pair, found none; choose another subject (claims list shows them)"
-        )
     pairs = dataset.pairs
     return SuccessorScores(
         heads=winners.heads,

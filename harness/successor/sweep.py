@@ -11,7 +11,15 @@ from harness.models.architectures import CircuitWeights
 from harness.successor.circuit import group_logits
 from harness.successor.dataset import SuccessionDataset
 from harness.successor.nulls import BAND_LEVEL, NullDistribution, shuffled_null
-from harness.successor.score import LEVEL, METRICS, SuccessorScores, Winners, find_winners, successor_scores
+from harness.successor.score import (
+    LEVEL,
+    METRICS,
+    SuccessorScores,
+    Winners,
+    find_winners,
+    successor_scores,
+    usable_pairs,
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ def sweep(
     Wraps and comparison sets are the dataset's (see `succession`). `bos` is put before the token on the `residual`
     path. Raises ValueError for an unknown path, for ids outside the vocabulary and for a dataset without a pair.
     """
+    usable_pairs(dataset, exclude_self)  # refuses a dataset without any before the weights are read
     layers = group_logits(weights, dataset.groups, path, norms=norms, biases=biases, bos=bos)
     return judge_winners(
         find_winners(layers, dataset),

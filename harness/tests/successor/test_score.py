@@ -241,8 +241,12 @@ def test_errors_say_what_was_expected_and_what_was_found():
         scored(random_table(0, 1, 1)).row("L9H9")
 
 
-def test_numpy_logits_and_a_group_of_ids_are_taken_as_they_are():
+def test_the_winner_of_each_column_is_a_place_in_its_set():
     dataset = succession(Words(["Monday", "Tuesday", "Wednesday"]))
     assert dataset.groups == (Group((0, 1, 2), (0, 1, 2)),)
-    logits = np.array([[[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]])
-    assert find_winners([[logits]], dataset).winner.tolist() == [[1, 2, 0]]
+    logits = torch.tensor(
+        [[[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [2.0, 0.0, 0.0]], [[2.0, 1.0, 1.0], [0.0] * 3, [0.0] * 3]]
+    )
+    winners = find_winners([[logits]], dataset)
+    assert winners.winner.tolist() == [[1, 2, 0], [0, -1, -1]]
+    assert winners.winner_but_self.tolist() == [[1, 2, 0], [-1, -1, -1]]
