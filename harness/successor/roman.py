@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from harness.models.architectures import CircuitWeights
 from harness.successor.dataset import Vocabulary, roman_numerals
 from harness.successor.nulls import BAND_LEVEL
+from harness.successor.score import LEVEL
 from harness.successor.sweep import sweep
 
 
@@ -38,50 +40,31 @@ class RomanScore:
 
 
 def roman(
-    weights: CircuitWeights,
-    tokens: Vocabulary,
-    head: tuple[int, int],
-    *,
-    path: str = "mlp0",
-    exclude_self: bool = False,
-    bos: int | None = None,
-    bootstrap_draws: int = 2000,
-    shuffles: int = 1000,
-    seed: int = 0,
-    level: float = 0.90,
+    weights: CircuitWeights, tokens: Vocabulary, head: tuple[int, int], *, level: float = LEVEL, **settings: Any
 ) -> RomanScore:
     """The score of `head` (layer, head) on the numerals I to XX that the tokenizer has as single tokens.
 
-    Raises ValueError when the tokenizer has no two neighbouring numerals (the claim is then not applicable) and
-    KeyError for a head that the model does not have.
+    `settings` are those of `sweep` (path, exclude_self, bos, seed, ...). Raises ValueError when the tokenizer has no
+    two neighbouring numerals (the claim is then not applicable) and KeyError for a head that the model does not have.
     """
     dataset = roman_numerals(tokens)
-    result = sweep(
-        weights,
-        dataset,
-        path=path,
-        exclude_self=exclude_self,
-        bos=bos,
-        bootstrap_draws=bootstrap_draws,
-        shuffles=shuffles,
-        seed=seed,
-    )
-    row = result.scores.row(f"L{head[0]}H{head[1]}")
-    score, null = float(result.scores.score[row]), result.null.score[:, row]
-    low, high = result.scores.intervals("score", level)[row]
+    result = sweep(weights, dataset, **settings)
+    scores, row = result.scores, result.scores.row(f"L{head[0]}H{head[1]}")
+    score, null = float(scores.score[row]), result.null.score[:, row]
+    low, high = scores.intervals("score", level)[row]
     band = np.quantile(null, [(1 - BAND_LEVEL) / 2, (1 + BAND_LEVEL) / 2])
     return RomanScore(
-        head=result.scores.name(row),
+        head=scores.name(row),
         score=score,
         low=float(low),
         high=float(high),
         level=level,
-        pairs=result.scores.pair_count,
+        pairs=scores.pair_count,
         null=null,
         null_band=(float(band[0]), float(band[1])),
         # A hair keeps scores equal that were summed in another order.
         p_value=float((1 + (null >= score - 1e-9).sum()) / (1 + len(null))),
-        rank=1 + int((result.scores.score > score).sum()),
-        copy_score=float(result.scores.copy_score[row]),
+        rank=1 + int((scores.score > score).sum()),
+        copy_score=float(scores.copy_score[row]),
         available={form: single for forms in dataset.table().values() for form, single in forms.items()},
     )
