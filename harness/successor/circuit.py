@@ -35,6 +35,9 @@ def head_inputs(
     `block0`      block 0 of the lone token, which attends to itself; no position
     `residual`    the token, after `bos` where one is given, run through all layers below the head; with positions
 
+    Many models use whatever comes first as an attention sink, and a lone first token then carries little else: give
+    `bos` wherever the question is about a token inside a text.
+
     Raises `ValueError` for another path, `UnknownToken` for an id outside the vocabulary.
     """
     if path == "residual":

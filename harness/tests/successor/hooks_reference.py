@@ -13,13 +13,6 @@ import torch
 from torch import Tensor
 
 
-def boot(folder: Any) -> Any:
-    """The model in a folder, in transformer-lens, fp32, weights as they are."""
-    from transformer_lens.model_bridge import TransformerBridge
-
-    return TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32)
-
-
 def replaced_by(value: Tensor | float) -> Callable[..., Tensor]:
     """A hook that writes `value` over whatever passes."""
     return lambda tensor, hook: torch.zeros_like(tensor) + value

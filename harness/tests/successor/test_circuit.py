@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from harness.models.architectures import CircuitWeights
-from harness.models.tensors import open_tensors
+from harness.models.bridge import boot
+from harness.models.errors import ModelNotAvailable
+from harness.models.resolve import LocalModel, resolve
 from harness.successor.circuit import INPUT_PATHS, effective_ov_logits, group_logits, head_inputs, headless_logits
 from harness.successor.dataset import Group
 from harness.tests.small_models import ARCHITECTURES, save_small_model
-from harness.tests.successor.hooks_reference import boot, reference_input, reference_logits, watched
+from harness.tests.successor.hooks_reference import reference_input, reference_logits, watched
 
 PATHS = (*INPUT_PATHS, "embed")
 TOKENS, CANDIDATES, BOS = torch.tensor([300, 7, 411, 300, 258]), torch.tensor([400, 5, 258, 301, 300, 77]), 0
@@ -33,9 +34,13 @@ class Pair:
 @pytest.fixture(scope="module", params=[(name, tied) for name in ARCHITECTURES for tied in (True, False)], ids=str)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     architecture, tied = request.param
-    folder: Path = tmp_path_factory.mktemp(architecture)
+    folder = tmp_path_factory.mktemp(architecture)
     save_small_model(architecture, folder, seed=3, n_layers=N_LAYERS, tied=tied)
-    return Pair(CircuitWeights.open(open_tensors(folder)), boot(folder))
+    return opened_both_ways(resolve(folder, offline=True))
+
+
+def opened_both_ways(model: LocalModel) -> Pair:
+    return Pair(CircuitWeights.open(model.tensors()), boot(model))
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -80,14 +85,10 @@ def test_the_readout_without_a_head_equals_the_slow_reference(pair: Pair, path: 
 
 @pytest.fixture(scope="module")
 def smollm2() -> Pair:
-    from harness.models.errors import ModelNotAvailable
-    from harness.models.resolve import resolve
-
     try:
-        model = resolve("smollm2-135m", offline=True)
+        return opened_both_ways(resolve("smollm2-135m", offline=True))
     except ModelNotAvailable as error:
         pytest.skip(f"needs real weights: {error}")
-    return Pair(CircuitWeights.open(model.tensors()), boot(model.folder))
 
 
 @pytest.mark.weights

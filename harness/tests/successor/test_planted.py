@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness.models.architectures import CircuitWeights
+from harness.models.bridge import boot
+from harness.models.resolve import resolve
 from harness.models.tensors import TensorSource, open_tensors
 from harness.successor.circuit import group_logits
 from harness.successor.dataset import Group
@@ -25,7 +27,7 @@ from harness.successor.planted import (
     wrong_order,
 )
 from harness.tests.small_models import ARCHITECTURES, DAYS, MONTHS, NUMBERS, save_small_model
-from harness.tests.successor.hooks_reference import boot, reference_input, reference_logits
+from harness.tests.successor.hooks_reference import reference_input, reference_logits
 
 LAYER, HEAD = 1, 2
 LETTERS = [chr(ord("A") + place) for place in range(26)]
@@ -80,14 +82,12 @@ def test_the_same_head_with_the_wrong_order_does_not(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_planted_folder_is_a_successor_in_the_running_model(architecture: str, tmp_path: Path) -> None:
-    from tokenizers import Tokenizer
-
     folder = planted_folder(tmp_path, TEXTS, generator=generator(2), architecture=architecture, cyclic=CYCLIC)
-    bridge, tokenizer = boot(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = [[tokenizer.encode(text).ids for text in order] for order in TEXTS]
-    assert {len(tokens) for order in ids for tokens in order} == {1}
-    orders = [[tokens[0] for tokens in order] for order in ids]
-    assert scores(open_tensors(folder), orders)[LAYER, HEAD] == 1.0
+    model = resolve(folder, offline=True)
+    bridge, tokenizer = boot(model), model.tokenizer()
+    orders = [[tokenizer.single_token(text) for text in order] for order in TEXTS]
+    assert None not in {token for order in orders for token in order}
+    assert scores(model.tensors(), orders)[LAYER, HEAD] == 1.0
     for order, cyclic in zip(orders, CYCLIC, strict=True):
         tokens = torch.tensor(order)
         resid = reference_input(bridge, tokens, "mlp0", LAYER)
