@@ -68,7 +68,7 @@ def fetch(
 ) -> None:
     """Fetch models, check every sha256, and keep them converted in the cache."""
     from harness.models.registry import load_registry
-    from harness.models.sources import resolve
+    from harness.models.resolve import resolve
 
     rows = load_registry()
     wanted = [name for name, row in rows.items() if row.default] if names == ["default"] else names
@@ -89,7 +89,7 @@ def sweep(
 ) -> None:
     """Score every head of a model as a successor head. Ask this of any model: does it have one?"""
     from harness.listing import sweep_table, write_json
-    from harness.models.sources import resolve
+    from harness.models.resolve import resolve
     from harness.successor.measures import sweep_model
 
     local = resolve(model, models_dir=models_dir, offline=offline)

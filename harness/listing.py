@@ -60,7 +60,7 @@ def _device() -> str:
 
 def _model_state(name: str, row: ModelRow, models_dir: Path | None, free: int) -> str:
     from harness.models.errors import ModelNotAvailable
-    from harness.models.sources import resolve
+    from harness.models.resolve import resolve
 
     try:
         model = resolve(name, models_dir=models_dir, offline=True, fetch=False)

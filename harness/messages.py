@@ -33,7 +33,7 @@ def measured(measurement: Measurement) -> str:
         interval = measurement.interval
         parts.append(f"{interval.level:.0%} interval [{number(interval.low)}, {number(interval.high)}]")
     if measurement.p_value is not None:
-        parts.append(f"p = {measurement.p_value:.2g} against the null of the maximum")
+        parts.append(f"p = {measurement.p_value:.2g} under the null")
     over = f"n = {measurement.n:,}" if measurement.n else ""
     method = measurement.interval.method if measurement.interval else ""
     seed = "" if measurement.seed is None else f"seed {measurement.seed}"

@@ -66,6 +66,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     run = config.stash[RUN]
+    try:
+        environment = describe(run.device)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     run.stream.start()
     papers = [
         {key: getattr(paper, key) for key in ("id", "title", "authors", "venue", "year", "url")} for paper in run.papers
@@ -76,7 +80,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         id=run.run_dir.name,
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         argv=options_line(config.option),
-        environment=describe(run.device),
+        environment=environment,
         profile=run.profile.name,
         papers=papers,
         claims=[claim.model_dump(mode="json") for claim in run.claims.values()],
@@ -134,8 +138,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
     """After the body of a claim test: reproduced passes, contradicted fails, inconclusive is an expected failure."""
-    result = yield
+    from harness.models.errors import DoesNotFit, ModelNotAvailable
+
     judge = pyfuncitem.stash.get(JUDGE, None)
+    try:
+        result = yield
+    except (ModelNotAvailable, DoesNotFit) as error:
+        if judge is None:
+            raise
+        judge.cannot_run(str(error).splitlines()[0], getattr(error, "command", ""))
+        pytest.skip(str(error))
     if judge is not None:
         if not judge.judged:
             raise AssertionError(f"{pyfuncitem.nodeid} judged none of its claims")

@@ -13,7 +13,7 @@ from harness.run import Run
 from harness.selection import Choice
 
 if TYPE_CHECKING:
-    from harness.models.cache import LocalModel
+    from harness.models.resolve import LocalModel
     from harness.models.tensors import TensorSource
     from harness.models.tokens import TokenTable
 
@@ -41,7 +41,7 @@ class Subject:
 
     def identity(self) -> dict[str, Any]:
         """The digest of weights and tokenizer: what a stored measurement is kept under. The name plays no part."""
-        return {"model": self.model.digest}
+        return {"model": self.model.digest, "tokenizer": self.tokens.digest}
 
     @cached_property
     def tokens(self) -> TokenTable:
@@ -53,6 +53,12 @@ class Subject:
         """The model's weights, read one tensor at a time."""
         return self.model.tensors()
 
+    def check_untouched(self) -> None:
+        """Raise `DamagedWeights` if the files on disk are no longer those that were opened."""
+        from harness.models.manifest import check_quickly
+
+        check_quickly(self.model.folder, self.model.manifest)
+
     def card(self) -> dict[str, Any]:
         """What a reader should know of the model: sizes, licence, digest, source, which tasks its tokens allow."""
         from harness.successor.dataset import succession
@@ -62,7 +68,7 @@ class Subject:
             "title": row.title if row else self.name,
             "licence": row.licence if row else "not known: a local model",
             "digest": self.model.digest,
-            "source": self.model.source,
+            "source": ", ".join(f"{key}: {value}" for key, value in self.model.source.items()),
             "note": row.note if row else "",
             "tokenizer": {task: sum(forms.values()) for task, forms in tokens.table().items()},
         }
@@ -97,7 +103,7 @@ class Subject:
 
 def open_subject(choice: Choice, run: Run) -> Subject:
     """Resolve a choice to a model on this machine. Raises `ModelNotAvailable` with the command that would fetch it."""
-    from harness.models.sources import resolve
+    from harness.models.resolve import resolve
 
     find = partial(resolve, models_dir=run.models_dir, offline=run.offline, fetch=choice.fetch)
     return Subject(run.label(choice.subject), find(choice.subject), run.context, find)

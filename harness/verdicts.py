@@ -197,8 +197,8 @@ def _maximum(claim: Claim, measurement: Measurement, exists: bool) -> Verdict:
     some = interval.low > threshold and measurement.p_value <= ALPHA
     none = interval.high <= threshold
     rule = (
-        f"simultaneous {interval.level:.0%} interval of the best head against {threshold:g}, "
-        f"null of the maximum at {ALPHA:g} (p = {measurement.p_value:.3g})"
+        f"{interval.level:.0%} interval ({interval.method}) against {threshold:g}, "
+        f"and p = {measurement.p_value:.3g} under the null, at {ALPHA:g}"
     )
     flip = f"would flip with the threshold at {interval.low if some else interval.high:.3g}"
     if some or none:

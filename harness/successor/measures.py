@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from harness.measurement import Interval, Measurement
 from harness.successor import quantities
 from harness.successor.dataset import SuccessionDataset, Task, assemble, succession
 from harness.successor.planted_subject import PlantedSubject, WordTokens
-from harness.successor.score import Metric
+
+if TYPE_CHECKING:
+    from harness.successor.score import Metric
 
 PARTS = ("harness.successor", "harness.models")
 PAPER_PATH = "mlp0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from harness.measure import measure
 from harness.measurement import Interval, Measurement
 from harness.statistics import binomial_interval
 from harness.successor.measures import PARTS, Settings, dataset_of, sweep_of, weights_of
-from harness.successor.score import SuccessorScores
+
+if TYPE_CHECKING:
+    from harness.successor.score import SuccessorScores
 
 WINDOW = 256
 CONTROL_DRAWS = 5

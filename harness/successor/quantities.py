@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.measurement import Interval, Measurement
-from harness.successor.score import Metric, SuccessorScores
+
+if TYPE_CHECKING:
+    from harness.successor.score import Metric, SuccessorScores
 
 METRIC_WORDS: dict[Metric, str] = {"score": "paper's weighting", "macro_score": "mean over tasks"}
 
