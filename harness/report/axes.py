@@ -13,13 +13,15 @@ from harness.report.text import number, one_line, shorten
 WIDTH = 400
 ROW = 22
 LABEL = 26
+# Axis limits a hundred times as far apart must still be numbers.
+LARGEST = 1e300
 C = {name: light for name, (light, _) in INKS.items()}
 
 
 def finite(values: Any) -> list[float]:
-    """`values` as floats; what is not a number (null, a name) becomes NaN."""
+    """`values` as floats; what is not a number (null, a name), or too large to set beside others, becomes NaN."""
     numbers = [to_number(value) for value in values or ()]
-    return [float(value) if isinstance(value, (int, float)) else math.nan for value in numbers]
+    return [float(x) if isinstance(x, (int, float)) and not LARGEST < abs(x) < math.inf else math.nan for x in numbers]
 
 
 def reach_of(values: Sequence[float]) -> tuple[float, float]:

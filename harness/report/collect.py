@@ -89,7 +89,7 @@ def parse_events(data: bytes) -> tuple[list[Event], list[str]]:
     notes: list[str] = []
     lines = data.split(b"\n")
     for number, raw in enumerate(lines, start=1):
-        line = raw.decode("utf-8", "backslashreplace").strip()
+        line = raw.decode("utf-8", "surrogateescape").strip()
         if not line:
             continue
         event = _whole(line)
@@ -108,7 +108,19 @@ def _whole(line: str) -> Event | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) else None
+    if not isinstance(event, dict):
+        return None
+    suspect = not line.isascii() or "\\ud" in line.lower()
+    return _without_surrogates(event) if suspect else event
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Lone surrogates, from JSON escapes or from bytes that are not UTF-8, become visible escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
 def _after_the_tear(line: str) -> Event | None:
@@ -131,7 +143,7 @@ def collect(events: Iterable[Event], notes: Iterable[str] = ()) -> Collected:
             continue
         try:
             handler(gathered, event)
-        except (ValidationError, TypeError, ValueError) as error:
+        except (ValidationError, TypeError, ValueError, KeyError, AttributeError) as error:
             gathered.notes.append(f"a {event['event']!r} event could not be read and is left out: {_brief(error)}")
     return Collected(_results(gathered), _run(gathered))
 

@@ -18,11 +18,12 @@ TOP_HEADS = 10
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: column names, rows of text, and the rows that are marked (they also say so in words)."""
+    """A table: column names, rows of text, the rows that are marked, and the word that says what the mark means."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     marked: frozenset[int] = frozenset()
+    mark: str = "marked"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def _table(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:
     columns = tuple(map(str, evidence["columns"]))
     rows = tuple(tuple(number(cell) for cell in row) for row in evidence["rows"])
     marked = frozenset(int(row) for row in evidence.get("mark_rows") or ())
-    return replace(blank, grid=Grid(columns, rows, marked))
+    word = "verdict changes" if "verdict" in blank.title.lower() else "marked"
+    return replace(blank, grid=Grid(columns, rows, marked, str(evidence.get("mark_label") or word)))
 
 
 def _text(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:

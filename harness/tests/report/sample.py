@@ -159,8 +159,17 @@ def evidence(seed: int = 0) -> list[Event]:
 
 def run_event(**changes: Any) -> Event:
     """The first event of a run."""
-    return {"event": "run", "schema": 1, "id": "synthetic-run", "started": "2000-01-01T00:00:00+0000", "argv": "",
-            "environment": ENVIRONMENT, "profile": "quick", "papers": [PAPER], "claims": list(CLAIMS)} | changes  # fmt: skip
+    return {
+        "event": "run",
+        "schema": 1,
+        "id": "synthetic-run",
+        "started": "2000-01-01T00:00:00+0000",
+        "argv": "",
+        "environment": ENVIRONMENT,
+        "profile": "quick",
+        "papers": [PAPER],
+        "claims": list(CLAIMS),
+    } | changes
 
 
 def subject_event(name: str) -> Event:

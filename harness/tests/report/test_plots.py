@@ -1,0 +1,172 @@
+"""Figures: the same bytes every time, sound inside a page, said in words, unharmed by what they are given."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.report import plots
+from harness.report.evidence import exhibit
+from harness.report.palette import INKS, LEVELS, scale
+from harness.report.plots import Point
+from harness.report.text import one_line, visible
+from harness.report.views import band_of
+from harness.tests.report.sample import evidence
+
+DRAWN = [item for item in evidence() if item["type"] not in ("table", "text")]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(figure: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(figure).iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("item", DRAWN, ids=lambda item: item["type"])
+def test_a_figure_is_the_same_bytes_again_whatever_the_settings_around_it(item, monkeypatch) -> None:
+    import matplotlib
+
+    first = exhibit(item, "one").figure
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 40)
+    monkeypatch.setitem(matplotlib.rcParams, "svg.hashsalt", None)
+    assert exhibit(item, "one").figure == first
+    assert matplotlib.rcParams["font.size"] == 40
+
+
+def test_figures_are_the_same_bytes_in_another_process() -> None:
+    script = (
+        "import hashlib; from harness.report.evidence import exhibit\n"
+        "from harness.tests.report.sample import evidence\n"
+        "print(hashlib.sha256(''.join(str(exhibit(e, 'x').figure) for e in evidence()).encode()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("item", DRAWN, ids=lambda item: item["type"])
+def test_a_figure_fits_a_strict_page(item) -> None:
+    figure = exhibit(item, "fig").figure
+    assert figure is not None
+    root = ET.fromstring(figure)
+    assert not re.search(r"\sstyle=|<style|<script|\son\w+=|<!--|<image|DejaVu|\d{4}-\d\d-\d\dT", figure)
+    assert root.get("role") == "img"
+    said = {element.get("id"): element.text for element in root if element.tag in (f"{SVG}title", f"{SVG}desc")}
+    assert root.get("aria-labelledby", "").split() == list(said)
+    assert all(said.values())
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("fig-") for name in ids)
+    used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', figure)
+    assert {a or b for a, b in used} <= set(ids)
+
+
+def test_two_figures_in_a_page_share_no_id() -> None:
+    one, two = (exhibit(DRAWN[0], name).figure or "" for name in ("a", "b"))
+    assert not set(re.findall(r'\bid="([^"]+)"', one)) & set(re.findall(r'\bid="([^"]+)"', two))
+
+
+@given(st.text(st.characters(), min_size=1, max_size=plots.ROW), st.text(st.characters(), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_any_label_is_drawn_as_it_is(label: str, unit: str) -> None:
+    item = {"type": "bars", "labels": [label], "values": [0.5], "label": unit, "title": label}
+    shown = exhibit(item, "x")
+    assert shown.figure is not None, shown.trouble
+    drawn = texts(shown.figure)
+    assert any(text in (one_line(label), one_line(label)[:25] + "…") for text in drawn)
+    assert not one_line(unit) or one_line(unit) in drawn
+    assert ET.fromstring(shown.figure).findtext(f"{SVG}title") == visible(label)
+
+
+NUMBERS = st.one_of(st.none(), st.floats(), st.sampled_from(["NaN", "Infinity", "-Infinity", "x"]), st.integers(-9, 9))
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=5), NUMBERS, NUMBERS)
+@settings(max_examples=40, deadline=None)
+def test_no_number_breaks_a_report(values: list[object], threshold: object, observed: object) -> None:
+    labels = [str(index) for index in range(len(values))]
+    for item in (
+        {"type": "bars", "labels": labels, "values": values, "threshold": threshold, "null": observed},
+        {"type": "distribution", "values": values, "observed": observed},
+        {"type": "head_map", "values": [values], "vmin": threshold, "vmax": observed, "mark": [0, 0]},
+        {"type": "lines", "x": values, "series": [{"name": "a", "y": values, "low": values, "high": values}]},
+    ):
+        shown = exhibit(item, "x")
+        assert shown.figure is not None or "could not be drawn" in shown.trouble
+
+
+@pytest.mark.parametrize(
+    "item", [{}, {"type": "hologram"}, {"type": "head_map"}, {"type": "lines", "x": [1]}, {"type": "table", "rows": 3}]
+)
+def test_evidence_that_cannot_be_drawn_says_why(item) -> None:
+    assert exhibit(item, "x").trouble
+
+
+def test_the_marked_head_and_the_highest_are_named() -> None:
+    figure = exhibit(DRAWN[0], "x").figure or ""
+    assert "marked: L12H7, 0.58" in texts(figure)
+    assert "Highest: L12H7 0.58" in (ET.fromstring(figure).findtext(f"{SVG}desc") or "")
+
+
+def test_a_heat_map_of_a_thousand_heads_stays_small() -> None:
+    values = [[(layer * head % 7) / 7 for head in range(25)] for layer in range(48)]
+    figure = exhibit({"type": "head_map", "values": values, "vmin": 0, "vmax": 1}, "x").figure or ""
+    assert len(figure) < 150_000
+
+
+def test_the_strip_shows_paper_measured_and_controls() -> None:
+    points = [Point("m", 2.4, 1.9, 3.1), Point("shuffled", 1.1, 1.0, math.inf, "negative")]
+    figure = plots.strip(points, band_of("at_least", 8.0, 2.0), 8.0, "ratio", "x")
+    assert {"m", "shuffled", "paper 8", "ratio"} <= set(texts(figure))
+    said = ET.fromstring(figure).findtext(f"{SVG}desc") or ""
+    assert "Counts as reproduced from 6 to ∞. measured m: 2.4, interval 1.9 to 3.1" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "band"),
+    [("value", 8.0, (6.0, 10.0)), ("at_least", 8.0, (6.0, math.inf)), ("at_most", 8.0, (-math.inf, 10.0)),
+     ("existence", 8.0, (6.0, math.inf)), ("absence", 8.0, (-math.inf, 10.0)),
+     ("correlation", 8.0, (6.0, math.inf)), ("correlation", -8.0, (-math.inf, -6.0))],
+)  # fmt: skip
+def test_the_band_is_what_the_rule_calls_reproduced(kind: str, expected: float, band: tuple[float, float]) -> None:
+    assert band_of(kind, expected, 2.0) == band
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["ink", "muted", "measured", "paper", "mark", "control", "series2", "series3", "series4"]
+)
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_colours_stand_out_from_the_ground(name: str, scheme: int) -> None:
+    bright, dark = sorted((luminance(INKS[name][scheme]), luminance(INKS["ground"][scheme])), reverse=True)
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_the_scale_runs_evenly_in_lightness_so_it_reads_in_grey() -> None:
+    for scheme, sign in ((0, -1), (1, 1)):
+        steps = [luminance(pair[scheme]) for pair in scale()]
+        assert len(steps) == LEVELS
+        assert all(sign * (after - before) > 0 for before, after in itertools.pairwise(steps))
+
+
+def test_importing_the_report_loads_neither_matplotlib_nor_torch() -> None:
+    script = "import sys, harness.report; print([m for m in ('matplotlib', 'torch', 'scipy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
