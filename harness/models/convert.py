@@ -160,6 +160,7 @@ def _read_with_transformers(source: Path, ours: Any) -> tuple[Any, dict[str, Any
     if ours.fine_tied:
         # The file keeps one matrix in two roundings; transformers takes them for two matrices.
         weights[next(iter(ours.names()))] = model.get_output_embeddings().weight.detach()
+    model.config.architectures = [type(model).__name__]
     model.config.tie_word_embeddings = ours.config["tie_word_embeddings"]
     if hasattr(model.config, "quantization_config"):
         # With it transformers takes the model for a quantised one and refuses to save it.

@@ -1,0 +1,105 @@
+"""The one place that imports transformer-lens: a verified model booted whole, with hooks, its weights as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness.models.errors import DoesNotFit, ModelError, WeightsMismatch
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from harness.models.resolve import LocalModel
+
+# Activations of a few short texts, and what the libraries take beside the weights.
+WORKING_ROOM = 1_000_000_000
+WEIGHTS_FACTOR = 1.2
+
+
+def memory_needed(model: LocalModel) -> int:
+    """Bytes a booted model takes in fp32: its weights, a fifth more for copies on the way, and room to work."""
+    return int(WEIGHTS_FACTOR * model.weights_bytes) + WORKING_ROOM
+
+
+def memory_free(device: str) -> int:
+    """Bytes that can be taken on `device` now: of the accelerator's own memory for CUDA, else of the machine's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def check_fits(model: LocalModel, device: str) -> None:
+    """Raise `DoesNotFit`, stating need and have, if the model would not fit on `device` now."""
+    need, have = memory_needed(model), memory_free(device)
+    if have < need:
+        raise DoesNotFit(
+            f"{model.name} does not fit on {device}\n  needs {need / 1e9:.1f} GB ({model.weights_bytes / 1e9:.1f} GB of"
+            f" fp32 weights and room to work)\n  found {have / 1e9:.1f} GB free"
+            "\n  Type: --device cpu, or choose a smaller subject with --subjects"
+        )
+
+
+def boot(model: LocalModel, device: str = "cpu") -> TransformerBridge:
+    """The whole model with transformer-lens' hooks, in fp32 on `device`, after every byte of its files was verified.
+
+    Weights are raw: nothing is folded or centred (`enable_compatibility_mode` is not called), attention is `eager` so
+    that patterns can be hooked. Never pass the result through `torch.func.functional_call` or vmap: on a bridge these
+    corrupt the weights silently.
+
+    Raises `DoesNotFit` before anything is loaded, `DamagedWeights` for changed files, and `WeightsMismatch` if
+    transformers finds missing, unexpected or mismatched keys.
+    """
+    if not model.manifest.tensors:
+        raise ModelError(f"{model.name} is a tokenizer without weights: expected a model with weights to boot")
+    check_fits(model, device)
+    model = model.verify()
+    with _quiet_loading():
+        from transformer_lens.model_bridge import TransformerBridge
+
+        weights, tokenizer = _load(model)
+        return TransformerBridge.boot_transformers(
+            str(model.folder), hf_model=weights.to(device), tokenizer=tokenizer, device=device
+        )
+
+
+def _load(model: LocalModel) -> tuple[Any, Any]:
+    import torch
+    import transformers
+
+    folder = str(model.folder)
+    weights, info = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        output_loading_info=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    wrong = {kind: sorted(map(str, keys))[:4] for kind, keys in info.items() if keys}
+    if wrong:
+        raise WeightsMismatch(f"transformers could not place every tensor of {model.name}: {wrong}")
+    # transformer-lens chooses its adapter by this key, which configs read from GGUF may lack.
+    weights.config.architectures = [type(weights).__name__]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return weights.eval(), tokenizer
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Without transformers' own bars, which would be drawn over ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
