@@ -1,0 +1,162 @@
+"""What a batch gives that no head of one layer changes, computed once a sequence and kept while memory lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.attention_only.model import AttentionOnly
+from harness.llc.losses import DivergenceFrom, NextToken
+from harness.llc.readout import LogSumExp, Readout
+
+BLOCK = 16
+
+
+class RowTable:
+    """Tensors computed row by row on first use; rows beyond `budget` bytes are computed anew each time.
+
+    `compute(rows)` returns one row of results for each row asked for. All rows are kept or none.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Tensor], num_rows: int, budget: int) -> None:
+        self._compute, self._num_rows, self._budget = compute, num_rows, budget
+        self._table: Tensor | None = None
+        self._known = torch.zeros(num_rows, dtype=torch.bool)
+        self.kept: bool | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        return 0 if self._table is None else self._table.nbytes
+
+    def fill(self, rows: Int[Tensor, " batch"]) -> None:
+        """Compute those of `rows` that are not known yet, a few at a time."""
+        if self.kept is False:
+            return
+        fresh = rows[~self._known[rows]].unique()
+        for part in fresh.split(BLOCK) if len(fresh) else ():
+            found = self._compute(part)
+            if self.kept is None:
+                self.kept = found[0].nbytes * self._num_rows <= self._budget
+            if not self.kept:
+                return
+            if self._table is None:
+                self._table = torch.empty(self._num_rows, *found.shape[1:], dtype=found.dtype, device=found.device)
+            self._table[part.to(found.device)] = found
+            self._known[part] = True
+
+    def rows(self, rows: Int[Tensor, " batch"]) -> Tensor:
+        """The results of `rows`, stacked."""
+        self.fill(rows)
+        return self._table[rows.to(self._table.device)] if self.kept else self._compute(rows)
+
+    def row(self, row: int) -> Tensor | None:
+        """A view of one row that is known, None otherwise."""
+        return self._table[row] if self.kept and self._known[row] else None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Of some sequences: the linear part e . x + t of the loss, and log-sum-exp and loss at w*."""
+
+    directions: Float[Tensor, "batch pos d"]
+    offsets: Float[Tensor, "batch pos"]
+    start_lse: Float[Tensor, "batch pos"]
+
+
+class AttentionPrefix:
+    """The residual stream around one layer of an attention-only model at w*, for every sequence of `data`.
+
+    Shared by all heads of the layer and all chains. `before` is the layer's input, `after` its output at w*; for the
+    last layer, `numerators` are the centred `after` read by the whole vocabulary (the logits before the scale). Tables
+    that do not fit `cache_bytes` together are computed when asked for; small ones come first.
+    """
+
+    def __init__(
+        self,
+        model: AttentionOnly,
+        data: Int[Tensor, "rows pos"],
+        layer: int,
+        loss: NextToken | DivergenceFrom,
+        *,
+        cache_bytes: int = 2 << 30,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model, self.data, self.layer, self.loss = model, data, layer, loss
+        self.device = next(model.parameters()).device
+        self.readout = Readout.of(model, dtype)
+        self._exact = self.readout if dtype == torch.float32 else Readout.of(model)
+        self.length = data.shape[1] - 1
+        self.positions = model.positions(self.length).detach()
+        self.is_last = layer == model.config.n_layers - 1
+        width = model.config.d_model
+        per_row = 4 * self.length
+        budget = cache_bytes - len(data) * per_row * (3 * width + 3)
+        small = cache_bytes if budget >= 0 else 0
+        self.num_rows = len(data)
+        self.before = RowTable(self._before, self.num_rows, small)
+        self.after = RowTable(self._after, self.num_rows, small)
+        self.linear = RowTable(self._linear, self.num_rows, small)
+        self.start_lse = RowTable(self._start_lse, self.num_rows, 1 << 40)
+        self.numerators = RowTable(self._numerators, self.num_rows, max(budget, 0))
+        self.start_losses = RowTable(self._start_losses, self.num_rows, 1 << 40)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tables."""
+        tables = (self.before, self.after, self.linear, self.numerators, self.start_lse, self.start_losses)
+        return sum(table.nbytes for table in tables)
+
+    def tokens(self, rows: Int[Tensor, " batch"]) -> Int[Tensor, "batch pos"]:
+        """The sequences of `rows`."""
+        return self.data[rows.to(self.data.device)].to(self.device)
+
+    def targets(self, rows: Int[Tensor, " batch"]) -> Targets:
+        """Linear part and log-sum-exp at w* of the sequences of `rows`."""
+        packed = self.linear.rows(rows)
+        return Targets(packed[..., :-1], packed[..., -1], self.start_lse.rows(rows))
+
+    @torch.no_grad()
+    def _before(self, rows: Tensor) -> Tensor:
+        resid = self.model.embed["W_E"][self.tokens(rows)[:, :-1]]
+        for block in self.model.blocks[: self.layer]:
+            resid = block(resid, self.positions)
+        return resid
+
+    @torch.no_grad()
+    def _after(self, rows: Tensor) -> Tensor:
+        return self.model.blocks[self.layer](self.before.rows(rows), self.positions)
+
+    def _final(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        resid = self.after.rows(rows)
+        for block in self.model.blocks[self.layer + 1 :]:
+            resid = block(resid, self.positions)
+        return self.readout.normalise(resid)
+
+    @torch.no_grad()
+    def _linear(self, rows: Tensor) -> Tensor:
+        directions, offsets = self.loss.linear_part(self.tokens(rows), self._exact.weight, self._exact.bias)
+        return torch.cat([directions, offsets[..., None]], -1)
+
+    @torch.no_grad()
+    def _start_lse(self, rows: Tensor) -> Tensor:
+        centred, inverse = self._final(rows)
+        x = (centred * inverse).flatten(0, 1)
+        guess = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        return LogSumExp.apply(x, guess, self.readout).view(centred.shape[:2])
+
+    @torch.no_grad()
+    def _start_losses(self, rows: Tensor) -> Tensor:
+        targets = self.targets(rows)
+        centred, inverse = self._final(rows)
+        linear = (centred * inverse * targets.directions).sum(-1) + targets.offsets
+        return (targets.start_lse - linear).double().mean(1)
+
+    @torch.no_grad()
+    def _numerators(self, rows: Tensor) -> Tensor:
+        centred, _ = self._final(rows)
+        return centred @ self.readout.weight

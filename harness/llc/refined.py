@@ -1,0 +1,138 @@
+"""Refined local learning coefficients of a torch module: a slice of its weights, a loss, some data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness.attention_only.model import AttentionOnly
+from harness.llc.estimate import Gate, LLCEstimate
+from harness.llc.head_potential import HeadPotential
+from harness.llc.losses import DivergenceFrom, Loss, NextToken, loss_of_knowing_nothing, named_loss
+from harness.llc.module_potential import ModulePotential, held_still
+from harness.llc.prefix import AttentionPrefix
+from harness.llc.sample import estimate
+from harness.llc.sgld import Potential, SGLDSettings
+from harness.llc.slices import Weights, WeightSlice, digest, weight_slice
+
+
+class WeightsChanged(RuntimeError):
+    """The caller's weights are not what they were before sampling."""
+
+
+def refined_llc(
+    model: nn.Module,
+    data: Tensor | tuple[Tensor, ...],
+    *,
+    weights: Weights = "all",
+    loss: str | Loss = "next token",
+    biases: bool = True,
+    path: Literal["auto", "plain", "cached"] = "auto",
+    prefix: AttentionPrefix | None = None,
+    cache_bytes: int = 2 << 30,
+    readout_dtype: torch.dtype = torch.float32,
+    micro_batch: int | None = None,
+    ceiling: float | None = None,
+    trace_probes: int = 0,
+    gate: Gate | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> LLCEstimate:
+    """The (weight- and data-) refined local learning coefficient of `model` at its own weights.
+
+    `data` are rows (token sequences for the built-in losses, or a tuple of tensors of one length), `weights` the slice
+    that is sampled (see `weight_slice`), `loss` "next token", `DivergenceFrom(reference)`, or any function of
+    (forward, batch) that returns one number a row. `settings` are those of `SGLDSettings`, with `batch_size` the rows
+    of a batch. Heads of the attention-only model take the exact cached path unless `path` is "plain"; `prefix` shares
+    one cache between heads of a layer. `readout_dtype=torch.bfloat16` speeds the products with the vocabulary up and
+    states its error in the estimate's facts. Raises ValueError for what does not fit, `WeightsChanged` if the model was
+    altered meanwhile. The model runs in evaluation mode and is returned as it was.
+
+    >>> from harness.attention_only.model import AttentionOnlyConfig
+    >>> model = AttentionOnly(AttentionOnlyConfig(d_model=8, n_heads=2, d_head=4, n_ctx=9, d_vocab=7)).initialise(0)
+    >>> found = refined_llc(model, torch.randint(0, 7, (16, 9)), weights="1:0", n_beta=10.0, gamma=100.0, eps=1e-3,
+    ...                     num_chains=2, num_draws=20, batch_size=4)
+    >>> found.surroundings.size
+    140
+    """
+    where, chosen = weight_slice(model, weights, biases=biases), named_loss(loss)
+    before = digest(model)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    run = SGLDSettings(**{"chains_per_call": 1 if on_cpu else None, **settings})
+    with held_still(model):
+        potential = _potential(model, data, where, chosen, path, prefix, cache_bytes, readout_dtype, micro_batch)
+        if ceiling is None:
+            ceiling = loss_of_knowing_nothing(chosen, model, data)
+        facts = {
+            "weights": where.label,
+            "biases": biases,
+            "loss_name": getattr(chosen, "name", getattr(chosen, "__name__", type(chosen).__name__)),
+            "path": "cached" if isinstance(potential, HeadPotential) else "plain",
+            "readout_dtype": str(readout_dtype).removeprefix("torch."),
+        }
+        if readout_dtype != torch.float32 and isinstance(potential, HeadPotential):
+            facts |= _low_precision_error(potential, run)
+        found = estimate(
+            potential, run, ceiling=ceiling, trace_probes=trace_probes, gate=gate, progress=progress, facts=facts
+        )
+    if digest(model) != before:
+        raise WeightsChanged(
+            "the model's weights changed while it was sampled\n  expected the digest from before sampling\n"
+            "  found    another one: something else wrote to the model. Pass a copy: copy.deepcopy(model)"
+        )
+    return found
+
+
+def head_of(where: WeightSlice) -> tuple[int, int] | None:
+    """Layer and head that a slice's label names, None for other slices."""
+    match = re.fullmatch(r"(\d+):(\d+)", where.label.strip())
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _potential(
+    model: nn.Module,
+    data: Tensor | tuple[Tensor, ...],
+    where: WeightSlice,
+    loss: Loss,
+    path: str,
+    prefix: AttentionPrefix | None,
+    cache_bytes: int,
+    dtype: torch.dtype,
+    micro_batch: int | None,
+) -> Potential:
+    if path not in ("auto", "plain", "cached"):
+        raise ValueError(f"path: expected 'auto', 'plain' or 'cached', found {path!r}")
+    head = head_of(where)
+    able = isinstance(model, AttentionOnly) and head is not None and isinstance(loss, (NextToken, DivergenceFrom))
+    if path == "cached" and not able:
+        raise ValueError(
+            "path 'cached': expected a head ('1:6') of the attention-only model with a built-in loss, found "
+            f"{where.label!r} of {type(model).__name__}. Use path='auto'"
+        )
+    if path == "plain" or not able:
+        return ModulePotential(model, data, where, loss, micro_batch)
+    if prefix is None:
+        prefix = AttentionPrefix(model, data, head[0], loss, cache_bytes=cache_bytes, dtype=dtype)
+    elif (prefix.model is not model) or prefix.layer != head[0] or prefix.data is not data:
+        raise ValueError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
+    return HeadPotential(prefix, where, head[1])
+
+
+def _low_precision_error(potential: HeadPotential, run: SGLDSettings) -> dict[str, float]:
+    """Loss and relative gradient error of the low-precision readout, a typical step away from w*, on one batch."""
+    prefix = potential.prefix
+    exact = AttentionPrefix(prefix.model, prefix.data, prefix.layer, prefix.loss, cache_bytes=0)
+    twin = HeadPotential(exact, potential.where, potential.head)
+    noise = torch.randn(potential.w_star.shape, generator=torch.Generator().manual_seed(run.seed))
+    point = (potential.w_star + (run.eps * 10) ** 0.5 * noise.to(potential.w_star.device))[None]
+    rows = torch.arange(min(run.batch_size or prefix.num_rows, prefix.num_rows))[None]
+    low, low_grad = potential.value_and_grad(point, rows)
+    high, high_grad = twin.value_and_grad(point, rows)
+    return {
+        "low_precision_loss_error": float((low - high).abs()),
+        "low_precision_gradient_error": float((low_grad - high_grad).norm() / high_grad.norm()),
+    }
