@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,26 @@ class WeightsChanged(RuntimeError):
     """The caller's weights are not what they were before sampling."""
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How to run, never what is computed: which path, what is kept, how many rows at a time.
+
+    `prefix` shares one cache between the heads of a layer, `cache_bytes` bounds a new one, `micro_batch` rows at a time
+    bound the memory of the plain path. `readout_dtype` bfloat16 speeds the products with the vocabulary up; its error
+    is measured and stated in the estimate's facts.
+    """
+
+    path: Literal["auto", "plain", "cached"] = "auto"
+    prefix: AttentionPrefix | None = None
+    cache_bytes: int = 2 << 30
+    readout_dtype: torch.dtype = torch.float32
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.path not in ("auto", "plain", "cached"):
+            raise ValueError(f"path: expected 'auto', 'plain' or 'cached', found {self.path!r}")
+
+
 def refined_llc(
     model: nn.Module,
     data: Tensor | tuple[Tensor, ...],
@@ -31,11 +52,7 @@ def refined_llc(
     weights: Weights = "all",
     loss: str | Loss = "next token",
     biases: bool = True,
-    path: Literal["auto", "plain", "cached"] = "auto",
-    prefix: AttentionPrefix | None = None,
-    cache_bytes: int = 2 << 30,
-    readout_dtype: torch.dtype = torch.float32,
-    micro_batch: int | None = None,
+    speed: Speed = Speed(),  # noqa: B008 (frozen)
     ceiling: float | None = None,
     trace_probes: int = 0,
     gate: Gate | None = None,
@@ -46,38 +63,20 @@ def refined_llc(
 
     `data` are rows (token sequences for the built-in losses, or a tuple of tensors of one length), `weights` the slice
     that is sampled (see `weight_slice`), `loss` "next token", `DivergenceFrom(reference)`, or any function of
-    (forward, batch) that returns one number a row. `settings` are those of `SGLDSettings`, with `batch_size` the rows
-    of a batch. Heads of the attention-only model take the exact cached path unless `path` is "plain"; `prefix` shares
-    one cache between heads of a layer. `readout_dtype=torch.bfloat16` speeds the products with the vocabulary up and
-    states its error in the estimate's facts. Raises ValueError for what does not fit, `WeightsChanged` if the model was
-    altered meanwhile. The model runs in evaluation mode and is returned as it was.
-
-    >>> from harness.attention_only.model import AttentionOnlyConfig
-    >>> model = AttentionOnly(AttentionOnlyConfig(d_model=8, n_heads=2, d_head=4, n_ctx=9, d_vocab=7)).initialise(0)
-    >>> found = refined_llc(model, torch.randint(0, 7, (16, 9)), weights="1:0", n_beta=10.0, gamma=100.0, eps=1e-3,
-    ...                     num_chains=2, num_draws=20, batch_size=4)
-    >>> found.surroundings.size
-    140
+    (forward, batch) that returns one number a row. `settings` are those of `SGLDSettings`, `batch_size` counting rows.
+    Heads of the attention-only model take the exact cached path. Raises ValueError for what does not fit,
+    `WeightsChanged` if the model was altered meanwhile; it runs in evaluation mode and is returned as it was.
     """
     where, chosen = weight_slice(model, weights, biases=biases), named_loss(loss)
     before = digest(model)
     on_cpu = next(model.parameters()).device.type == "cpu"
     run = SGLDSettings(**{"chains_per_call": 1 if on_cpu else None, **settings})
     with held_still(model):
-        potential = _potential(model, data, where, chosen, path, prefix, cache_bytes, readout_dtype, micro_batch)
-        if ceiling is None:
-            ceiling = loss_of_knowing_nothing(chosen, model, data)
-        facts = {
-            "weights": where.label,
-            "biases": biases,
-            "loss_name": getattr(chosen, "name", getattr(chosen, "__name__", type(chosen).__name__)),
-            "path": "cached" if isinstance(potential, HeadPotential) else "plain",
-            "readout_dtype": str(readout_dtype).removeprefix("torch."),
-        }
-        if readout_dtype != torch.float32 and isinstance(potential, HeadPotential):
-            facts |= _low_precision_error(potential, run)
+        potential = make_potential(model, data, where, chosen, speed)
+        top = loss_of_knowing_nothing(chosen, model, data) if ceiling is None else ceiling
+        facts = _facts(potential, where, chosen, biases, speed, run)
         found = estimate(
-            potential, run, ceiling=ceiling, trace_probes=trace_probes, gate=gate, progress=progress, facts=facts
+            potential, run, ceiling=top, trace_probes=trace_probes, gate=gate, progress=progress, facts=facts
         )
     if digest(model) != before:
         raise WeightsChanged(
@@ -93,33 +92,39 @@ def head_of(where: WeightSlice) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _potential(
-    model: nn.Module,
-    data: Tensor | tuple[Tensor, ...],
-    where: WeightSlice,
-    loss: Loss,
-    path: str,
-    prefix: AttentionPrefix | None,
-    cache_bytes: int,
-    dtype: torch.dtype,
-    micro_batch: int | None,
+def make_potential(
+    model: nn.Module, data: Tensor | tuple[Tensor, ...], where: WeightSlice, loss: Loss, speed: Speed
 ) -> Potential:
-    if path not in ("auto", "plain", "cached"):
-        raise ValueError(f"path: expected 'auto', 'plain' or 'cached', found {path!r}")
-    head = head_of(where)
+    """The fastest exact potential that `speed` allows. Raises ValueError for a path or prefix that does not fit."""
+    head, prefix = head_of(where), speed.prefix
     able = isinstance(model, AttentionOnly) and head is not None and isinstance(loss, (NextToken, DivergenceFrom))
-    if path == "cached" and not able:
+    if speed.path == "cached" and not able:
         raise ValueError(
             "path 'cached': expected a head ('1:6') of the attention-only model with a built-in loss, found "
             f"{where.label!r} of {type(model).__name__}. Use path='auto'"
         )
-    if path == "plain" or not able:
-        return ModulePotential(model, data, where, loss, micro_batch)
+    if speed.path == "plain" or not able:
+        return ModulePotential(model, data, where, loss, speed.micro_batch)
     if prefix is None:
-        prefix = AttentionPrefix(model, data, head[0], loss, cache_bytes=cache_bytes, dtype=dtype)
+        prefix = AttentionPrefix(model, data, head[0], loss, cache_bytes=speed.cache_bytes, dtype=speed.readout_dtype)
     elif (prefix.model is not model) or prefix.layer != head[0] or prefix.data is not data:
         raise ValueError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
     return HeadPotential(prefix, where, head[1])
+
+
+def _facts(
+    potential: Potential, where: WeightSlice, loss: Loss, biases: bool, speed: Speed, run: SGLDSettings
+) -> dict[str, Any]:
+    cached = isinstance(potential, HeadPotential)
+    low = cached and potential.prefix.readout.dtype != torch.float32
+    return {
+        "weights": where.label,
+        "biases": biases,
+        "loss_name": getattr(loss, "name", getattr(loss, "__name__", type(loss).__name__)),
+        "path": "cached" if cached else "plain",
+        "readout_dtype": str(speed.readout_dtype).removeprefix("torch."),
+        **(_low_precision_error(potential, run) if low else {}),
+    }
 
 
 def _low_precision_error(potential: HeadPotential, run: SGLDSettings) -> dict[str, float]:

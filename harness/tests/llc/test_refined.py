@@ -13,7 +13,7 @@ from harness.llc.head_potential import HeadPotential
 from harness.llc.losses import DivergenceFrom, NextToken
 from harness.llc.module_potential import ModulePotential
 from harness.llc.prefix import AttentionPrefix
-from harness.llc.refined import WeightsChanged, refined_llc
+from harness.llc.refined import Speed, WeightsChanged, refined_llc
 from harness.llc.slices import Piece, digest, weight_slice
 from harness.tests.llc.test_attention_only_model import SMALL, small_model
 
@@ -77,8 +77,8 @@ def test_the_cached_path_survives_logits_far_from_those_of_w_star():
 @pytest.mark.parametrize("weights", ["1:2", "0:0"])
 def test_whole_runs_agree_between_the_paths(weights):
     model = small_model()
-    plain = refined_llc(model, DATA, weights=weights, path="plain", **RUN)
-    cached = refined_llc(model, DATA, weights=weights, path="cached", **RUN)
+    plain = refined_llc(model, DATA, weights=weights, speed=Speed(path="plain"), **RUN)
+    cached = refined_llc(model, DATA, weights=weights, speed=Speed(path="cached"), **RUN)
     assert (plain.surroundings.facts["path"], cached.surroundings.facts["path"]) == ("plain", "cached")
     np.testing.assert_allclose(cached.traces.loss, plain.traces.loss, atol=3e-6)
     assert cached.mean == pytest.approx(plain.mean, abs=1e-4)
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_numbers_however_chains_are_called():
 def test_micro_batches_change_memory_and_not_the_numbers():
     model = small_model()
     whole = refined_llc(model, DATA, weights="layer 1", **RUN)
-    parts = refined_llc(model, DATA, weights="layer 1", micro_batch=2, **RUN)
+    parts = refined_llc(model, DATA, weights="layer 1", speed=Speed(micro_batch=2), **RUN)
     np.testing.assert_allclose(parts.traces.loss, whole.traces.loss, rtol=1e-6)
 
 
@@ -103,11 +103,11 @@ def test_one_cache_serves_all_heads_of_a_layer():
     model = small_model()
     prefix = AttentionPrefix(model, DATA, 1, NextToken())
     for head in range(4):
-        shared = refined_llc(model, DATA, weights=f"1:{head}", prefix=prefix, **RUN)
+        shared = refined_llc(model, DATA, weights=f"1:{head}", speed=Speed(prefix=prefix), **RUN)
         alone = refined_llc(model, DATA, weights=f"1:{head}", **RUN)
         assert shared.mean == pytest.approx(alone.mean, rel=1e-6)
     with pytest.raises(ValueError, match="layer 0, found another"):
-        refined_llc(model, DATA, weights="0:1", prefix=prefix, **RUN)
+        refined_llc(model, DATA, weights="0:1", speed=Speed(prefix=prefix), **RUN)
 
 
 def test_only_the_slice_moves_and_the_callers_weights_and_mode_are_untouched():
@@ -219,7 +219,7 @@ def test_at_small_curvature_the_coefficient_of_a_head_is_its_trace():
 
 def test_low_precision_states_its_error():
     model = small_model()
-    found = refined_llc(model, DATA, weights="0:1", readout_dtype=torch.bfloat16, **RUN)
+    found = refined_llc(model, DATA, weights="0:1", speed=Speed(readout_dtype=torch.bfloat16), **RUN)
     facts = found.surroundings.facts
     assert facts["readout_dtype"] == "bfloat16"
     assert 0 < facts["low_precision_loss_error"] < 0.05
@@ -230,12 +230,17 @@ def test_low_precision_states_its_error():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"weights": "layer 0", "path": "cached"}, "expected a head"), ({"loss": "accuracy"}, "expected 'next token'"),
-     ({"path": "fast"}, "'plain' or 'cached'"), ({"weights": "1:2", "batch_size": 99}, "expected 1 to 24")],
+    [({"weights": "layer 0", "speed": Speed(path="cached")}, "expected a head"), ({"loss": "accuracy"}, "expected 'next token'"),
+     ({"weights": "1:2", "batch_size": 99}, "expected 1 to 24")],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused_with_a_way_out(options, message):
     with pytest.raises(ValueError, match=message):
         refined_llc(small_model(), DATA, **{**RUN, **options})
+
+
+def test_a_path_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="'plain' or 'cached', found 'fast'"):
+        Speed(path="fast")
 
 
 def test_a_loss_that_returns_one_number_for_the_batch_is_refused():
