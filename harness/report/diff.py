@@ -246,10 +246,11 @@ def render_diff(compared: Diff) -> str:
 def headline(compared: Diff) -> str:
     """The comparison in one sentence."""
     differ = sum(setting.changed for setting in compared.settings)
+    around = "1 setting of the environment differs." if differ == 1 else f"{differ} settings of the environment differ."
     return (
         f"{len(compared.rows)} verdicts compared over {len(compared.names)} runs: {len(compared.changed)} changed, "
         f"{len(compared.shifted)} more with a shifted value, {len(compared.partial)} not in every run; "
-        f"{differ} settings of the environment differ."
+        f"{around}"
     )
 
 

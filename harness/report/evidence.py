@@ -126,6 +126,8 @@ def _table(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:
     rows = tuple(tuple(number(cell) for cell in row) for row in evidence["rows"])
     marked = frozenset(int(row) for row in evidence.get("mark_rows") or ())
     word = "verdict changes" if "verdict" in blank.title.lower() else "marked"
+    if word == "verdict changes" and not marked and "mark_rows" in evidence:
+        blank = replace(blank, key="Under none of these settings does the verdict change.")
     return replace(blank, grid=Grid(columns, rows, marked, str(evidence.get("mark_label") or word)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.model import Results, Run, Session, VerdictRecord, tallies
-from harness.report.text import OUTCOME_MARKS, SCOPE_MEANING
+from harness.report.text import OUTCOME_MARKS, SCOPE_MEANING, natural
 from harness.report.views import packages_words, verdict_anchor
 from harness.verdicts import ALPHA, LEVEL
 
@@ -79,9 +79,9 @@ def checked_words(results: Results) -> str:
 
 
 def ran_subjects(results: Results) -> tuple[str, ...]:
-    """Subjects something was measured on, by name; the ones that were asked for and never ran are not among them."""
-    ran = {verdict.subject for verdict in results.verdicts if verdict.outcome != "not run" and verdict.subject}
-    return tuple(sorted(ran))
+    """Subjects something was run on, by name; the ones that were asked for and never ran are not among them."""
+    ran = {verdict.subject for verdict in results.verdicts if verdict.outcome != "not run"}
+    return tuple(sorted(ran, key=natural))
 
 
 def sureness(results: Results) -> tuple[str, ...]:

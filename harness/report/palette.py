@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-LEVELS = 12
+LEVELS = 24
 SERIES = 6
 
 INKS: Mapping[str, tuple[str, str]] = {

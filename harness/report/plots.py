@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from harness.report.svg import draw
 from harness.report.text import number, one_line, shorten
 
 MOST_ROWS = 24
+MOST_VALUES = 40
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 
 
@@ -152,7 +154,7 @@ def distribution(evidence: dict[str, Any], name: str, title: str) -> Markup:
 
     def paint(figure: Any) -> None:
         axes = axes_at(figure, 210, 50, 14, 24, 44)
-        axes.hist(draws, bins=min(40, max(8, round(math.sqrt(len(draws) or 1)))), color=C["null"], linewidth=0)
+        _histogram(axes, draws)
         axes.set_xlim(low, high)
         if math.isfinite(observed):
             axes.axvline(observed, color=C["measured"], linewidth=2)
@@ -165,6 +167,18 @@ def distribution(evidence: dict[str, Any], name: str, title: str) -> Markup:
     beyond = sum(value >= observed for value in draws)
     spoken = f"{len(draws)} draws from the null, {beyond} of them at or above the observed {number(observed)}."
     return draw(paint, name, title, spoken, WIDTH, 210)
+
+
+def _histogram(axes: Any, draws: list[float]) -> None:
+    """A bar a value where there are few (scores of small sets are fractions), equal bins where there are many."""
+    counts = Counter(round(value, 9) for value in draws)
+    values = sorted(counts)
+    if len(values) > MOST_VALUES:
+        axes.hist(draws, bins=min(40, round(math.sqrt(len(draws)))), color=C["null"], linewidth=0)
+        return
+    gaps = [after - before for before, after in itertools.pairwise(values)]
+    width = 0.7 * min(gaps, default=abs(values[0]) or 1.0) if values else 1.0
+    axes.bar(values, [counts[value] for value in values], width=width, color=C["null"], linewidth=0)
 
 
 def _rows(evidence: dict[str, Any], name: str, title: str, as_bars: bool) -> Markup:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.atomic import write_bytes_atomically, write_text_atomically
-from harness.report import opening, text, views
+from harness.report import groups, opening, text, views
 from harness.report.collect import Collected, read_run
 from harness.report.files import RESULTS, RUN, results_bytes, run_bytes
 from harness.report.model import Results, Run
@@ -58,31 +58,23 @@ def render_index(collected: Collected) -> str:
 
 
 def _index_context(results: Results, run: Run, papers: tuple[views.PaperView, ...]) -> dict[str, Any]:
-    verdicts = [view for paper in papers for claim in paper.claims for view in claim.verdicts]
     return {
         "results": results,
         "run": run,
         "papers": papers,
         "subjects": views.subject_views(results),
         "scopes": opening.scope_views(results),
-        "bad": views.badly(papers),
+        "bad": groups.badly(papers),
         "sureness": opening.sureness(results),
         "state": opening.state_words(results, run),
         "checked": opening.checked_words(results),
         "ran_on": opening.ran_subjects(results),
-        "columns": _columns(results),
-        "not_run": [view for view in verdicts if view.record.outcome == "not run"],
+        "columns": opening.ran_subjects(results),
+        "not_run": groups.not_run_groups(papers),
         "unreported": [claim for claim in results.claims if claim.id in {item.claim for item in results.unreported}],
         "seconds": sum(cost.seconds or 0.0 for cost in run.costs) or None,
         "peak": max((cost.peak_bytes or 0 for cost in run.costs), default=0),
     }
-
-
-def _columns(results: Results) -> tuple[str, ...]:
-    """Subjects as columns of the overview: those something was measured on first."""
-    ran = opening.ran_subjects(results)
-    named = {verdict.subject for verdict in results.verdicts}
-    return (*ran, *sorted(named - set(ran)))
 
 
 def page(template: str, **context: Any) -> str:

@@ -172,7 +172,7 @@ def slug(*parts: str) -> str:
     'claim-sh-05'
     """
     plain = re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:60]
-    if len(parts) == 2 and re.fullmatch(r"[a-z]+", parts[0]) and re.fullmatch(r"[A-Z]+-\d+", parts[1], re.ASCII):
+    if len(parts) == 2 and re.fullmatch(r"[a-z]+", parts[0]) and re.fullmatch(r"[A-Z]+-\d+[a-z]?", parts[1], re.ASCII):
         return plain
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"x{plain}-{digest}" if plain[:1].isdecimal() else f"{plain or 'x'}-{digest}"

@@ -21,7 +21,6 @@ from harness.report.model import (
     Run,
     SubjectRecord,
     VerdictRecord,
-    scope_rank,
 )
 from harness.report.text import OUTCOME_MARKS, duration, expected_words, number, size, slug
 
@@ -30,7 +29,6 @@ ORIGIN_WORDS: Mapping[str, str] = {
     "store": "read from the store, where an earlier run left it",
     "recorded": "recorded: shipped with the project",
 }
-BADNESS = ("contradicted", "failed", "inconclusive")
 MARK_OF_MARKED = "◆"
 
 
@@ -70,6 +68,16 @@ class ClaimView:
     paper_words: str
     trust_words: str
     verdicts: tuple[VerdictView, ...]
+
+    @property
+    def judged(self) -> tuple[VerdictView, ...]:
+        """The verdicts that came of a test that ran, whatever their outcome."""
+        return tuple(view for view in self.verdicts if view.record.outcome != "not run")
+
+    @property
+    def not_run(self) -> tuple[VerdictView, ...]:
+        """The verdicts on subjects that were not run."""
+        return tuple(view for view in self.verdicts if view.record.outcome == "not run")
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,7 @@ def band_of(kind: str, expected: float, margin: float) -> tuple[float, float]:
 def _strip(verdict: VerdictRecord, claim: ClaimRecord, name: str) -> Markup | None:
     """The strip of a numeric claim, the shares of resamples of a claim about labels, or nothing to draw."""
     measurement = verdict.measurement
-    expected, margin = _terms(verdict, claim)
+    expected, margin = terms_of(verdict, claim)
     if measurement is None:
         return None
     if isinstance(measurement.value, float) and expected is not None and not math.isnan(measurement.value):
@@ -230,7 +238,8 @@ def _strip_key(verdict: VerdictRecord) -> str:
     return "; ".join([*words, "shaded: counts as reproduced"]) + "."
 
 
-def _terms(verdict: VerdictRecord, claim: ClaimRecord) -> tuple[float | None, float]:
+def terms_of(verdict: VerdictRecord, claim: ClaimRecord) -> tuple[float | None, float]:
+    """The paper's value, None where it is no number, and the margin a verdict was given under."""
     expected = claim.expected if verdict.expected is None else verdict.expected
     margin = claim.margin if verdict.margin is None else verdict.margin
     is_number = isinstance(expected, (int, float)) and not isinstance(expected, bool)
@@ -312,57 +321,6 @@ def _card_value(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return number(value)
-
-
-@dataclass(frozen=True)
-class BadGroup:
-    """A claim that came out badly in one way and one scope, with the subjects it did so on."""
-
-    claim: ClaimRecord
-    outcome: str
-    scope: str
-    paper: str
-    verdicts: tuple[VerdictView, ...]
-
-
-def badly(views: Sequence[PaperView]) -> tuple[BadGroup, ...]:
-    """What came out badly, worst first: contradicted, failed, inconclusive; surprises before known deviations.
-
-    Then the paper's own models before others, and by how many margins the interval lies from the values that would
-    have counted as reproduced. Subjects on which a claim came out the same way stand together.
-    """
-    every = [view for paper in views for claim in paper.claims for view in claim.verdicts]
-    bad = sorted((view for view in every if view.record.outcome in BADNESS), key=_badness)
-    groups: dict[tuple[Any, ...], list[VerdictView]] = {}
-    for view in bad:
-        key = (view.claim.id, view.record.outcome, view.record.scope, view.record.deviation is None, view.paper)
-        groups.setdefault(key, []).append(view)
-    return tuple(
-        BadGroup(members[0].claim, key[1], key[2], members[0].paper_and_margin, tuple(members))
-        for key, members in groups.items()
-    )
-
-
-def _badness(view: VerdictView) -> tuple[Any, ...]:
-    verdict = view.record
-    return (
-        BADNESS.index(verdict.outcome),
-        verdict.deviation is not None,
-        scope_rank(verdict.scope),
-        -_distance(verdict, view.claim),
-        verdict.claim,
-        verdict.subject,
-    )
-
-
-def _distance(verdict: VerdictRecord, claim: ClaimRecord) -> float:
-    expected, margin = _terms(verdict, claim)
-    measurement = verdict.measurement
-    if expected is None or measurement is None or measurement.interval is None:
-        return 0.0
-    low, high = band_of(claim.kind, expected, margin)
-    gap = max(low - measurement.interval.high, measurement.interval.low - high, 0.0)
-    return gap / (margin or abs(expected) or 1.0) if math.isfinite(gap) else 0.0
 
 
 def safe_link(url: str) -> str:

@@ -239,10 +239,10 @@ def test_the_trust_mark_is_said_in_words(trust: str, words: str) -> None:
 def test_a_claim_that_was_not_run_says_why_and_what_to_type(tree: Any) -> None:
     (section,) = [one for one in tree.iter("section") if one.get("id") == "not-run"]
     rows = [[text_of(cell) for cell in row] for row in section.iter("tr")][1:]
-    assert len(rows) == 4
-    assert rows[0] == ["SY-04", "synthetic-paper-model",
-                       "the weights are not on this machine and the hub cannot be reached",
-                       "claims fetch synthetic-paper-model"]  # fmt: skip
+    assert rows == [["claims fetch synthetic-paper-model", "synthetic-paper-model", "SY-04, SY-05, SY-06, SY-07",
+                     "the weights are not on this machine and the hub cannot be reached"]]  # fmt: skip
+    (article,) = [one for one in tree.iter("article") if one.get("id") == "claim-sy-05"]
+    assert "not run on 1 subject" in text_of(article)
     assert "SY-25" in text_of(section)
 
 

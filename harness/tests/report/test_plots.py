@@ -120,6 +120,20 @@ def test_the_marked_head_and_the_highest_are_named() -> None:
     assert "Highest: L12H7 0.58" in (ET.fromstring(figure).findtext(f"{SVG}desc") or "")
 
 
+def test_a_settings_table_without_marks_says_that_nothing_changes() -> None:
+    item = {"type": "table", "title": "Settings under which the verdict changes", "columns": ["a"], "rows": [["x"]]}
+    assert exhibit(item | {"mark_rows": []}, "x").key == "Under none of these settings does the verdict change."
+    assert exhibit(item | {"mark_rows": [0]}, "x").key == ""
+    assert exhibit({**item, "title": "Heads", "mark_rows": []}, "x").key == ""
+
+
+@pytest.mark.parametrize("draws", [[0.1] * 9, [0.1, 0.2] * 9, [index / 900 for index in range(900)]])
+def test_a_distribution_shows_every_draw_once(draws: list[float]) -> None:
+    figure = exhibit({"type": "distribution", "values": draws, "observed": 0.5}, "x").figure or ""
+    bars = [one for one in ET.fromstring(figure).iter(f"{SVG}path") if "f-null" in one.get("class", "")]
+    assert len(bars) == min(len(set(draws)), 30)
+
+
 def test_a_heat_map_of_a_thousand_heads_stays_small() -> None:
     values = [[(layer * head % 7) / 7 for head in range(25)] for layer in range(48)]
     figure = exhibit({"type": "head_map", "values": values, "vmin": 0, "vmax": 1}, "x").figure or ""
