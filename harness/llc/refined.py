@@ -52,7 +52,7 @@ def refined_llc(
     weights: Weights = "all",
     loss: str | Loss = "next token",
     biases: bool = True,
-    speed: Speed = Speed(),  # noqa: B008 (frozen)
+    speed: Speed = Speed(),
     ceiling: float | None = None,
     trace_probes: int = 0,
     gate: Gate | None = None,

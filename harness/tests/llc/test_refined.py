@@ -230,7 +230,8 @@ def test_low_precision_states_its_error():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"weights": "layer 0", "speed": Speed(path="cached")}, "expected a head"), ({"loss": "accuracy"}, "expected 'next token'"),
+    [({"weights": "layer 0", "speed": Speed(path="cached")}, "expected a head"),
+     ({"loss": "accuracy"}, "expected 'next token'"),
      ({"weights": "1:2", "batch_size": 99}, "expected 1 to 24")],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused_with_a_way_out(options, message):
