@@ -18,7 +18,6 @@ from harness.report.files import SCHEMA_FILE, load_run, results_bytes, results_s
 from harness.report.model import stable_view
 from harness.tests.report.sample import measurement, run_event, sample_events, to_lines, verdict, write_events
 
-
 # One head map and no other figures but the strips: what is tested here is files, not drawings.
 EVENTS = [event | ({"evidence": event["evidence"][:1]} if "evidence" in event else {}) for event in sample_events()]
 
