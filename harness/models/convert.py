@@ -182,7 +182,6 @@ def _compare(ours: Any, weights: Mapping[str, Any]) -> None:
 def _write(folder: Path, config: Any, weights: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    config.name_or_path = ""
     config.save_pretrained(folder)
     save_file(
         {name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"}
@@ -218,6 +217,10 @@ def main() -> int:
     except ModelError as error:
         _say(error=type(error).__name__, message=str(error))
         return 1
+    except Exception as error:  # whatever transformers raises about a file it cannot read
+        said = " ".join(str(error).split())[:500]
+        _say(error="ModelError", message=f"{job['source']} could not be converted\n  {type(error).__name__}: {said}")
+        raise
     return 0
 
 

@@ -1,0 +1,36 @@
+"""Small saved models that the tests of this folder share; nothing here needs a network or real weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.tests.small_gguf import PAIRS, save_small_gguf
+from harness.tests.small_models import ARCHITECTURES, save_small_model
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One folder for each architecture, never to be changed; `copy_of` gives one that may be."""
+    root = tmp_path_factory.mktemp("saved")
+    return {name: save_small_model(name, root / name) for name in ARCHITECTURES}
+
+
+@pytest.fixture
+def copy_of(saved: dict[str, Path], tmp_path: Path):
+    """A folder of the named architecture that a test may damage."""
+
+    def copy(architecture: str) -> Path:
+        return Path(shutil.copytree(saved[architecture], tmp_path / f"{architecture}-copy"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def saved_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small llama in one GGUF file."""
+    root = tmp_path_factory.mktemp("gguf")
+    folder = save_small_model("llama", root / "small-llama", vocab_words=PAIRS, seed=3)
+    return save_small_gguf(folder, root / "small-llama.gguf")
