@@ -17,16 +17,17 @@ BLOCK = 16
 
 
 class RowTable:
-    """Tensors computed row by row on first use; rows beyond `budget` bytes are computed anew each time.
+    """Tensors computed on first use, in fixed blocks of rows; a table beyond `budget` bytes is computed anew each time.
 
-    `compute(rows)` returns one row of results for each row asked for. All rows are kept or none.
+    `compute(rows)` returns one row of results for each row asked for. All rows are kept or none. The blocks are fixed
+    so that a row's bits do not depend on which rows were asked for before: a resumed sweep equals an unbroken one.
     """
 
     def __init__(self, compute: Callable[[Tensor], Tensor], num_rows: int, budget: int) -> None:
         self._compute, self._num_rows, self._budget = compute, num_rows, budget
         self._table: Tensor | None = None
-        self._known = torch.zeros(num_rows, dtype=torch.bool)
-        self.kept: bool | None = None
+        self._known = torch.zeros(-(-num_rows // BLOCK), dtype=torch.bool)
+        self.kept: bool | None = None if budget > 0 else False
 
     @property
     def nbytes(self) -> int:
@@ -34,20 +35,20 @@ class RowTable:
         return 0 if self._table is None else self._table.nbytes
 
     def fill(self, rows: Int[Tensor, " batch"]) -> None:
-        """Compute those of `rows` that are not known yet, a few at a time."""
+        """Compute the blocks of `rows` that are not known yet, if the table is one that is kept."""
         if self.kept is False:
             return
-        fresh = rows[~self._known[rows]].unique()
-        for part in fresh.split(BLOCK) if len(fresh) else ():
+        blocks = (rows.cpu() // BLOCK).unique()
+        for block in blocks[~self._known[blocks]].tolist():
+            part = torch.arange(block * BLOCK, min((block + 1) * BLOCK, self._num_rows))
             found = self._compute(part)
-            if self.kept is None:
-                self.kept = found[0].nbytes * self._num_rows <= self._budget
-            if not self.kept:
-                return
             if self._table is None:
+                self.kept = found[0].nbytes * self._num_rows <= self._budget
+                if not self.kept:
+                    return
                 self._table = torch.empty(self._num_rows, *found.shape[1:], dtype=found.dtype, device=found.device)
-            self._table[part.to(found.device)] = found
-            self._known[part] = True
+            self._table[part[0] : part[-1] + 1] = found
+            self._known[block] = True
 
     def rows(self, rows: Int[Tensor, " batch"]) -> Tensor:
         """The results of `rows`, stacked."""
@@ -56,7 +57,7 @@ class RowTable:
 
     def row(self, row: int) -> Tensor | None:
         """A view of one row that is known, None otherwise."""
-        return self._table[row] if self.kept and self._known[row] else None
+        return self._table[row] if self.kept and self._known[row // BLOCK] else None
 
 
 @dataclass(frozen=True)

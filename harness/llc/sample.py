@@ -82,16 +82,8 @@ def estimate(
         hessian_error=error,
         facts=facts or {},
     )
-    cost = Cost(time.perf_counter() - began, peak_bytes())
+    cost = Cost(seconds=time.perf_counter() - began)
     return summarise(traces, settings, around, gate, cost)
-
-
-def peak_bytes() -> int:
-    """The most memory this process has held so far, in bytes."""
-    import resource
-    import sys
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _control_rows(potential: Potential, settings: SGLDSettings, count: int, purpose: int) -> list[Tensor | None]:
