@@ -91,7 +91,14 @@ def _make(context: Context, key: str, run: Callable[[], Measurement]) -> Measure
 
 
 def peak_bytes() -> int:
-    """The largest resident size of this process so far, in bytes."""
+    """The largest resident size of this process so far, in bytes.
+
+    Linux: VmHWM, since ru_maxrss starts at the size of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -30,7 +30,7 @@ def head_map(scores: HeadScores, column: str = "score") -> Evidence:
     words = {"score": "successor score", "macro_score": "mean over tasks", "copy_score": "copy score"}[column]
     return {
         "type": "head_map",
-        "title": f"{words.capitalize()} of every head, input path {scores.settings.path}",
+        "title": f"{words.capitalize()} of every head, input path {scores.settings.label}",
         "caption": f"{table.facts['convention']}. The marked head is the leader by the paper's weighting.",
         "values": _grid(table, column),
         "vmin": 0.0,
@@ -44,7 +44,10 @@ def path_maps(subject: Any) -> list[Evidence]:
     """One heat map for each input path, then the copy score of the same heads on the paper's path."""
     from harness.successor.circuit import INPUT_PATHS
 
-    maps = [head_map(HeadScores(subject, Settings(path=path))) for path in INPUT_PATHS]
+    chosen = [Settings(path=path) for path in INPUT_PATHS]
+    if subject.tokens.bos_id is None:
+        chosen.append(Settings(path="residual", first="end of text"))
+    maps = [head_map(HeadScores(subject, settings)) for settings in chosen]
     return [*maps, head_map(HeadScores(subject, Settings()), "copy_score")]
 
 

@@ -120,7 +120,7 @@ def collect_residuals(
 ) -> Residuals:
     """Run a transformer-lens bridge over windows of a text and keep the residuals after the first and last block.
 
-    `bridge` needs `run_with_hooks(tokens, fwd_hooks=...)` and the hook points `blocks.{i}.hook_out`. The first `skip`
+    `bridge` needs `run_with_hooks(tokens, fwd_hooks=..., logits_to_keep=1)` and the hook points `blocks.{i}.hook_out`. The first `skip`
     positions of each window are left out: most models park an outlier there that would dominate a squared error.
     fp32 on the CPU.
     """
@@ -132,7 +132,9 @@ def collect_residuals(
 
     for part in windows.split(WINDOWS_PER_PASS):
         with torch.no_grad():
-            bridge.run_with_hooks(part.to(device), fwd_hooks=[keep(name) for name in dict.fromkeys((first, last))])
+            hooks = [keep(name) for name in dict.fromkeys((first, last))]
+            # Logits are not wanted: with a vocabulary of 262,144 they would cost as much as all the layers.
+            bridge.run_with_hooks(part.to(device), fwd_hooks=hooks, logits_to_keep=1)
     early, final = (torch.cat(seen[name]).flatten(0, 1) for name in (first, last))
     return Residuals(windows[:, skip:].flatten(), early, final)
 

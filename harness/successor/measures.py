@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PARTS = ("harness.successor", "harness.models")
 PAPER_PATH = "mlp0"
+END_OF_TEXT = ("<|endoftext|>", "</s>")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Settings:
     """The choices a score depends on; the defaults are the paper's where it says, and stated where it does not.
 
     `weights` "untrained" redraws the weights as before training; `order` "shuffled" gives every task a wrong order.
+    `first` is the token in front of the lone token on the `residual` path: the one the model expects, if any, or
+    "end of text", which models without one of their own were trained to see between documents.
     """
 
     path: str = PAPER_PATH
@@ -41,7 +44,13 @@ class Settings:
     biases: bool = True
     weights: str = "own"
     order: str = "true"
+    first: str = "model's own"
     seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """The input path in words."""
+        return self.path if self.first == "model's own" else f"{self.path}, after an end-of-text token"
 
     def parameters(self) -> dict[str, Any]:
         """The settings as parameters of a measure."""
@@ -71,6 +80,13 @@ def weights_of(subject: Any, settings: Settings) -> Any:
     return CircuitWeights.open(tensors)
 
 
+def first_token(tokens: Any, first: str) -> int | None:
+    """The id put in front of a lone token: what the model expects, or its end-of-text token where it expects none."""
+    if tokens.bos_id is not None or first == "model's own":
+        return tokens.bos_id
+    return next((found for text in END_OF_TEXT if (found := tokens.single_token(text)) is not None), None)
+
+
 def sweep_of(subject: Any, settings: Settings, draws: int, shuffles: int) -> Any:
     """The sweep of a subject under `settings`: a `SweepResult`."""
     from harness.successor.sweep import sweep
@@ -82,7 +98,7 @@ def sweep_of(subject: Any, settings: Settings, draws: int, shuffles: int) -> Any
         exclude_self=settings.exclude_self,
         norms=settings.norms,
         biases=settings.biases,
-        bos=subject.tokens.bos_id,
+        bos=first_token(subject.tokens, settings.first),
         bootstrap_draws=draws,
         shuffles=shuffles,
         seed=settings.seed,
@@ -182,6 +198,8 @@ def across_settings(subject: Any) -> Iterator[tuple[str, HeadScores]]:
         if path != PAPER_PATH:
             yield f"path {path}", HeadScores(subject, Settings(path=path))
         yield f"path {path}, token itself excluded", HeadScores(subject, Settings(path=path, exclude_self=True))
+    after = Settings(path="residual", first="end of text")
+    yield "path residual, after an end-of-text token", HeadScores(subject, after)
     yield "without the cyclic wraps", HeadScores(subject, Settings(wraps=False))
     yield "surface forms mixed", HeadScores(subject, Settings(mixed_forms=True))
     yield "without norms", HeadScores(subject, Settings(norms=False))

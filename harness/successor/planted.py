@@ -28,6 +28,7 @@ CLASSES = {
     "gemma3_text": "Gemma3ForCausalLM",
 }
 N_HEADS = 4
+NARROWEST = 32
 ROWS_PER_DRAW = 64
 
 
@@ -139,8 +140,9 @@ def wrong_order(orders: Sequence[Sequence[Any]], generator: torch.Generator) -> 
 def small_config(architecture: str, n_tokens: int, d_vocab: int, *, n_layers: int = 2) -> dict[str, Any]:
     """config.json of a small model with 4 heads in which `n_tokens` embeddings can be told apart linearly."""
     # A quarter more dimensions than tokens keeps the linear systems of `plant` well conditioned; heads have widths
-    # in steps of 8 so that a quarter of one (GPT-NeoX's rotary share) is even.
-    d_head = 8 * -(-5 * n_tokens // (4 * N_HEADS * 8)) or 8
+    # in steps of 8 so that a quarter of one (GPT-NeoX's rotary share) is even, and never so narrow that two tokens'
+    # codes lie closer than the shift of a final LayerNorm can bridge.
+    d_head = max(8 * -(-5 * n_tokens // (4 * N_HEADS * 8)), NARROWEST)
     d_model = N_HEADS * d_head
     config: dict[str, Any] = {
         "architectures": [CLASSES[architecture]],

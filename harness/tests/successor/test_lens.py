@@ -138,7 +138,8 @@ def test_inputs_of_repeated_tokens_are_those_of_each():
 class RecordingBridge:
     """A bridge whose blocks add known amounts: enough to see what is kept, skipped and in which order."""
 
-    def run_with_hooks(self, tokens: torch.Tensor, fwd_hooks: list) -> None:
+    def run_with_hooks(self, tokens: torch.Tensor, fwd_hooks: list, logits_to_keep: int) -> None:
+        assert logits_to_keep == 1
         for name, hook in fwd_hooks:
             block = int(name.split(".")[1])
             hook(torch.stack([tokens.float(), torch.full_like(tokens, block).float()], dim=-1), hook=None)
