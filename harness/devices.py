@@ -17,7 +17,8 @@ def choose_device(option: str, *, worker: str | None = None, tf32: bool = False)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The same switch as use_deterministic_algorithms(True, warn_only=True), without its import of torch's compiler.
+    torch.set_deterministic_debug_mode("warn")
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -97,7 +97,10 @@ class Judge:
             (item for item in self.deviations if (item.claim, item.subject) == (claim.id, self.subject)), None
         )
         scope = claim.scope_of(self.subject)
-        message = verdict_text(claim, self.subject, scope, measurement, verdict, self.rerun)
+        # The same options would leave it not run again: what runs it is `command`.
+        rerun = "" if verdict.outcome == "not run" else self.rerun
+        ways = {"re-run": rerun, "to run": command}
+        message = verdict_text(claim, self.subject, scope, measurement, verdict, ways)
         self.stream.write(
             "verdict",
             claim=claim.id,
@@ -108,7 +111,7 @@ class Judge:
             measurement=None if measurement is None else _measurement_json(measurement),
             evidence=list(evidence),
             deviation=None if deviation is None else deviation.model_dump(mode="json"),
-            rerun=self.rerun,
+            rerun=rerun,
             command=command,
             seconds=time.perf_counter() - self.started,
         )

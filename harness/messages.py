@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from harness.claims import TRUST_WORDS, Claim
 from harness.measurement import Measurement
 from harness.verdicts import Verdict
@@ -23,7 +25,9 @@ def number(value: float | str | None) -> str:
     """Three significant digits and no exponent below a million; labels as they are."""
     if value is None or isinstance(value, str):
         return "none" if value is None else value
-    return f"{value:,.0f}" if abs(value) >= 1000 and float(value).is_integer() else f"{value:.3g}"
+    # From 999.5 on, three digits would already be written with an exponent.
+    whole = abs(value) >= 999.5 and (abs(value) < 1e6 or float(value).is_integer())
+    return f"{value:,.0f}" if whole else f"{value:.3g}"
 
 
 def measured(measurement: Measurement) -> str:
@@ -53,9 +57,12 @@ def _expected(claim: Claim) -> str:
 
 
 def verdict_text(
-    claim: Claim, subject: str, scope: str, measurement: Measurement | None, verdict: Verdict, rerun: str
+    claim: Claim, subject: str, scope: str, measurement: Measurement | None, verdict: Verdict, ways: Mapping[str, str]
 ) -> str:
-    """The message of one verdict: the paper's value, the measured one, the controls, what would flip it, the re-run."""
+    """The message of one verdict: the paper's value, the measured one, the controls, what would flip it.
+
+    `ways` are the lines to type by what they do ("re-run", "to run"); empty ones are left out.
+    """
     lines = [f"{claim.id} on {subject}: {verdict.outcome} ({scope})", f"  claim     {claim.title}"]
     lines.append(f"  paper     {paper_says(claim)}")
     if measurement is not None:
@@ -64,5 +71,5 @@ def verdict_text(
         shown = ", ".join(f"{item.control.name} {number(item.control.measurement.value)}" for item in verdict.controls)
         fine = all(item.as_it_must_be for item in verdict.controls)
         lines.append(f"  controls  {shown}   {'as they must be' if fine else 'NOT AS THEY MUST BE'}")
-    lines += [f"  {name:<9} {text}" for name, text in (("reason", verdict.reason), ("flip", verdict.flip)) if text]
-    return "\n".join([*lines, f"  re-run    {rerun}"])
+    last = {"reason": verdict.reason, "flip": verdict.flip, **ways}
+    return "\n".join([*lines, *(f"  {name:<9} {text}" for name, text in last.items() if text)])

@@ -68,7 +68,7 @@ class Subject:
             "title": row.title if row else self.name,
             "licence": row.licence if row else "not known: a local model",
             "digest": self.model.digest,
-            "source": ", ".join(f"{key}: {value}" for key, value in self.model.source.items()),
+            "source": ", ".join(f"{key}: {value}" for key, value in sorted(self.model.source.items())),
             "note": row.note if row else "",
             "tokenizer": {task: sum(forms.values()) for task, forms in tokens.table().items()},
         }
