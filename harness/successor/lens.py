@@ -120,9 +120,9 @@ def collect_residuals(
 ) -> Residuals:
     """Run a transformer-lens bridge over windows of a text and keep the residuals after the first and last block.
 
-    `bridge` needs `run_with_hooks(tokens, fwd_hooks=..., logits_to_keep=1)` and the hook points `blocks.{i}.hook_out`. The first `skip`
-    positions of each window are left out: most models park an outlier there that would dominate a squared error.
-    fp32 on the CPU.
+    `bridge` needs `run_with_hooks(tokens, fwd_hooks=..., logits_to_keep=1)` and hook points `blocks.{i}.hook_out`.
+    The first `skip` positions of each window are left out: most models park an outlier there that would dominate a
+    squared error. fp32 on the CPU.
     """
     first, last = "blocks.0.hook_out", f"blocks.{n_layers - 1}.hook_out"
     seen: dict[str, list[Tensor]] = {first: [], last: []}

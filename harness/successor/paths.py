@@ -177,8 +177,8 @@ class Headless:
             "title": "The path without a head, by readout",
             "caption": f"The lens was fitted on {facts['fitted']:,} positions and explains {facts['r_squared']:.2f} of "
             f"the final residual's variance on {facts['held_out']:,} others (their mean: {facts['baseline']:.2f}). "
-            f"Chance, one in as many as each comparison has tokens, is {facts['chance']:.3f} on this dataset: the paper's "
-            "1 % goes with its 200 numbers. The lens on the answers is the control: it shows that a lens can score.",
+            f"Chance, one in as many as each comparison has tokens, is {facts['chance']:.3f} on this dataset: 1 % goes "
+            "with the paper's 200 numbers. The lens on the answers is the control: it shows that a lens can score.",
             "columns": ["readout", "paper's weighting", "mean over tasks", "distinct pairs passed"],
             "rows": rows,
             "mark_rows": [],

@@ -108,9 +108,9 @@ def test_random_weights_score_like_chance() -> None:
 def test_too_narrow_a_model_cannot_be_planted() -> None:
     from harness.successor.planted import plant
 
-    table = random_tensors(small_config("llama", 8, 200), generator())
+    table = random_tensors(small_config("llama", 8, 300), generator())
     with pytest.raises(ValueError, match=r"more dimensions than tokens[\s\S]*small_config"):
-        plant(table, [list(range(100))], head=(0, 0), generator=generator())
+        plant(table, [list(range(200))], head=(0, 0), generator=generator())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
