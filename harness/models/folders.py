@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.atomic import write_text_atomically
 from harness.models.errors import DamagedWeights
-from harness.models.manifest import Manifest, check_quickly, describe
+from harness.models.manifest import Manifest, bytes_to_describe, check_quickly, describe
 from harness.models.progress import Counter, Progress
 from harness.models.safe_files import read_json
 
@@ -39,10 +39,8 @@ class FolderRecord:
         known = self._known(stamps)
         if known is not None:
             return known
-        total = sum(size for size, *_ in stamps.values())
-        manifest = describe(
-            self.folder, name, source=facts, advance=Counter(progress, f"hashing {self.folder.name}", total)
-        )
+        counter = Counter(progress, f"hashing {self.folder.name}", bytes_to_describe(self.folder))
+        manifest = describe(self.folder, name, source=facts, advance=counter)
         record = {"stamps": stamps, "manifest": json.loads(manifest.to_json())}
         try:
             write_text_atomically(self.path, json.dumps(record))

@@ -118,8 +118,9 @@ def describe(
     made_by: Mapping[str, str] | None = None,
     advance: Advance | None = None,
 ) -> Manifest:
-    """Read every file of a Hugging Face folder and write down its checksums; `advance` is told the bytes read.
+    """Read every file of a Hugging Face folder and write down its checksums.
 
+    `advance` is told the bytes read, which are `bytes_to_describe(folder)` in all.
     Raises `WeightsMismatch` if the tensors are not exactly those the config describes, and what opening a file raises.
     """
     config = read_json(folder / "config.json")
@@ -127,7 +128,7 @@ def describe(
     weights = weight_files(folder)
     found: dict[str, TensorEntry] = {}
     for path in weights:
-        found |= dict(_describe_tensors(path, path.relative_to(folder).as_posix()))
+        found |= dict(_describe_tensors(path, path.relative_to(folder).as_posix(), advance))
     tensors = match_parameters(config, found)
     small = [folder / file for file in SMALL_FILES if (folder / file).exists()]
     files = {
@@ -137,7 +138,13 @@ def describe(
     return Manifest(name, digest_of(config, tensors), files, tensors, dict(source), dict(made_by or {}))
 
 
-def _describe_tensors(path: Path, file: str) -> Iterator[tuple[str, TensorEntry]]:
+def bytes_to_describe(folder: Path) -> int:
+    """How many bytes `describe` reads: weights once by tensor and once by file."""
+    small = sum((folder / file).stat().st_size for file in SMALL_FILES if (folder / file).exists())
+    return small + 2 * sum(path.stat().st_size for path in weight_files(folder) if path.exists())
+
+
+def _describe_tensors(path: Path, file: str, advance: Advance | None) -> Iterator[tuple[str, TensorEntry]]:
     handle = open_safetensors(path)
     for key in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
         tensor = handle.get_tensor(key)
@@ -147,6 +154,8 @@ def _describe_tensors(path: Path, file: str) -> Iterator[tuple[str, TensorEntry]
         if len(shape) == 2 and size >= BLOCKED_FROM:
             rows = max(1, BLOCK_BYTES // (size // shape[0]))
             blocks = "".join(sha256_of_tensor(tensor[at : at + rows]) for at in range(0, shape[0], rows))
+        if advance:
+            advance(size)
         yield key, TensorEntry(file, key, dtype, shape, sha256_of_tensor(tensor), rows, blocks)
 
 

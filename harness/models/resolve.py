@@ -14,7 +14,7 @@ from harness.models.cache import ModelCache, default_cache
 from harness.models.convert import CONVERTER, convert
 from harness.models.errors import DamagedWeights, ModelError, RegistryError
 from harness.models.folders import FolderRecord
-from harness.models.manifest import MANIFEST, TOKENIZER, FileEntry, Manifest, check_fully, describe
+from harness.models.manifest import MANIFEST, TOKENIZER, FileEntry, Manifest, bytes_to_describe, check_fully, describe
 from harness.models.progress import Counter, Progress, shown
 from harness.models.registry import ModelRow, find_row, load_registry
 from harness.models.safe_files import refuse_pickle, sha256_of
@@ -199,7 +199,8 @@ def _fill(row: ModelRow, search: Search, folder: Path, progress: Progress) -> No
         files = {TOKENIZER: FileEntry(target.stat().st_size, digest)}
         manifest = Manifest(row.name, digest, files, {}, found.facts, {"converter": CONVERTER})
     else:
-        manifest = describe(folder, row.subject, source=found.facts, made_by={"converter": CONVERTER})
+        counter = Counter(progress, f"hashing {row.subject}", bytes_to_describe(folder))
+        manifest = describe(folder, row.subject, source=found.facts, made_by={"converter": CONVERTER}, advance=counter)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 

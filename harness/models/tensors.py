@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from harness.models.architectures_names import parameter_shapes
 from harness.models.errors import DamagedWeights, UnsafeFile, WeightsMismatch
 from harness.models.manifest import (
     MANIFEST,
@@ -68,7 +69,7 @@ class FolderTensors:
 
     def names(self) -> tuple[str, ...]:
         """All parameter names in the order of the model; a tied unembedding is not among them."""
-        return tuple(self._manifest.tensors)
+        return tuple(parameter_shapes(self.config))
 
     def read(self, name: str) -> Float[Tensor, "*shape"]:
         """One whole tensor in fp32, after its sha256 was checked."""
