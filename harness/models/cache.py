@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.models.errors import DamagedCacheWarning, DamagedWeights
+from harness.models.errors import DamagedCacheWarning, DamagedWeights, ModelError
 from harness.models.manifest import MANIFEST, Manifest, check_fully, check_quickly
 from harness.models.progress import Progress
 
@@ -132,7 +132,14 @@ class ModelCache:
 
     def _lock(self, entry: str) -> FileLock:
         path = self.root / "locks" / f"{entry}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise ModelError(
+                f"the cache of models cannot be written: expected a writable folder at {self.root}\n  found: {error}"
+                f"\n  Type: export {ENVIRONMENT}=FOLDER"
+            ) from error
         return FileLock(path)
 
     def _wait(self, entry: str, progress: Progress) -> FileLock:

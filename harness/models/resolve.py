@@ -18,7 +18,7 @@ from harness.models.manifest import MANIFEST, TOKENIZER, FileEntry, Manifest, by
 from harness.models.progress import Counter, Progress, shown
 from harness.models.registry import ModelRow, find_row, load_registry
 from harness.models.safe_files import refuse_pickle, sha256_of
-from harness.models.sources import Search, find_source, local_folder
+from harness.models.sources import Search, find_source, local_candidates, local_folder
 
 if TYPE_CHECKING:
     from harness.models.tensors import Repair, TensorSource
@@ -123,6 +123,22 @@ def resolve(
         return _of_folder(own, row.subject, row, cache, again, progress)
     search = Search(folder, cache.root / "downloads", offline or not fetch)
     return _of_entry(row.subject, row, _Entry(cache, _entry_name(row), partial(_fill, row, search)), again, progress)
+
+
+def present(name: str, *, models_dir: Path | str | None = None, cache_dir: Path | str | None = None) -> Path | None:
+    """Where a registry's model already is on this machine, or None: nothing is read through, fetched or converted.
+
+    A folder of the cache is ready to be read; a file or folder of `models_dir` is one of the right name or size, which
+    `resolve` will check, and convert if it is a file. Raises `RegistryError` for an unknown name.
+    """
+    row = find_row(name)
+    entry = ModelCache(Path(cache_dir) if cache_dir else default_cache()).path(_entry_name(row))
+    if entry.is_dir():
+        return entry
+    folder = Path(models_dir) if models_dir else None
+    if folder is None or not folder.is_dir():
+        return None
+    return local_folder(row, folder) if row.format == "hf" else next(local_candidates(row, folder), None)
 
 
 @dataclass(frozen=True)

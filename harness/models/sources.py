@@ -77,7 +77,7 @@ def _local_file(row: ModelRow, search: Search, progress: Progress) -> Found:
     """A file in `--models-dir` with the file's own name, the model's name, or exactly its bytes."""
     folder = _models_dir(search)
     seen = []
-    for path in _local_candidates(row, folder):
+    for path in local_candidates(row, folder):
         answer = _mismatch(path, row.file, progress)
         if answer is None:
             return Found(path, {"kind": row.format, "from": "local folder", "file": path.name})
@@ -93,7 +93,8 @@ def _models_dir(search: Search) -> Path:
     return search.models_dir
 
 
-def _local_candidates(row: ModelRow, folder: Path) -> Iterator[Path]:
+def local_candidates(row: ModelRow, folder: Path) -> Iterator[Path]:
+    """Files in `folder` that may be the pinned one: those with its name or the model's, then those of its size."""
     suffix = Path(row.file.name).suffix
     named = [folder / row.file.name, folder / f"{row.name}{suffix}", folder / row.name / row.file.name]
     yield from (path for path in named if path.is_file())

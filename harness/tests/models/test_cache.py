@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness.models.cache import ModelCache, default_cache
-from harness.models.errors import DamagedCacheWarning, DamagedWeights
+from harness.models.errors import DamagedCacheWarning, DamagedWeights, ModelError
 from harness.models.manifest import MANIFEST, describe
 from harness.models.progress import quiet
 from harness.models.tensors import open_tensors
@@ -184,6 +184,12 @@ def test_an_entry_another_process_has_repaired_is_left_alone(cache, saved):
     cache.set_aside_if_damaged("small", "found damaged, but built again by another since")
     assert folder.exists()
     assert not list(folder.parent.glob("small.damaged-*"))
+
+
+def test_a_cache_that_cannot_be_written_says_how_to_have_another(tmp_path, saved):
+    (tmp_path / "cache").write_text("a file where the cache should be")
+    with pytest.raises(ModelError, match="Type: export CIRCUIT_CLAIMS_CACHE=FOLDER"):
+        ModelCache(tmp_path / "cache").find_or_build("small", build_from(saved["llama"]), quiet)
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

@@ -23,7 +23,7 @@ from harness.models.errors import (
     WeightsMismatch,
 )
 from harness.models.registry import HubSource, ModelRow, PinnedFile, Traits, load_registry
-from harness.models.resolve import resolve
+from harness.models.resolve import present, resolve
 from harness.models.tensors import open_tensors
 from harness.tests.models.damage import edit_json, flip_bit, pickled, truncate
 from harness.tests.small_gguf import GGUF_ARCHITECTURES, PAIRS, save_small_gguf
@@ -245,6 +245,27 @@ def test_a_folder_of_another_kind_is_refused_with_its_kind(copy_of, tmp_path):
     edit_json(folder / "config.json", model_type="mamba")
     with pytest.raises(ValueError, match="found 'mamba'"):
         resolve(folder, cache_dir=tmp_path / "cache")
+
+
+def test_what_is_present_is_told_without_reading_it(saved, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    place = {"models_dir": models, "cache_dir": tmp_path / "cache"}
+    assert present("smollm2-135m", **place) is None
+    with (models / "some name.gguf").open("wb") as sparse:
+        sparse.truncate(load_registry()["smollm2-135m"].file.bytes)
+    assert present("smollm2-135m", **place) == models / "some name.gguf"
+    (models / "gpt2").symlink_to(saved["gpt2"])
+    assert present("gpt2", **place) == models / "gpt2"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_in_the_cache_is_present(copy_of, tmp_path, monkeypatch):
+    from harness.tests.models.test_hub import Hub
+
+    Hub(copy_of("gpt_neox"), monkeypatch)
+    folder = resolve("pythia-31m", cache_dir=tmp_path / "cache").folder
+    assert present("pythia-31m", cache_dir=tmp_path / "cache") == folder
 
 
 def test_every_row_of_the_registry_says_what_to_type_where_nothing_is(tmp_path):
