@@ -15,6 +15,8 @@ PATIENCE = 300.0
 HEAVY = (
     "torch", "numpy", "pydantic", "safetensors.torch", "tokenizers", "filelock", "platformdirs", "psutil", "hypothesis",
     "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2", "rich.table", "typer", "_pytest.junitxml",
+    "_hypothesis_pytestplugin", "hypothesis.internal.observability", "pytest_benchmark.plugin", "pytest_timeout",
+    "xdist.plugin",
     "harness.report", "harness.report.plots", "harness.models.resolve", "harness.models.architectures",
     "harness.successor.sweep", "harness.successor.planted", "harness.successor.measures",
 )  # fmt: skip

@@ -18,7 +18,8 @@ KILLS = 20
 CLAIMS = str(ROOT / "claims" / "successor_heads" / "test_succession.py")
 # Relative values: they stand in the re-run lines, and so the bytes of two runs in two folders can be the same.
 WORDS = ("--subjects", "../planted", "--store", "store", "--report", "out", "--profile", "quick", "--offline")
-PYTEST = ("pytest", CLAIMS, "-q", "-p", "no:cacheprovider", *WORDS)
+# All but the claim with seven figures: it would only make twenty runs and their re-runs slower.
+PYTEST = ("pytest", CLAIMS, "-k", "not exists", "-q", "-p", "no:cacheprovider", *WORDS)
 RESULTS, EVENTS = Path("out/results.json"), Path("out/events.jsonl")
 
 
