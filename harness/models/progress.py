@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 PATIENCE = 2.0
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Told what is being done, how far it is, and out of how much (`None`: not known)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from harness.models.manifest import (
 from harness.models.safe_files import inside, open_safetensors, read_json, refuse_pickle
 
 
+@runtime_checkable
 class TensorSource(Protocol):
     """Weights under the names transformers gives them, in fp32 on the CPU."""
 
