@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from harness.claims import ClaimError
 from harness.models.errors import ModelError
@@ -36,8 +38,16 @@ def main() -> None:
     try:
         app()
     except (ModelError, ClaimError, StoreError, UserError, ValueError, KeyError, OSError) as error:
-        err.print(str(error.args[0] if isinstance(error, KeyError) and error.args else error), markup=False)
+        err.print(_message(error), markup=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    if type(error).__str__ is OSError.__str__ and error.errno is not None:
+        return f"a file could not be used\n  expected  one that can be read, in a folder with room\n  found     {error}"
+    return str(error)
 
 
 @app.command("list")
@@ -56,7 +66,7 @@ def doctor(models_dir: ModelsDir = None) -> None:
     from harness.listing import doctor_lines
 
     for line in doctor_lines(models_dir):
-        out.print(line, markup=False)
+        out.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -92,11 +102,29 @@ def sweep(
     from harness.models.resolve import resolve
     from harness.successor.measures import sweep_model
 
+    _refuse_unwritable(json_file)
     local = resolve(model, models_dir=models_dir, offline=offline)
-    result = sweep_model(local, path=path, exclude_self=exclude_self)
+    with err.status(f"scoring every head of {escape(local.name)}"):
+        found = sweep_model(local, path=path, exclude_self=exclude_self).to_json(model)
     if json_file is not None:
-        write_json(json_file, result.to_json())
-    out.print(sweep_table(result, top))
+        write_json(json_file, found)
+    out.print(sweep_table(found, top))
+
+
+def _refuse_unwritable(path: Path | None) -> None:
+    """Say so before minutes of work are spent on a result that could not be kept."""
+    try:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                fine = not path.is_dir()
+            if not fine:
+                raise IsADirectoryError("it is a folder")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}\n  expected a file in a folder that can be written\n  found    {error}\n"
+            "  Type the same command with another file."
+        ) from None
 
 
 @app.command()
@@ -106,7 +134,9 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with ev
 
     if not (run_dir / "events.jsonl").exists():
         raise UserError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
-    out.print(f"report: {write_report(run_dir).index}", markup=False, soft_wrap=True)
+    with err.status("writing the report"):
+        written = write_report(run_dir)
+    out.print(f"report: {written.index}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -122,9 +152,11 @@ def diff(
     paths = [found.parent for root in runs for found in sorted(root.glob("*/results.json"))] if all_in else runs
     if len(paths) < 2:
         raise UserError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
-    compared = diff_runs(paths)
-    if html is not None:
-        write_text_atomically(html, render_diff(compared))
+    _refuse_unwritable(html)
+    with err.status("comparing the runs"):
+        compared = diff_runs(paths)
+        if html is not None:
+            write_text_atomically(html, render_diff(compared))
     out.print(diff_text(compared), markup=False, soft_wrap=True)
 
 

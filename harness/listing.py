@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from harness.atomic import write_text_atomically
 from harness.claims import TRUST_WORDS, load_papers
-from harness.messages import PHRASES
+from harness.messages import PHRASES, number
 from harness.models.registry import ModelRow, load_registry
 from harness.run import ROOT
 
@@ -20,10 +20,10 @@ CLAIMS = ROOT / "claims"
 
 def claims_table() -> Table:
     """Every claim of every paper: id, sentence, expected value, trust, where it stands."""
-    table = Table("id", "claim", "expected", "trust", "where", title="Claims", title_justify="left")
+    table = _table("Claims", "id", "claim", "expected", "trust", "where")
     for paper in load_papers(CLAIMS):
         for claim in paper.claims:
-            expected = " > ".join(claim.expected) if isinstance(claim.expected, tuple) else str(claim.expected)
+            expected = " > ".join(claim.expected) if isinstance(claim.expected, tuple) else number(claim.expected)
             said = f"{PHRASES[claim.kind]}{expected}"
             table.add_row(claim.id, claim.title, said, TRUST_WORDS[claim.trust], claim.locus)
     return table
@@ -31,11 +31,20 @@ def claims_table() -> Table:
 
 def subjects_table() -> Table:
     """Every model of the registry: size, architecture, traits, licence."""
-    table = Table("name", "parameters", "architecture", "numbers", "licence", "", title="Models", title_justify="left")
+    table = _table("Models", "name", "parameters", "architecture", "numbers", "licence", "")
     for name, row in load_registry().items():
-        numbers = "whole" if row.traits.multi_digit_numbers else "split into digits"
+        numbers = "whole" if row.traits.multi_digit_numbers else "digits"
         marks = ["default"] * row.default + ["in the paper"] * row.in_paper + ["gated"] * row.traits.gated
-        table.add_row(name, f"{row.parameters:,}", row.architecture, numbers, row.licence, ", ".join(marks))
+        table.add_row(name, f"{row.parameters / 1e6:,.0f}M", row.architecture, numbers, row.licence, ", ".join(marks))
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    """A table whose first column, which is there to be typed again, is never cut short; the others wrap."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, overflow="fold")
     return table
 
 
@@ -47,7 +56,7 @@ def doctor_lines(models_dir: Path | None) -> Iterator[str]:
     yield f"memory   {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f} GiB"
     yield f"device   {_device()}"
     for name, row in load_registry().items():
-        yield f"{name:<28} {_model_state(name, row, models_dir, memory.available)}"
+        yield f"{name:<24} {_model_state(name, row, models_dir, memory.available)}"
     yield "The claims on what is here run with: pytest claims/"
 
 
@@ -59,20 +68,17 @@ def _device() -> str:
 
 
 def _model_state(name: str, row: ModelRow, models_dir: Path | None, free: int) -> str:
-    from harness.models.errors import ModelNotAvailable
-    from harness.models.resolve import resolve
+    from harness.models.resolve import present
 
-    try:
-        model = resolve(name, models_dir=models_dir, offline=True, fetch=False)
-    except ModelNotAvailable as error:
-        fits = "" if row.memory_bytes < free else f"; needs {row.memory_bytes / 2**30:.1f} GiB to be booted whole"
-        return f"not here{fits}. Type: {error.command}"
-    return f"here, {model.folder}"
+    found = present(name, models_dir=models_dir)
+    if found is not None:
+        return f"here, {found}"
+    fits = "" if row.memory_bytes < free else f"; needs {row.memory_bytes / 2**30:.1f} GiB to be booted whole"
+    return f"not here{fits}. Type: claims fetch {name}"
 
 
-def sweep_table(result: Any, top: int) -> Table:
-    """The best heads of a sweep with intervals and copy scores, and the null of the maximum in the caption."""
-    found = result.to_json("")
+def sweep_table(found: Mapping[str, Any], top: int) -> Table:
+    """The best heads of a sweep's JSON with intervals and copy scores; the null of the maximum in the caption."""
     band = found["null"]["macro_score"]["band"]
     title = f"Best {min(top, len(found['heads']))} of {len(found['heads'])} heads, input path {found['path']}"
     caption = (

@@ -11,7 +11,7 @@ from harness.successor.planted import planted_folder
 from harness.successor.planted_subject import TASKS
 
 
-def save_planted_subject(folder: Path, *, tasks: tuple[str, ...] = ("days", "months", "letters")) -> Path:
+def save_planted_subject(folder: Path, *, tasks: tuple[str, ...] = ("digits", "days", "months", "letters")) -> Path:
     """A Hugging Face folder with a small Llama whose head L1H2 is a perfect successor on the tasks named."""
     lists = [(task, form) for task in TASKS if task.name in tasks for form in task.forms]
     orders = [[spell(item, form) for item in task.items] for task, form in lists]
