@@ -15,6 +15,8 @@ def choose_device(option: str, *, worker: str | None = None, tf32: bool = False)
     """
     # cuBLAS needs this before the first call, or deterministic mode refuses matrix products.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Threads that wait spin by default, which on a machine with other work costs several times the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     # The same switch as use_deterministic_algorithms(True, warn_only=True), without its import of torch's compiler.

@@ -47,7 +47,8 @@ class Run:
         papers = load_papers(claims_dir)
         deviations = [item for path in sorted(claims_dir.glob("*/deviations.toml")) for item in load_deviations(path)]
         registry = load_registry()
-        defaults = tuple(name for name, row in registry.items() if row.default)
+        default_rows = sorted((row for row in registry.values() if row.default), key=lambda row: row.parameters)
+        defaults = tuple(row.name for row in default_rows)  # smallest first: the quick profile asks the first only
         profile = PROFILES[option.profile]
         wanted = parse_subjects(option.subjects, registry, defaults)
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"

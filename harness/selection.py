@@ -63,7 +63,8 @@ def parse_subjects(text: str, registry: Mapping[str, Any], defaults: Sequence[st
     Raises `SelectionError` for a name that is none of these.
     """
     paper = [name for name, row in registry.items() if row.in_paper]
-    groups: dict[str, Sequence[str]] = {"default": defaults, "paper": paper, "all": list(registry)}
+    weighty = [name for name, row in registry.items() if row.format != "tokenizer"]
+    groups: dict[str, Sequence[str]] = {"default": defaults, "paper": paper, "all": weighty}
     names: list[str] = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         if word in groups:
