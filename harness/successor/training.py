@@ -21,11 +21,12 @@ STEPS = (
 
 @measure(*PARTS)
 def training_curve(
-    subject: Any, *, steps: list[int], settings: dict[str, Any], draws: int, shuffles: int
+    subject: Any, *, steps: list[int], identities: list[Any], settings: dict[str, Any], draws: int, shuffles: int
 ) -> Measurement:
     """The score, at each step, of the head that leads at the last one, and the steepest doubling of its rise.
 
-    Each step's weights are opened, swept and let go before the next. Arrays `x` (step), `y`, `low`, `high` hold the
+    Each step's weights are opened, swept and let go before the next. `identities` are the steps' digests: the curve is
+    kept under all of them, not only under the subject's own. Arrays `x` (step), `y`, `low`, `high` hold the
     curve with a band for all steps together.
     """
     from harness.successor.emergence import emergence
@@ -64,7 +65,8 @@ class Training:
         profile = self.subject.context.profile
         settings = Settings().parameters()
         amounts = {"draws": profile.bootstrap_draws, "shuffles": profile.shuffles}
-        return training_curve(subject, steps=list(self.steps), settings=settings, **amounts)
+        identities = [subject.at_step(step).identity() for step in self.steps]
+        return training_curve(subject, steps=list(self.steps), identities=identities, settings=settings, **amounts)
 
     def steepest_doubling(self) -> Finding:
         """How much of the rise falls within one doubling; the control is a run in which the head appears at once."""
