@@ -18,7 +18,7 @@ class Profile:
 
 
 PROFILES: Mapping[str, Profile] = {
-    "quick": Profile("quick", bootstrap_draws=500, shuffles=200, default_subjects=1, lens_tokens=1_024),
-    "standard": Profile("standard", bootstrap_draws=2_000, shuffles=1_000, default_subjects=None, lens_tokens=4_096),
+    "quick": Profile("quick", bootstrap_draws=500, shuffles=200, default_subjects=1, lens_tokens=2_048),
+    "standard": Profile("standard", bootstrap_draws=2_000, shuffles=1_000, default_subjects=None, lens_tokens=8_192),
     "full": Profile("full", bootstrap_draws=10_000, shuffles=10_000, default_subjects=None, lens_tokens=16_384),
 }

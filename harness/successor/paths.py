@@ -124,11 +124,14 @@ def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: 
         "baseline": fitted.baseline,
         "fitted": fitted.fitted,
         "held_out": fitted.held_out,
+        "ridge": fitted.ridge,
         "text_digest": text_digest,
         "chance": float(np.average(1 / (dataset.pairs.rivals + 2), weights=dataset.pairs.weight)),
     }
     n = scores["plain"].pair_count
-    return Measurement("scores of the path without a head", None, n=n, seed=0, facts=facts)
+    # A lens that explains nothing on text it was not fitted on reads nothing out either.
+    status = "complete" if fitted.r_squared > 0 else "partial"
+    return Measurement("scores of the path without a head", None, n=n, seed=0, status=status, facts=facts)
 
 
 def _behind(bos: int, windows: Any) -> Any:
@@ -176,7 +179,8 @@ class Headless:
             "type": "table",
             "title": "The path without a head, by readout",
             "caption": f"The lens was fitted on {facts['fitted']:,} positions and explains {facts['r_squared']:.2f} of "
-            f"the final residual's variance on {facts['held_out']:,} others (their mean: {facts['baseline']:.2f}). "
+            f"the final residual's variance on {facts['held_out']:,} others (their mean: {facts['baseline']:.2f}; "
+            f"ridge {facts['ridge']:g}, chosen by that share). "
             f"Chance, one in as many as each comparison has tokens, is {facts['chance']:.3f} on this dataset: 1 % goes "
             "with the paper's 200 numbers. The lens on the answers is the control: it shows that a lens can score.",
             "columns": ["readout", "paper's weighting", "mean over tasks", "distinct pairs passed"],

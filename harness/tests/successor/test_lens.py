@@ -116,7 +116,7 @@ def test_a_text_in_which_every_token_is_followed_by_its_successor_teaches_the_le
     wrong = right[torch.randperm(600, generator=torch.Generator().manual_seed(3))]
     found = []
     for final in (right, wrong):
-        lens = fit_text_lens(weights, Residuals(tokens, final, final), ridge=1e-6)
+        lens = fit_text_lens(weights, Residuals(tokens, final, final), ridges=(1e-6,))
         scores = headless_scores(weights, dataset, generator=np.random.default_rng(0), lens=lens, bootstrap_draws=2)
         found.append(scores.score[0])
     assert found[0] > 0.9
@@ -168,3 +168,15 @@ def test_residuals_of_a_real_bridge_unembed_to_its_logits(tmp_path):
         expected = bridge(windows)[:, 1:].flatten(0, 1)
     found = weights.final_norm(residuals.final) @ weights.unembed(torch.arange(expected.shape[-1]))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_ridge_is_chosen_by_what_it_explains_on_held_out_positions(monkeypatch):
+    """Inputs with more dimensions than positions and targets of noise: the least ridge fits best and explains least."""
+    from harness.successor import lens as module
+
+    generator = torch.Generator().manual_seed(0)
+    inputs, final = (torch.randn(60, width, generator=generator) for width in (80, 4))
+    monkeypatch.setattr(module, "static_inputs", lambda weights, tokens, path: inputs)
+    found = fit_text_lens(None, Residuals(torch.arange(60), final, final), ridges=(1e-6, 1e4))
+    assert found.ridge == 1e4
+    assert found.r_squared == max(fit_affine_lens(inputs, final, ridge=ridge).r_squared for ridge in (1e-6, 1e4))
