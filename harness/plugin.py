@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from harness.claims import ClaimError
 from harness.environment import describe
 from harness.judging import Judge, Judged
 from harness.profiles import PROFILES
-from harness.run import Run, options_line
+from harness.run import Run, options_line, quoted
 from harness.selection import SelectionError
 
 RUN = pytest.StashKey[Run]()
@@ -97,11 +96,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if unknown:
         raise pytest.UsageError(f"{metafunc.definition.nodeid}: no claim {', '.join(unknown)} in any paper.toml")
     choices = {choice.subject: choice for name in ids for choice in run.selection.choices(run.claims[name])}
-    metafunc.parametrize(SUBJECT_ARGUMENT, list(choices.values()), ids=[_param_id(n) for n in choices], indirect=True)
-
-
-def _param_id(subject: str) -> str:
-    return Path(subject).name if "/" in subject or "\\" in subject else subject
+    labels = [run.label(name) for name in choices]
+    metafunc.parametrize(SUBJECT_ARGUMENT, list(choices.values()), ids=labels, indirect=True)
 
 
 def _claim_ids(item: Any) -> tuple[str, ...]:
@@ -115,7 +111,7 @@ def judge(request: pytest.FixtureRequest) -> Judge:
     subject = request.node.callspec.params[SUBJECT_ARGUMENT].subject
     claims = {name: run.claims[name] for name in _claim_ids(request.node)}
     claims = {name: claim for name, claim in claims.items() if run.asks(claim, subject)}
-    rerun = " ".join(filter(None, [f'pytest "{request.node.nodeid}"', options_line(request.config.option)]))
+    rerun = " ".join(filter(None, [f"pytest {quoted(request.node.nodeid)}", options_line(request.config.option)]))
     made = Judge(claims, run.label(subject), request.node.nodeid, rerun, run.stream, run.deviations)
     request.node.stash[JUDGE] = made
     return made
@@ -146,13 +142,22 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
     except (ModelNotAvailable, DoesNotFit) as error:
         if judge is None:
             raise
-        judge.cannot_run(str(error).splitlines()[0], getattr(error, "command", ""))
+        judge.cannot_run(_why(error), getattr(error, "command", ""))
         pytest.skip(str(error))
     if judge is not None:
         if not judge.judged:
             raise AssertionError(f"{pyfuncitem.nodeid} judged none of its claims")
         _raise_outcome(judge.judged)
     return result
+
+
+def _why(error: Exception) -> str:
+    """What a report says of a model that is not here, or of what one that does not fit needs and has."""
+    from harness.models.errors import DoesNotFit
+
+    first, *others = (line.strip() for line in str(error).splitlines())
+    numbers = [line for line in others if not line.startswith("Type:")] if isinstance(error, DoesNotFit) else []
+    return "; ".join([first, *numbers])
 
 
 def _raise_outcome(judged: list[Judged]) -> None:

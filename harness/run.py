@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +58,7 @@ class Run:
         return cls(
             papers=papers,
             deviations=tuple(deviations),
-            selection=Selection(wanted, defaults, profile),
+            selection=Selection(wanted, defaults, profile, frozenset(registry)),
             profile=profile,
             run_dir=Path(worker["claims_run_dir"]) if worker else report,
             store_dir=Path(option.store) if option.store else default_store(),
@@ -109,7 +111,7 @@ class Run:
 
     def label(self, subject: str) -> str:
         """The subject's name in the report: the registry's, or the last part of a path."""
-        return Path(subject).name if os.sep in subject else subject
+        return self.selection.label(subject)
 
     def close(self) -> Sequence[str]:
         """Write the report; the lines to show: counts per scope, where the report is, or why there is none."""
@@ -137,8 +139,13 @@ def options_line(option: Any) -> str:
     for name in PASSED_ON:
         value = getattr(option, name)
         if value != DEFAULTS[name]:
-            words += [f"--{name.replace('_', '-')}", f'"{value}"' if " " in str(value) else str(value)]
+            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
     return " ".join(words)
 
 
-__all__ = ["Choice", "Run", "default_store", "options_line"]
+def quoted(node: str) -> str:
+    """A test's node id for a shell: in double quotes as the papers' tests are read, or whatever strange names need."""
+    return f'"{node}"' if re.fullmatch(r"[\w ./:@=,()\[\]+-]+", node) else shlex.quote(node)
+
+
+__all__ = ["Choice", "Run", "default_store", "options_line", "quoted"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Selection:
-    """What `--subjects` and `--profile` ask for. `wanted` is empty when the option was not given."""
+    """What `--subjects` and `--profile` ask for. `wanted` is empty when the option was not given; `names` are all
+    models of the registry."""
 
     wanted: tuple[str, ...]
     defaults: tuple[str, ...]
     profile: Profile
+    names: frozenset[str] = frozenset()
+
+    def label(self, subject: str) -> str:
+        """The subject's name in the report: see `label_of`."""
+        return label_of(subject, self.names)
 
     def choices(self, claim: Claim) -> tuple[Choice, ...]:
         """Every subject `claim` is reported for, first the paper's own, so that none drops out silently."""
@@ -57,10 +63,21 @@ class Selection:
         return Choice(name, asked=True, fetch=False)
 
 
+def label_of(subject: str, names: Collection[str]) -> str:
+    """The subject's name in the report: the registry's, or the last part of a path.
+
+    A path never gets a name of the registry (`names`): whatever lies there must not count as the paper's own model.
+    """
+    if subject in names:
+        return subject
+    last = Path(subject).resolve().name
+    return f"{last} (local)" if last in names else last
+
+
 def parse_subjects(text: str, registry: Mapping[str, Any], defaults: Sequence[str]) -> tuple[str, ...]:
     """The subjects named by `--subjects`: registry names, paths, `default`, `paper` or `all`, split at commas.
 
-    Raises `SelectionError` for a name that is none of these.
+    Raises `SelectionError` for a name that is none of these, and for two subjects the report could not tell apart.
     """
     paper = [name for name, row in registry.items() if row.in_paper]
     weighty = [name for name, row in registry.items() if row.format != "tokenizer"]
@@ -73,7 +90,21 @@ def parse_subjects(text: str, registry: Mapping[str, Any], defaults: Sequence[st
             names.append(word)
         else:
             raise SelectionError(_unknown(word, registry))
-    return tuple(dict.fromkeys(names))
+    wanted = tuple(dict.fromkeys(names))
+    _refuse_doubles(wanted, registry)
+    return wanted
+
+
+def _refuse_doubles(wanted: Sequence[str], registry: Mapping[str, Any]) -> None:
+    seen: dict[str, str] = {}
+    for subject in wanted:
+        label = label_of(subject, registry)
+        if label in seen:
+            raise SelectionError(
+                "--subjects: two subjects would have one name in the report\n  expected  a name of its own for each\n"
+                f"  found     {seen[label]} and {subject}, both called {label}\n  Rename one of them, and run again."
+            )
+        seen[label] = subject
 
 
 def _unknown(word: str, registry: Mapping[str, Any]) -> str:

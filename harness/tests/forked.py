@@ -31,12 +31,18 @@ class Done:
 
 
 class Command:
-    """`pytest ...` or `claims ...`, started in a folder; stdout and stderr go to one file."""
+    """`pytest ...` or `claims ...`, started in `folder`; stdout and stderr go to one file in `output` (or there)."""
 
-    def __init__(self, words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        output: Path | None = None,
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(HEAVY))
-        self.output = folder / f"output-{os.urandom(4).hex()}.txt"
+        self.output = (output or folder) / f"output-{os.urandom(4).hex()}.txt"
         self.output.touch()
         self.process = context.Process(
             target=_command, args=(list(words), folder, dict(environment or {}), self.output), daemon=True
@@ -56,9 +62,11 @@ class Command:
         return Done(self.process.exitcode, self.output.read_text(errors="replace"))
 
 
-def run(words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Done:
+def run(
+    words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, output: Path | None = None
+) -> Done:
     """Run a command to its end; an `AssertionError` if it does not end in five minutes."""
-    command = Command(words, folder, environment)
+    command = Command(words, folder, environment, output)
     done = command.wait()
     if done is None:
         command.process.kill()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.tests.toy_project import make_project
+from harness.tests import forked
+from harness.tests.toy_project import CONFTEST, make_project
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDS = '@claim("TY-01")\ndef test_it(subject, judge):\n    judge("TY-01", found(0.6, 0.9))\n'
@@ -16,11 +17,10 @@ OPEN = HOLDS.replace("0.6, 0.9", "0.3, 0.9")
 DEVIATION = '[[deviation]]\nclaim = "TY-01"\nsubject = "gpt2"\nreason = "known"\ndate = 2026-01-01\n'
 
 
-def run(root, *words, **more):
-    command = [sys.executable, "-m", "pytest", "claims/", "-p", "no:cacheprovider", "--report", str(root / "out")]
-    command += ["--store", str(root / "store"), *words]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False, **more)
-    return done.returncode, done.stdout + done.stderr
+def run(root, *words, **environment):
+    command = ["pytest", "claims/", "-p", "no:cacheprovider", "--report", "out", "--store", "store", *words]
+    done = forked.run(command, root, environment)
+    return done.status, done.text
 
 
 def events(root, kind):
@@ -114,13 +114,13 @@ def test_an_incomplete_claim_stops_the_run_and_names_the_field(tmp_path):
 
 
 def test_a_model_that_cannot_be_had_is_not_run_and_says_what_to_type(tmp_path):
-    conftest = 'pytest_plugins = ("harness.plugin", "fixtures.subjects")\n'
-    root = make_project(tmp_path, HOLDS, conftest=conftest, subjects=("pythia-31m",))
-    code, text = run(root, "--offline", env={**_environment(), "CIRCUIT_CLAIMS_CACHE": str(tmp_path / "cache")})
+    root = make_project(tmp_path, HOLDS, conftest=CONFTEST, subjects=("pythia-31m",))
+    code, text = run(root, "--offline", CIRCUIT_CLAIMS_CACHE=str(tmp_path / "cache"))
     assert code == 0
     (verdict,) = events(root, "verdict")
     assert verdict["outcome"] == "not run"
-    assert "pythia-31m" in verdict["command"]
+    assert verdict["command"] == "claims fetch pythia-31m"
+    assert verdict["rerun"] == "", "the same line would leave it not run again"
     assert "1 skipped" in text
 
 
@@ -142,9 +142,3 @@ def test_collecting_the_claims_imports_neither_torch_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "status 0 heavy []", done.stdout[-2000:] + done.stderr[-2000:]
-
-
-def _environment():
-    import os
-
-    return dict(os.environ)
