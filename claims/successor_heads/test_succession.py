@@ -1,7 +1,7 @@
 """Section 3 and appendix I: which head leads, how far, and whether it passes the paper's threshold."""
 
 from harness.plugin import claim
-from harness.successor.evidence import null_of_the_maximum, path_maps, ranked_heads, task_bars
+from harness.successor.evidence import both_weightings, null_of_the_maximum, path_maps, ranked_heads, task_bars
 from harness.successor.measures import across_settings, successor_scores
 
 
@@ -32,7 +32,7 @@ def test_a_successor_head_exists(subject, judge):
     """Section 3: heads above 0.5 exist from 31M to 12B, in GPT-2, Pythia and Llama-2."""
     scores = successor_scores(subject, path="mlp0")
     settings = judge.under("SH-07", {name: one.best_head() for name, one in across_settings(subject)})
-    evidence = [*path_maps(subject), task_bars(scores), null_of_the_maximum(scores), settings]
+    evidence = [*path_maps(subject), task_bars(scores), both_weightings(scores), null_of_the_maximum(scores), settings]
     judge("SH-07", scores.best_head(), evidence=evidence)
 
 

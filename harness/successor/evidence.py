@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ def path_maps(subject: Any) -> list[Evidence]:
     chosen = [Settings(path=path) for path in INPUT_PATHS]
     if subject.tokens.bos_id is None:
         chosen.append(Settings(path="residual", first="end of text"))
+    # Where a head copies and increments, this is the map on which it shows.
+    chosen.append(replace(chosen[-1], exclude_self=True))
     maps = [head_map(HeadScores(subject, settings)) for settings in chosen]
     return [*maps, head_map(HeadScores(subject, Settings()), "copy_score")]
 
@@ -60,7 +63,7 @@ def ranked_heads(scores: HeadScores) -> Evidence:
         "type": "ranked",
         "title": f"The {len(rows)} best heads, {METRIC_WORDS[metric]}",
         "caption": "Bars: 90 % bootstrap intervals over tokens, each head's own. Band: where the best of all heads "
-        "lies when the successor map is shuffled (central 95 %). Mean over tasks and copy score are in the table.",
+        "lies when the successor map is shuffled (central 95 %).",
         "labels": [head_name(table, int(row)) for row in rows],
         "values": table.arrays[metric][rows].tolist(),
         "low": intervals[:, 0].tolist(),

@@ -50,7 +50,8 @@ class Settings:
     @property
     def label(self) -> str:
         """The input path in words."""
-        return self.path if self.first == "model's own" else f"{self.path}, after an end-of-text token"
+        first = "" if self.first == "model's own" else ", after an end-of-text token"
+        return self.path + first + (", token itself excluded" if self.exclude_self else "")
 
     def parameters(self) -> dict[str, Any]:
         """The settings as parameters of a measure."""
@@ -199,7 +200,9 @@ def across_settings(subject: Any) -> Iterator[tuple[str, HeadScores]]:
             yield f"path {path}", HeadScores(subject, Settings(path=path))
         yield f"path {path}, token itself excluded", HeadScores(subject, Settings(path=path, exclude_self=True))
     after = Settings(path="residual", first="end of text")
-    yield "path residual, after an end-of-text token", HeadScores(subject, after)
+    yield f"path {after.label}", HeadScores(subject, after)
+    excluded = replace(after, exclude_self=True)
+    yield f"path {excluded.label}", HeadScores(subject, excluded)
     yield "without the cyclic wraps", HeadScores(subject, Settings(wraps=False))
     yield "surface forms mixed", HeadScores(subject, Settings(mixed_forms=True))
     yield "without norms", HeadScores(subject, Settings(norms=False))
