@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,46 @@ NAME = "events.jsonl"
 SCHEMA = 1
 
 
+class StreamError(OSError):
+    """The event stream cannot be written; the text says where, why, and what to type."""
+
+
 class EventStream:
-    """Appends events to `events.jsonl` in a run's folder. Several processes may append to one file at once."""
+    """Appends events to `events.jsonl` in a run's folder. Several processes may append to one file at once.
+
+    Both methods raise `StreamError` where the file cannot be written.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self.path = Path(run_dir) / NAME
 
     def start(self) -> None:
         """Begin anew: an older stream in the same folder is kept under a numbered name."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            number = 1 + sum(1 for _ in self.path.parent.glob("events.*.jsonl"))
-            self.path.rename(self.path.with_name(f"events.{number}.jsonl"))
-        self.path.touch()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                number = 1 + sum(1 for _ in self.path.parent.glob("events.*.jsonl"))
+                self.path.rename(self.path.with_name(f"events.{number}.jsonl"))
+            self.path.touch()
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one line. A single unbuffered write of the whole line: a kill can tear at most the last one."""
         line = json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=True) + "\n"
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            data = line.encode()
-            while data:
-                data = data[os.write(handle, data) :]
-        finally:
-            os.close(handle)
+            with open(self.path, "ab", buffering=0) as file:
+                data = line.encode()
+                while data:
+                    data = data[file.write(data) :]
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> StreamError:
+        return StreamError(
+            f"cannot write the events of this run\n  expected  {self.path} to be writable, with room\n"
+            f"  found     {error}\n  Free some space, or type: pytest claims/ --report ANOTHER_FOLDER"
+        )
 
 
 def _plain(value: Any) -> Any:

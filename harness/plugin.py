@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from harness.claims import ClaimError
 from harness.environment import describe
+from harness.events import StreamError
 from harness.judging import Judge, Judged
 from harness.profiles import PROFILES
 from harness.run import Run, options_line, quoted
@@ -67,9 +69,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     run = config.stash[RUN]
     try:
         environment = describe(run.device)
-    except ValueError as error:
+        run.stream.start()
+    except (ValueError, StreamError) as error:
         raise pytest.UsageError(str(error)) from None
-    run.stream.start()
     papers = [
         {key: getattr(paper, key) for key in ("id", "title", "authors", "venue", "year", "url")} for paper in run.papers
     ]
@@ -125,7 +127,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if judge is None or call.when == "teardown":
         return report
     if call.excinfo is not None and not call.excinfo.errisinstance(OUTCOMES):
-        judge.broke(call.excinfo.value)
+        try:
+            judge.broke(call.excinfo.value)
+        except StreamError as error:
+            # Verdicts that cannot be recorded are not worth measuring.
+            pytest.exit(str(error), returncode=pytest.ExitCode.INTERRUPTED)
     if report.failed and any(item.verdict.outcome == "failed" for item in judge.judged):
         report.claim_broke = True
     return report
@@ -185,7 +191,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        config.stash[RUN].stream.write("end", finished=finished, exitstatus=int(exitstatus))
+        with suppress(StreamError):  # without its end, the run is reported as one that was interrupted
+            config.stash[RUN].stream.write("end", finished=finished, exitstatus=int(exitstatus))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
