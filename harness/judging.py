@@ -70,10 +70,14 @@ class Judge:
         for claim in self._without_verdict():
             self._record(claim, not_run(reason), None, (), command)
 
-    def broke(self, error: BaseException) -> None:
-        """Record every claim of the test that has no verdict yet as failed, with the error."""
+    def broke(self, error: BaseException, *, afterwards: bool = False) -> None:
+        """Record every claim of the test that has no verdict yet as failed, with the error.
+
+        `afterwards`: what a verdict stood on turned out to be broken, so those given already fail too; of two verdicts
+        on one claim and subject the last one counts.
+        """
         reason = f"{type(error).__name__}: {error}"
-        for claim in self._without_verdict():
+        for claim in list(self.claims.values()) if afterwards else self._without_verdict():
             self._record(claim, Verdict("failed", rule="none applied", reason=reason), None, ())
 
     def _without_verdict(self) -> list[Claim]:

@@ -124,11 +124,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Turn an error inside a claim test into a `failed` verdict, and a `failed` verdict into a pytest error."""
     report = yield
     judge = item.stash.get(JUDGE, None)
-    if judge is None or call.when == "teardown":
+    if judge is None:
         return report
     if call.excinfo is not None and not call.excinfo.errisinstance(OUTCOMES):
         try:
-            judge.broke(call.excinfo.value)
+            judge.broke(call.excinfo.value, afterwards=call.when == "teardown")
         except StreamError as error:
             # Verdicts that cannot be recorded are not worth measuring.
             pytest.exit(str(error), returncode=pytest.ExitCode.INTERRUPTED)

@@ -98,7 +98,11 @@ class Subject:
         row = self.model.row
         if trait == "training_revisions":
             return bool(row and row.revisions)
-        return bool(row and getattr(row.traits, trait))
+        if row is None:
+            from harness.successor.dataset import succession
+
+            return "numbers" in succession(self.tokens).task_names
+        return bool(getattr(row.traits, trait))
 
 
 def open_subject(choice: Choice, run: Run) -> Subject:
