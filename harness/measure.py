@@ -85,7 +85,7 @@ def _make(context: Context, key: str, run: Callable[[], Measurement]) -> Measure
     made = run()
     cost = Cost(seconds=time.perf_counter() - started, peak_bytes=peak_bytes())
     made = replace(made, cost=cost, facts={**made.facts, "key": key})
-    context.store.save(key, made)
+    context.store.save(key, made, anew=context.remeasure)
     context.memo[key] = made
     return made
 

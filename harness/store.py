@@ -67,12 +67,17 @@ class Store:
             self._set_aside(folder, f"{type(error).__name__}: {error}")
             return None
 
-    def save(self, key: str, measurement: Measurement) -> None:
-        """Write `measurement` under `key`: all of it or nothing. A second writer of the same key changes nothing."""
+    def save(self, key: str, measurement: Measurement, *, anew: bool = False) -> None:
+        """Write `measurement` under `key`: all of it or nothing.
+
+        A second writer of the same key changes nothing, unless it comes with `anew`: then it takes the old one's place.
+        """
         folder = self.path(key)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(str(folder.parent / ".lock")):
+                if anew and folder.exists():
+                    shutil.rmtree(folder)
                 if not folder.exists():
                     _write(folder, key, measurement)
         except OSError as error:

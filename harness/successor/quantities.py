@@ -98,6 +98,8 @@ def best_head(table: Measurement, metric: Metric = "score") -> Measurement:
 def heads_with_every_day(table: Measurement) -> Measurement:
     """The heads that give every day its successor, joined by commas; all days are measured, so nothing is resampled."""
     hits, days = table.arrays["day_hits"], int(table.facts["days"])
+    if not days:
+        raise ValueError("heads with every day: expected days as single tokens, found none with this tokenizer")
     names = ",".join(head_name(table, int(row)) for row in np.flatnonzero(hits == days)) or "none"
     return table.derive("heads with every day", names, support={names: 1.0})
 

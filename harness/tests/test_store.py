@@ -110,6 +110,13 @@ def test_a_second_writer_changes_nothing(tmp_path):
     assert before == [path.read_bytes() for path in entry_files(tmp_path)]
 
 
+def test_a_measurement_made_anew_takes_the_old_ones_place(tmp_path):
+    store = Store(tmp_path)
+    store.save(KEY, example())
+    store.save(KEY, example(value=0.9), anew=True)
+    same(store.load(KEY), example(value=0.9))
+
+
 def test_a_store_that_cannot_be_written_says_what_to_type(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
