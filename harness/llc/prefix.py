@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class RowTable:
         self._compute, self._num_rows, self._budget = compute, num_rows, budget
         self._table: Tensor | None = None
         self._known = torch.zeros(-(-num_rows // BLOCK), dtype=torch.bool)
+        self._lock = threading.RLock()
         self.kept: bool | None = None if budget > 0 else False
 
     @property
@@ -39,6 +41,12 @@ class RowTable:
         if self.kept is False:
             return
         blocks = (rows.cpu() // BLOCK).unique()
+        if self.kept and bool(self._known[blocks].all()):
+            return
+        with self._lock:
+            self._fill_blocks(blocks)
+
+    def _fill_blocks(self, blocks: Tensor) -> None:
         for block in blocks[~self._known[blocks]].tolist():
             part = torch.arange(block * BLOCK, min((block + 1) * BLOCK, self._num_rows))
             found = self._compute(part)
@@ -72,9 +80,9 @@ class Targets:
 class AttentionPrefix:
     """The residual stream around one layer of an attention-only model at w*, for every sequence of `data`.
 
-    Shared by all heads of the layer and all chains. `before` is the layer's input, `after` its output at w*; for the
-    last layer, `numerators` are the centred `after` read by the whole vocabulary (the logits before the scale). Tables
-    that do not fit `cache_bytes` together are computed when asked for; small ones come first.
+    Shared by all heads of the layer and all chains: `normed` is the layer's input after its LayerNorm, `after` the
+    stream behind the layer, `linear` and `start_lse` belong to the loss. `spare_bytes` of the cache are left for the
+    tables of one head. Tables that do not fit are computed when asked for.
     """
 
     def __init__(
@@ -94,23 +102,19 @@ class AttentionPrefix:
         self.length = data.shape[1] - 1
         self.positions = model.positions(self.length).detach()
         self.is_last = layer == model.config.n_layers - 1
-        width = model.config.d_model
-        per_row = 4 * self.length
-        budget = cache_bytes - len(data) * per_row * (3 * width + 3)
-        small = cache_bytes if budget >= 0 else 0
         self.num_rows = len(data)
-        self.before = RowTable(self._before, self.num_rows, small)
+        self.spare_bytes = cache_bytes - self.num_rows * 4 * self.length * (3 * model.config.d_model + 2)
+        small = cache_bytes if self.spare_bytes >= 0 else 0
+        self.normed = RowTable(self._normed, self.num_rows, small)
         self.after = RowTable(self._after, self.num_rows, small)
         self.linear = RowTable(self._linear, self.num_rows, small)
         self.start_lse = RowTable(self._start_lse, self.num_rows, 1 << 40)
-        self.numerators = RowTable(self._numerators, self.num_rows, max(budget, 0))
         self.start_losses = RowTable(self._start_losses, self.num_rows, 1 << 40)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tables."""
-        tables = (self.before, self.after, self.linear, self.numerators, self.start_lse, self.start_losses)
-        return sum(table.nbytes for table in tables)
+        return sum(t.nbytes for t in (self.normed, self.after, self.linear, self.start_lse, self.start_losses))
 
     def tokens(self, rows: Int[Tensor, " batch"]) -> Int[Tensor, "batch pos"]:
         """The sequences of `rows`."""
@@ -121,7 +125,6 @@ class AttentionPrefix:
         packed = self.linear.rows(rows)
         return Targets(packed[..., :-1], packed[..., -1], self.start_lse.rows(rows))
 
-    @torch.no_grad()
     def _before(self, rows: Tensor) -> Tensor:
         resid = self.model.embed["W_E"][self.tokens(rows)[:, :-1]]
         for block in self.model.blocks[: self.layer]:
@@ -129,9 +132,14 @@ class AttentionPrefix:
         return resid
 
     @torch.no_grad()
-    def _after(self, rows: Tensor) -> Tensor:
-        return self.model.blocks[self.layer](self.before.rows(rows), self.positions)
+    def _normed(self, rows: Tensor) -> Tensor:
+        return self.model.blocks[self.layer].ln1(self._before(rows))
 
+    @torch.no_grad()
+    def _after(self, rows: Tensor) -> Tensor:
+        return self.model.blocks[self.layer](self._before(rows), self.positions)
+
+    @torch.no_grad()
     def _final(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         resid = self.after.rows(rows)
         for block in self.model.blocks[self.layer + 1 :]:
@@ -156,8 +164,3 @@ class AttentionPrefix:
         centred, inverse = self._final(rows)
         linear = (centred * inverse * targets.directions).sum(-1) + targets.offsets
         return (targets.start_lse - linear).double().mean(1)
-
-    @torch.no_grad()
-    def _numerators(self, rows: Tensor) -> Tensor:
-        centred, _ = self._final(rows)
-        return centred @ self.readout.weight

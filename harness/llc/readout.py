@@ -54,8 +54,8 @@ class Readout:
         """Logits of normalised residuals less `shift`, into `out`."""
         x = torch.cat([x, torch.ones_like(shift)[:, None], -shift[:, None]], 1)
         if self.dtype == torch.float32:
-            return torch.mm(x, self.augmented, out=out[: len(x)])
-        return out[: len(x)].copy_(x.to(self.dtype) @ self.augmented)
+            return torch.mm(x, self.augmented, out=out)
+        return out.copy_(x.to(self.dtype) @ self.augmented)
 
     def pull(self, mass: Float[Tensor, "n vocab"]) -> Float[Tensor, "n d"]:
         """`mass` read back to the residual: mass W^T."""
@@ -64,24 +64,23 @@ class Readout:
         return (mass.to(self.dtype) @ self.augmented[:-2].T).float()
 
 
-def exp_above(
-    logits: Float[Tensor, "n vocab"], shift: Float[Tensor, " n"], out: Float[Tensor, "n vocab"]
-) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """exp of logits that are given less `shift`, its sum, and log-sum-exp; into `out`.
+def mass_above(
+    logits: Float[Tensor, "n vocab"], readers: Float[Tensor, "k vocab"], shift: Float[Tensor, " n"], out: Tensor
+) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, "n k"], Float[Tensor, " n"]]:
+    """exp of logits that are given less `shift`, what `readers` see of it (the last of them all ones), and the shift.
 
     The shift is a guess (the log-sum-exp of w*): where it is so far off that the sum overflows or vanishes, the row
-    maximum takes its place in that chunk, and `logits` is changed accordingly.
+    maximum is added to it for the whole chunk, and `logits` is changed accordingly.
     """
-    mass = torch.exp(logits, out=out[: len(logits)])
-    total = mass.sum(1)
-    low, high = total.aminmax()
+    mass = torch.exp(logits, out=out)
+    read = mass @ readers.T
+    low, high = read[:, -1].aminmax()
     if not (low > TINY and high < 1 / TINY):
         top = logits.amax(1)
         logits -= top[:, None]
-        shift = shift + top
-        mass = torch.exp(logits, out=out[: len(logits)])
-        total = mass.sum(1)
-    return mass, total, shift + total.log()
+        mass = torch.exp(logits, out=out)
+        read, shift = mass @ readers.T, shift + top
+    return mass, read, shift
 
 
 def buffers(readout: Readout, count: int) -> list[Tensor]:
@@ -105,12 +104,15 @@ class LogSumExp(torch.autograd.Function):
     def forward(ctx, x: Tensor, guess: Tensor, readout: Readout) -> Tensor:
         """Log-sum-exp, n numbers; the softmax's mean readout is kept for the backward pass."""
         first, second = buffers(readout, 2)
+        ones = torch.ones_like(readout.bias)[None]
         out, mean = torch.empty_like(guess), torch.empty_like(x)
         for span in chunks(len(x)):
-            logits = readout.logits(x[span], guess[span], first)
-            mass, total, out[span] = exp_above(logits, guess[span], second)
+            count = len(x[span])
+            logits = readout.logits(x[span], guess[span], first[:count])
+            mass, read, shift = mass_above(logits, ones, guess[span], second[:count])
+            out[span] = shift + read[:, -1].log()
             if ctx.needs_input_grad[0]:
-                mean[span] = readout.pull(mass) / total[:, None]
+                mean[span] = readout.pull(mass) / read[:, -1:]
         ctx.save_for_backward(mean)
         return out
 

@@ -70,7 +70,7 @@ def refined_llc(
     where, chosen = weight_slice(model, weights, biases=biases), named_loss(loss)
     before = digest(model)
     on_cpu = next(model.parameters()).device.type == "cpu"
-    run = SGLDSettings(**{"chains_per_call": 1 if on_cpu else None, **settings})
+    run = SGLDSettings(**{"chains_per_call": 1 if on_cpu else None, "threads": torch.get_num_threads(), **settings})
     with held_still(model):
         potential = make_potential(model, data, where, chosen, speed)
         top = loss_of_knowing_nothing(chosen, model, data) if ceiling is None else ceiling

@@ -26,7 +26,7 @@ from harness.measure import source_digest
 from harness.measurement import Cost, Measurement
 from harness.store import key_of
 
-PER_SWEEP = ("num_chains", "chains_per_call", "max_seconds")
+PER_SWEEP = ("num_chains", "chains_per_call", "threads", "max_seconds")
 
 
 class CellStore(Protocol):

@@ -1,6 +1,8 @@
 """The reference implementation, where one is installed, and how to get one where none is."""
 
+import contextlib
 import importlib.metadata
+import io
 import math
 import warnings
 
@@ -41,7 +43,7 @@ def llc(model, tokens, **options):
     """devinterp 2.0.1's estimate, quietly, without observables."""
     from devinterp.slt.llc import llc as reference
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         warnings.simplefilter("ignore")
         return reference(model, dataset(tokens), {}, device="cpu", **options)
 

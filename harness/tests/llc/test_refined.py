@@ -71,7 +71,7 @@ def test_the_cached_path_survives_logits_far_from_those_of_w_star():
         value, grad = fast.value_and_grad(w, rows)
         fast.prefix.start_lse._table -= wrong
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
-        assert (grad - expected_grad).norm() < 1e-3 * expected_grad.norm()
+        assert (grad - expected_grad).norm() < 1e-2 * expected_grad.norm()
 
 
 @pytest.mark.parametrize("weights", ["1:2", "0:0"])
