@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from harness.claims import ClaimError
+from harness.devices import patient_threads
 from harness.models.errors import ModelError
 from harness.store import StoreError
 
@@ -35,6 +36,7 @@ class UserError(Exception):
 
 def main() -> None:
     """Run the command line; a known error is printed as its message and ends with status 2."""
+    patient_threads()
     try:
         app()
     except (ModelError, ClaimError, StoreError, UserError, ValueError, KeyError, OSError) as error:
@@ -125,6 +127,45 @@ def _refuse_unwritable(path: Path | None) -> None:
             f"cannot write {path}\n  expected a file in a folder that can be written\n  found    {error}\n"
             "  Type the same command with another file."
         ) from None
+
+
+@app.command()
+def llc(
+    model: ModelName,
+    weights: Annotated[list[str], typer.Option(help='A slice: a head "1:6", "layer 0", "embed", "all"; repeatable.')],
+    text: Annotated[str, typer.Option(help="A standard text, a text file, or an .npy file of token rows.")],
+    n_beta: Annotated[float, typer.Option("--n-beta", min=0.0, help="Inverse temperature times sample size.")] = 30.0,
+    gamma: Annotated[float, typer.Option(min=0.0, help="Strength of the pull towards w*.")] = 200.0,
+    eps: Annotated[float, typer.Option(help="Step size.")] = 1e-3,
+    chains: Annotated[int, typer.Option(min=1)] = 4,
+    draws: Annotated[int, typer.Option(min=1)] = 200,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences a batch.")] = 8,
+    length: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 128,
+    seed: Annotated[int, typer.Option()] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the estimates here.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    models_dir: ModelsDir = None,
+    offline: Offline = False,
+) -> None:
+    """Refined local learning coefficients of parts of a model by SGLD; a killed run goes on where it stopped."""
+    from harness.devices import choose_device
+    from harness.llc.command import lines, run_llc
+    from harness.run import default_store
+    from harness.store import Store
+
+    found = run_llc(
+        model, weights, text, n_beta=n_beta, gamma=gamma, eps=eps, chains=chains, draws=draws, batch=batch,
+        length=length, seed=seed, device=choose_device(device), store=Store(default_store()), json_path=json_file,
+        models_dir=models_dir, offline=offline, progress=_tell_progress,
+    )  # fmt: skip
+    for line in lines(found):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _tell_progress(step: Any) -> None:
+    kept = " (kept)" if step.from_store else ""
+    left = f"about {step.seconds_left:.0f} s left"
+    err.print(f"{step.done} of {step.total}: {step.place.weights}, chain {step.chain}{kept}; {left}", markup=False)
 
 
 @app.command()

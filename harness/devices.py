@@ -7,6 +7,14 @@ import os
 NAMES = "auto, cpu, cuda, cuda:N or mps"
 
 
+def patient_threads() -> None:
+    """Let waiting threads sleep instead of spin; to be called before torch is imported.
+
+    Spinning costs several times the time on a machine with other work, and next to nothing is lost on an idle one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def choose_device(option: str, *, worker: str | None = None, tf32: bool = False) -> str:
     """The torch device for `--device option`, with deterministic algorithms on and tf32 off unless `tf32`.
 
@@ -15,8 +23,7 @@ def choose_device(option: str, *, worker: str | None = None, tf32: bool = False)
     """
     # cuBLAS needs this before the first call, or deterministic mode refuses matrix products.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Threads that wait spin by default, which on a machine with other work costs several times the time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    patient_threads()
     import torch
 
     # The same switch as use_deterministic_algorithms(True, warn_only=True), without its import of torch's compiler.
