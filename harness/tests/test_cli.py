@@ -50,7 +50,7 @@ def test_without_arguments_it_says_what_there_is(claims):
     status, text = claims()
     assert status == 2
     assert "pytest claims/" in text
-    for name in ("list", "doctor", "fetch", "sweep", "report", "diff"):
+    for name in ("list", "doctor", "fetch", "sweep", "llc", "report", "diff"):
         assert f"{name} " in text
 
 
@@ -189,3 +189,29 @@ def test_runs_are_set_side_by_side_in_words_and_as_a_page(claims, runs, place):
 def test_a_page_that_cannot_be_written_is_refused(claims, runs):
     status, text = claims("diff", "runs/monday", "runs/tuesday", "--html", "a-file/both.html")
     assert (status, "cannot write a-file/both.html" in text) == (2, True)
+
+
+def test_coefficients_of_two_heads_are_written_and_kept(claims, place):
+    words = ("llc", "planted", "--weights", "1:2", "--weights", "0:0", "--text", "python-docs", "--chains", "2")
+    words += ("--draws", "5", "--batch", "2", "--length", "16", "--device", "cpu", "--json", "llc.json")
+    status, text = claims(*words, CIRCUIT_CLAIMS_STORE=str(place / "llc-store"))
+    assert status == 0, text
+    first = (place / "llc.json").read_text()
+    assert {row["weights"] for row in json.loads(first)["estimates"]} == {"1:2", "0:0"}
+    status, text = claims(*words, CIRCUIT_CLAIMS_STORE=str(place / "llc-store"))
+    assert status == 0
+    assert text.count("(kept)") == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--weights", "99:0", "--text", "python-docs"), "layer 99"),
+        (("--weights", "1:2", "--text", "no-such-text"), "no-such-text"),
+        (("--weights", "1:2", "--text", "python-docs", "--eps", "-1"), "expected a step size above 0"),
+    ],
+)
+def test_coefficients_that_cannot_be_had_are_refused_in_words(claims, place, words, message):
+    status, text = claims("llc", "planted", *words, CIRCUIT_CLAIMS_STORE=str(place / "llc-store"))
+    assert status == 2
+    assert message in text

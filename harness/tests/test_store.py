@@ -115,6 +115,7 @@ def test_a_measurement_made_anew_takes_the_old_ones_place(tmp_path):
     store.save(KEY, example())
     store.save(KEY, example(value=0.9), anew=True)
     same(store.load(KEY), example(value=0.9))
+    assert store.load(KEY).value == 0.9
 
 
 def test_a_store_that_cannot_be_written_says_what_to_type(tmp_path):

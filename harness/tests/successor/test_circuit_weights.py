@@ -124,7 +124,7 @@ def test_each_choice_holds_in_the_fast_version_too(architecture: str, choices: t
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_large_epsilons_stand_where_the_norms_have_them(architecture: str) -> None:
-    changes = {name: 0.5 for name in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")}
+    changes = dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"), 0.5)
     weights = CircuitWeights.open(random_table(architecture, **changes))
     group = Group(tuple(TOKENS.tolist()), tuple(CANDIDATES.tolist()))
     plain = list(effective_ov_logits(weights, TOKENS, CANDIDATES))
