@@ -111,7 +111,8 @@ def until(path, words, command, seconds=60.0):
 @pytest.mark.parametrize(("number", "words"), [(signal.SIGINT, "interrupted by the user"), (signal.SIGTERM, "")])
 def test_an_interrupted_run_leaves_a_report_that_says_so(place, number, words):
     folder = sub_folder(place, f"signal-{int(number)}")
-    command = Command(PYTEST, folder, place[1])
+    # The full profile measures for seconds after the first event, so that the signal cannot come too late.
+    command = Command((*PYTEST, "--profile", "full"), folder, place[1])
     until(folder / EVENTS, '"not run"', command)
     command.signal(number)
     assert command.wait().status != 0
