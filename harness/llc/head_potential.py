@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.attention_only.model import attend
+from harness.llc.fused import weigh
 from harness.llc.prefix import AttentionPrefix, RowTable
-from harness.llc.readout import LogSumExp, buffers, chunks, mass_above
+from harness.llc.readout import LogSumExp, buffers, chunks
 from harness.llc.slices import WeightSlice
 
 PARTS = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
@@ -41,6 +42,7 @@ class HeadPotential:
         self._rest = RowTable(self._rest_of, self.num_rows, max(spare, 0))
         width = prefix.model.config.d_model
         self._numerators = RowTable(self._read_rest, self.num_rows, max(spare - 4 * width * prefix.length, 0))
+        self._constants = RowTable(self._constants_of, self.num_rows, max(spare, 0))
         self._own = threading.local()
 
     def start(self) -> Float[Tensor, " d"]:
@@ -92,6 +94,12 @@ class HeadPotential:
     def _read_rest(self, rows: Tensor) -> Float[Tensor, "batch pos vocab"]:
         return self._rest.rows(rows) @ self.prefix.readout.weight
 
+    @torch.no_grad()
+    def _constants_of(self, rows: Tensor) -> Float[Tensor, "batch pos 2"]:
+        """|R|^2 and e.R of the rest of the stream."""
+        rest = self._rest.rows(rows)
+        return torch.stack([(rest * rest).sum(-1), (rest * self.prefix.targets(rows).directions).sum(-1)], -1)
+
     def _earlier_layer(self, mixed: Tensor, weights: dict, parts: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.prefix
         resid = self._rest.rows(rows) + mixed @ weights["W_O"][0]
@@ -100,63 +108,67 @@ class HeadPotential:
         centred, inverse = prefix.readout.normalise(resid)
         x = centred * inverse
         targets = prefix.targets(rows)
-        lse = LogSumExp.apply(x.flatten(0, 1), targets.start_lse.flatten(), prefix.readout)
+        lse = LogSumExp.apply(x.flatten(0, 1), prefix.readout)
         linear = (x * targets.directions).sum(-1) + targets.offsets
         loss = lse.mean() - linear.mean()
         grads = torch.autograd.grad(loss, parts) if loss.requires_grad else []
         return loss.detach(), torch.cat([grad.reshape(-1) for grad in grads]) if grads else self.w_star
 
     def _last_layer(self, mixed: Tensor, weights: dict, parts: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and gradient without ever forming the residual: all it enters by are products with W_O, k wide.
+
+        With rc = R + z W_O: |rc|^2 = |R|^2 + 2 z.(R W_O^T) + z (W_O W_O^T) z, and e.rc = e.R + z.(e W_O^T).
+        """
         want, z, w_o = mixed.requires_grad, mixed.detach().flatten(0, 1), weights["W_O"][0].detach()
-        targets = self.prefix.targets(rows)
-        directions = targets.directions.flatten(0, 1)
-        centred = self._rest.rows(rows).flatten(0, 1).addmm(z, w_o - w_o.mean(1, keepdim=True))
-        inverse = torch.rsqrt(centred.square().mean(1) + self.prefix.readout.eps)
-        told = (centred * directions).sum(1)
-        found = self._vocabulary(z, w_o, centred, inverse, targets.start_lse.flatten(), rows, want)
+        w_o = w_o - w_o.mean(1, keepdim=True)
+        targets, constants = self.prefix.targets(rows), self._constants.rows(rows).flatten(0, 1)
+        rest, directions = self._rest.rows(rows).flatten(0, 1), targets.directions.flatten(0, 1)
+        onto, width = rest @ w_o.T, rest.shape[1]
+        along, bent = directions @ w_o.T, z @ (w_o @ w_o.T)
+        square = constants[:, 0] + (z * (2 * onto + bent)).sum(1)
+        inverse = torch.rsqrt(square / width + self.prefix.readout.eps)
+        told = constants[:, 1] + (z * along).sum(1)
+        found = self._vocabulary(z, w_o, inverse, rows, want)
         loss = (found.lse - inverse * told - targets.offsets.flatten()).mean()
         if not want:
             return loss, self.w_star
         share = 1 / len(z)
         # da/dr = -a^3 rc / d: the scale of the LayerNorm feels every coordinate of the residual.
-        drag = -(inverse**3) * (found.scale_grad - told) / centred.shape[1]
-        to_resid = (drag[:, None] * centred).addcmul_(inverse[:, None], directions, value=-1)
-        to_mixed = (inverse[:, None] * found.mean_m).addmm_(to_resid, w_o.T).mul_(share)
-        to_output = (z.T @ to_resid).addmm_(found.gathered, self.prefix.readout.weight.T).mul_(share)
+        drag = (inverse**3 * (found.scale_grad - told) * (-share / width))[:, None]
+        scale = (inverse * share)[:, None]
+        to_mixed = scale * (found.mean_m - along) + drag * (onto + bent)
+        pulled = drag * z
+        to_output = (pulled.T @ rest).addmm_(pulled.T @ z, w_o).addmm_((scale * z).T, directions, alpha=-1)
+        to_output.addmm_(found.gathered, self.prefix.readout.weight.T, alpha=share)
         others = [part for name, part in zip(self._names, parts, strict=True) if name != "W_O"]
         through = iter(torch.autograd.grad(mixed, others, to_mixed.view_as(mixed)))
         pieces = [to_output if name == "W_O" else next(through) for name in self._names]
         return loss, torch.cat([piece.reshape(-1) for piece in pieces])
 
     @torch.no_grad()
-    def _vocabulary(
-        self, z: Tensor, w_o: Tensor, centred: Tensor, inverse: Tensor, guess: Tensor, rows: Tensor, want: bool
-    ) -> _Vocabulary:
+    def _vocabulary(self, z: Tensor, w_o: Tensor, inverse: Tensor, rows: Tensor, want: bool) -> _Vocabulary:
         """The pass over the vocabulary, a chunk of tokens at a time, for a head of the last layer."""
         readout, length = self.prefix.readout, self.prefix.length
-        kernel = torch.cat([w_o @ readout.weight, readout.bias[None], torch.ones_like(readout.bias)[None]])
+        kernel = torch.cat([w_o @ readout.weight, readout.bias[None]])  # M and b, (k + 1, vocab)
         scaled = inverse[:, None] * z
-        inputs = torch.cat([scaled, torch.ones_like(guess)[:, None], -guess[:, None]], 1)
-        lse, scale_grad = torch.empty_like(guess), torch.empty_like(guess)
-        mean_m, gathered = torch.empty_like(z), torch.zeros_like(kernel[:-2])
+        inputs = torch.cat([scaled, torch.ones_like(inverse)[:, None]], 1)
+        lse, scale_grad = torch.empty_like(inverse), torch.empty_like(inverse)
+        mean_m, gathered = torch.empty_like(z), torch.zeros_like(kernel[:-1])
         self._numerators.fill(rows)
+        rest = None if self._numerators.kept else self._rest.rows(rows)
         for index, row in enumerate(rows.tolist()):
             known = self._numerators.row(row)
             for part in chunks(length):
                 span = slice(index * length + part.start, index * length + part.stop)
-                first, second = (buffer[: part.stop - part.start] for buffer in self._buffers())
-                if known is None:
-                    logits = readout.logits(centred[span] * inverse[span, None], guess[span], first)
-                else:
-                    logits = torch.mul(known[part], inverse[span, None], out=first).addmm_(inputs[span], kernel)
-                mass, read, shift = mass_above(logits, kernel, guess[span], second)
-                total = read[:, -1]
-                lse[span] = shift + total.log()
+                buffer, spare = (each[: part.stop - part.start] for each in self._buffers())
+                numerators = readout.read(rest[index, part], spare) if known is None else known[part]
+                mass, total, lse[span], inner = weigh(inputs[span], kernel, numerators, inverse[span], buffer)
                 if want:
+                    mean_m[span] = (mass @ kernel[:-1].T) / total[:, None]
                     gathered.addmm_((scaled[span] / total[:, None]).T, mass)
-                    mean_m[span] = read[:, :-2] / total[:, None]
-                    inner = logits.mul_(mass).sum(1) - read[:, -2]
-                    scale_grad[span] = (inner / total + shift) / inverse[span]
+                    scale_grad[span] = inner / total
+        if want:
+            scale_grad += (z * mean_m).sum(1)
         return _Vocabulary(lse, mean_m, gathered, scale_grad)
 
     def _buffers(self) -> list[Tensor]:

@@ -70,19 +70,18 @@ class RowTable:
 
 @dataclass(frozen=True)
 class Targets:
-    """Of some sequences: the linear part e . x + t of the loss, and log-sum-exp and loss at w*."""
+    """Of some sequences: the linear part e . x + t of the loss."""
 
     directions: Float[Tensor, "batch pos d"]
     offsets: Float[Tensor, "batch pos"]
-    start_lse: Float[Tensor, "batch pos"]
 
 
 class AttentionPrefix:
     """The residual stream around one layer of an attention-only model at w*, for every sequence of `data`.
 
     Shared by all heads of the layer and all chains: `normed` is the layer's input after its LayerNorm, `after` the
-    stream behind the layer, `linear` and `start_lse` belong to the loss. `spare_bytes` of the cache are left for the
-    tables of one head. Tables that do not fit are computed when asked for.
+    stream behind the layer, `directions` and `offsets` the linear part of the loss. `spare_bytes` of the cache are left
+    for the tables of one head. Tables that do not fit are computed when asked for.
     """
 
     def __init__(
@@ -103,27 +102,28 @@ class AttentionPrefix:
         self.positions = model.positions(self.length).detach()
         self.is_last = layer == model.config.n_layers - 1
         self.num_rows = len(data)
-        self.spare_bytes = cache_bytes - self.num_rows * 4 * self.length * (3 * model.config.d_model + 2)
+        self.spare_bytes = cache_bytes - self.num_rows * 4 * self.length * (3 * model.config.d_model + 1)
         small = cache_bytes if self.spare_bytes >= 0 else 0
         self.normed = RowTable(self._normed, self.num_rows, small)
         self.after = RowTable(self._after, self.num_rows, small)
-        self.linear = RowTable(self._linear, self.num_rows, small)
-        self.start_lse = RowTable(self._start_lse, self.num_rows, 1 << 40)
+        self.directions = RowTable(lambda rows: self._linear(rows)[0], self.num_rows, small)
+        self.offsets = RowTable(lambda rows: self._linear(rows)[1], self.num_rows, small)
         self.start_losses = RowTable(self._start_losses, self.num_rows, 1 << 40)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tables."""
-        return sum(t.nbytes for t in (self.normed, self.after, self.linear, self.start_lse, self.start_losses))
+        return sum(t.nbytes for t in (self.normed, self.after, self.directions, self.offsets, self.start_losses))
 
     def tokens(self, rows: Int[Tensor, " batch"]) -> Int[Tensor, "batch pos"]:
         """The sequences of `rows`."""
         return self.data[rows.to(self.data.device)].to(self.device)
 
     def targets(self, rows: Int[Tensor, " batch"]) -> Targets:
-        """Linear part and log-sum-exp at w* of the sequences of `rows`."""
-        packed = self.linear.rows(rows)
-        return Targets(packed[..., :-1], packed[..., -1], self.start_lse.rows(rows))
+        """Linear part of the loss of the sequences of `rows`."""
+        if self.directions.kept is False:
+            return Targets(*self._linear(rows))
+        return Targets(self.directions.rows(rows), self.offsets.rows(rows))
 
     def _before(self, rows: Tensor) -> Tensor:
         resid = self.model.embed["W_E"][self.tokens(rows)[:, :-1]]
@@ -147,20 +147,13 @@ class AttentionPrefix:
         return self.readout.normalise(resid)
 
     @torch.no_grad()
-    def _linear(self, rows: Tensor) -> Tensor:
-        directions, offsets = self.loss.linear_part(self.tokens(rows), self._exact.weight, self._exact.bias)
-        return torch.cat([directions, offsets[..., None]], -1)
-
-    @torch.no_grad()
-    def _start_lse(self, rows: Tensor) -> Tensor:
-        centred, inverse = self._final(rows)
-        x = (centred * inverse).flatten(0, 1)
-        guess = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        return LogSumExp.apply(x, guess, self.readout).view(centred.shape[:2])
+    def _linear(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loss.linear_part(self.tokens(rows), self._exact.weight, self._exact.bias)
 
     @torch.no_grad()
     def _start_losses(self, rows: Tensor) -> Tensor:
         targets = self.targets(rows)
         centred, inverse = self._final(rows)
-        linear = (centred * inverse * targets.directions).sum(-1) + targets.offsets
-        return (targets.start_lse - linear).double().mean(1)
+        x = centred * inverse
+        lse = LogSumExp.apply(x.flatten(0, 1), self.readout).view_as(targets.offsets)
+        return (lse - (x * targets.directions).sum(-1) - targets.offsets).double().mean(1)

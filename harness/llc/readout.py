@@ -2,12 +2,13 @@
 
 For a residual r with centred part rc and scale a = 1 / sqrt(mean(rc^2) + eps), the logits are a rc W + b with
 W = C diag(gain) W_U (C takes the mean over d away) and b = shift W_U + b_U. Cross-entropy is logsumexp less a part
-linear in a rc, so its gradient in the logits is the softmax alone, and exp is taken once, below a known shift.
+linear in a rc, so its gradient in the logits is the softmax alone. exp is taken once and without a maximum, which is
+exact as long as its sum is a number between 1e-30 and 1e30; where it is not, the row maximum is taken off first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,15 +25,14 @@ TINY = 1e-30
 class Readout:
     """Folded readout: `weight` is d x vocab with columns of mean zero, `bias` one number a token.
 
-    `augmented` stacks weight, bias and ones, so that one product gives logits less a shift. `dtype` is that of the
-    large products (bfloat16 halves and more their time; its error is for the caller to state).
+    `coarse` is the weight in the dtype of the large products, None for fp32 (bfloat16 halves and more their time; its
+    error is for the caller to state).
     """
 
     weight: Float[Tensor, "d vocab"]
     bias: Float[Tensor, " vocab"]
     eps: float
-    dtype: torch.dtype
-    augmented: Float[Tensor, "d2 vocab"]
+    coarse: Tensor | None = None
 
     @classmethod
     def of(cls, model: AttentionOnly, dtype: torch.dtype = torch.float32) -> Readout:
@@ -42,45 +42,43 @@ class Readout:
             weight = model.ln_final.w[:, None] * unembed
             weight = weight - weight.mean(0)
             bias = model.ln_final.b @ unembed + model.unembed["b_U"]
-            augmented = torch.cat([weight, bias[None], torch.ones_like(bias)[None]])
-        return cls(weight, bias, model.ln_final.eps, dtype, augmented.to(dtype))
+        return cls(weight, bias, model.ln_final.eps, None if dtype == torch.float32 else weight.to(dtype))
 
     def normalise(self, resid: Float[Tensor, "... d"]) -> tuple[Float[Tensor, "... d"], Float[Tensor, "... 1"]]:
         """Centred residual and its inverse scale."""
         centred = resid - resid.mean(-1, keepdim=True)
         return centred, torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
 
-    def logits(self, x: Float[Tensor, "n d"], shift: Float[Tensor, " n"], out: Float[Tensor, "n vocab"]) -> Tensor:
-        """Logits of normalised residuals less `shift`, into `out`."""
-        x = torch.cat([x, torch.ones_like(shift)[:, None], -shift[:, None]], 1)
-        if self.dtype == torch.float32:
-            return torch.mm(x, self.augmented, out=out)
-        return out.copy_(x.to(self.dtype) @ self.augmented)
+    def read(self, x: Float[Tensor, "n d"], out: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
+        """x W into `out`: the logits without their bias."""
+        if self.coarse is None:
+            return torch.mm(x, self.weight, out=out)
+        return out.copy_(x.to(self.coarse.dtype) @ self.coarse)
 
     def pull(self, mass: Float[Tensor, "n vocab"]) -> Float[Tensor, "n d"]:
         """`mass` read back to the residual: mass W^T."""
-        if self.dtype == torch.float32:
+        if self.coarse is None:
             return mass @ self.weight.T
-        return (mass.to(self.dtype) @ self.augmented[:-2].T).float()
+        return (mass.to(self.coarse.dtype) @ self.coarse.T).float()
 
 
-def mass_above(
-    logits: Float[Tensor, "n vocab"], readers: Float[Tensor, "k vocab"], shift: Float[Tensor, " n"], out: Tensor
-) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, "n k"], Float[Tensor, " n"]]:
-    """exp of logits that are given less `shift`, what `readers` see of it (the last of them all ones), and the shift.
+def mass_of(
+    logits: Callable[[], Float[Tensor, "n vocab"]],
+) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """exp of the logits that `logits()` writes, in their own memory, its sum over the vocabulary, and log-sum-exp.
 
-    The shift is a guess (the log-sum-exp of w*): where it is so far off that the sum overflows or vanishes, the row
-    maximum is added to it for the whole chunk, and `logits` is changed accordingly.
+    Where a sum overflows or vanishes, the logits are written anew and the mass is that above their row maxima.
     """
-    mass = torch.exp(logits, out=out)
-    read = mass @ readers.T
-    low, high = read[:, -1].aminmax()
-    if not (low > TINY and high < 1 / TINY):
-        top = logits.amax(1)
-        logits -= top[:, None]
-        mass = torch.exp(logits, out=out)
-        read, shift = mass @ readers.T, shift + top
-    return mass, read, shift
+    mass = logits().exp_()
+    total = mass.sum(1)
+    low, high = total.aminmax()
+    if low > TINY and high < 1 / TINY:
+        return mass, total, total.log()
+    mass = logits()
+    top = mass.amax(1, keepdim=True)
+    mass.sub_(top).exp_()
+    total = mass.sum(1)
+    return mass, total, total.log() + top[:, 0]
 
 
 def buffers(readout: Readout, count: int) -> list[Tensor]:
@@ -97,27 +95,28 @@ def chunks(length: int) -> Iterator[slice]:
 class LogSumExp(torch.autograd.Function):
     """Log-sum-exp of the logits of normalised residuals, forward and backward in one pass over the vocabulary.
 
-    Inputs: x (n x d), a guess of the result (n), the readout. The gradient exists for x alone.
+    Inputs: x (n x d) and the readout. The gradient exists for x alone.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, guess: Tensor, readout: Readout) -> Tensor:
+    def forward(ctx, x: Tensor, readout: Readout) -> Tensor:
         """Log-sum-exp, n numbers; the softmax's mean readout is kept for the backward pass."""
-        first, second = buffers(readout, 2)
-        ones = torch.ones_like(readout.bias)[None]
-        out, mean = torch.empty_like(guess), torch.empty_like(x)
+        (buffer,) = buffers(readout, 1)
+        out, mean = x.new_empty(len(x)), torch.empty_like(x)
         for span in chunks(len(x)):
-            count = len(x[span])
-            logits = readout.logits(x[span], guess[span], first[:count])
-            mass, read, shift = mass_above(logits, ones, guess[span], second[:count])
-            out[span] = shift + read[:, -1].log()
+            part = x[span]
+
+            def logits(part: Tensor = part) -> Tensor:
+                return readout.read(part, buffer[: len(part)]).add_(readout.bias)
+
+            mass, total, out[span] = mass_of(logits)
             if ctx.needs_input_grad[0]:
-                mean[span] = readout.pull(mass) / read[:, -1:]
+                mean[span] = readout.pull(mass) / total[:, None]
         ctx.save_for_backward(mean)
         return out
 
     @staticmethod
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
         """upstream times the softmax's mean readout."""
         (mean,) = ctx.saved_tensors
-        return upstream[:, None] * mean, None, None
+        return upstream[:, None] * mean, None

@@ -116,7 +116,7 @@ def _facts(
     potential: Potential, where: WeightSlice, loss: Loss, biases: bool, speed: Speed, run: SGLDSettings
 ) -> dict[str, Any]:
     cached = isinstance(potential, HeadPotential)
-    low = cached and potential.prefix.readout.dtype != torch.float32
+    low = cached and potential.prefix.readout.coarse is not None
     return {
         "weights": where.label,
         "biases": biases,

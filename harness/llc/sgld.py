@@ -242,7 +242,7 @@ class _Chunk:
         moved = self.w - s.eps / 2 * metric * self.drift(self.w, grad) + spread * next(self._noise)
         if s.box is not None:
             moved = self.start + reflect(moved - self.start, s.box)
-        return torch.where(self.alive[:, None], moved, self.start)
+        return moved if bool(self.alive.all()) else torch.where(self.alive[:, None], moved, self.start)
 
     def bury(self, loss: Tensor, grad: Tensor, step: int) -> Tensor:
         """Mark chains that are not finite, or a hundred times farther than free noise would have carried them."""
@@ -250,8 +250,9 @@ class _Chunk:
         free = math.sqrt(self.start.numel() * s.eps * (step + 1) / (s.rmsprop.eps if s.rmsprop else 1.0))
         far = (self.w - self.start).norm(dim=1) > RUNAWAY * free
         broken = self.alive & (far | ~loss.isfinite() | ~grad.isfinite().all(1))
-        self.alive = self.alive & ~broken
-        self.w = torch.where(self.alive[:, None], self.w, self.start)
+        if bool(broken.any()):
+            self.alive = self.alive & ~broken
+            self.w = torch.where(self.alive[:, None], self.w, self.start)
         return broken
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 import time
@@ -118,6 +119,8 @@ def run_sweep(
                         left = (plan.num_cells - done) * spent / fresh if fresh else 0.0
                         progress(Progress(done, plan.num_cells, work.place, chain, stored, left))
                 found[work.place] = assemble(cells, plan.settings, plan.gate)
+                if work.release():
+                    gc.collect()  # a potential and its tables hold each other: gigabytes, if left to chance
     return found
 
 
@@ -144,6 +147,11 @@ class _Work:
         cell = measure_cell(*self._built, self.plan.settings, self.place, chain)
         store.save(key, cell)
         return cell, False
+
+    def release(self) -> bool:
+        """Let go of the potential; whether there was one."""
+        built, self._built = self._built, None
+        return built is not None
 
 
 def _works(plan: Sweep, checkpoint: str, model: nn.Module) -> Iterator[_Work]:
