@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from harness.atomic import write_text_atomically
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
 from harness.llc.estimate import LLCEstimate
 from harness.llc.sgld import SGLDSettings
@@ -70,13 +71,16 @@ def run_llc(
     """
     network, tokenizer = load_model(model, models_dir=models_dir, offline=offline, device=device)
     rows = load_rows(text, tokenizer, length, most_rows).to(device)
-    settings = SGLDSettings(n_beta=n_beta, gamma=gamma, eps=eps, num_chains=chains, num_draws=draws, seed=seed,
-                            num_burnin_steps=burnin, batch_size=min(batch, len(rows)), chains_per_call=1)  # fmt: skip
+    how_long = {
+        "num_chains": chains,
+        "num_draws": draws,
+        "num_burnin_steps": burnin,
+        "batch_size": min(batch, len(rows)),
+    }
+    settings = SGLDSettings(n_beta, gamma, eps, seed=seed, chains_per_call=1, **how_long)
     plan = Sweep([model], list(weights), [text], lambda _: network, lambda _: rows, settings, biases=biases)
     found = run_sweep(plan, store or MemoryStore(), progress=progress)
     if json_path is not None:
-        from harness.atomic import write_text_atomically
-
         write_text_atomically(json_path, json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")
     return found
 
