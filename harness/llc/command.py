@@ -66,18 +66,13 @@ def run_llc(
     `model` is a registry name, a GGUF file, a Hugging Face folder, or a `.safetensors` file of the attention-only
     model. `text` is the name of a standard text, a text file, or a `.npy` file of token rows (the only kind the
     attention-only model takes). `batch` rows of `length` tokens make a batch. With a `store`, finished chains are read
-    and never measured again. Writes `json_path` whole or not at all. Raises what resolving, reading and sampling raise,
-    ValueError for a text that does not fit.
+    and never measured again. Raises what its parts raise, ValueError for a text that does not fit.
     """
     network, tokenizer = load_model(model, models_dir=models_dir, offline=offline, device=device)
     rows = load_rows(text, tokenizer, length, most_rows).to(device)
-    how_long = {
-        "num_chains": chains,
-        "num_draws": draws,
-        "num_burnin_steps": burnin,
-        "batch_size": min(batch, len(rows)),
-    }
-    settings = SGLDSettings(n_beta, gamma, eps, seed=seed, chains_per_call=1, **how_long)
+    lengths = {"num_chains": chains, "num_draws": draws, "num_burnin_steps": burnin}
+    some = min(batch, len(rows))
+    settings = SGLDSettings(n_beta, gamma, eps, seed=seed, batch_size=some, chains_per_call=1, **lengths)
     plan = Sweep([model], list(weights), [text], lambda _: network, lambda _: rows, settings, biases=biases)
     found = run_sweep(plan, store or MemoryStore(), progress=progress)
     if json_path is not None:
