@@ -136,7 +136,7 @@ def per_draw(make: Way, draws: int, clock: Callable[[], float]) -> float:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shape", list(CASES))
 def test_speed_of_a_draw(shape, threads, benchmark):
-    """Asserted where devinterp is present, at 8 x 128: a last-layer head at least five times its speed, per draw."""
+    """Asserted beside devinterp at 8 x 128 on two cores: a last-layer head at least five times its speed, per draw."""
     if not benchmark.enabled:
         pytest.skip("a timing, not a check: needs a quiet machine. Add --benchmark-enable -s to run it")
     case, before = CASES[shape], torch.get_num_threads()
@@ -157,7 +157,7 @@ def test_speed_of_a_draw(shape, threads, benchmark):
     show(shape, threads, middle)
     benchmark.extra_info.update({"shape": shape, "threads": threads, "seconds": middle, "load": os.getloadavg()})
     theirs = middle.get(f"devinterp 2.0.1, {HEAD}")
-    if theirs is not None and shape == "8x128":
+    if theirs is not None and shape == "8x128" and threads == 2:
         assert theirs / middle[f"{HEAD}, kept logits"] >= AT_LEAST
 
 

@@ -71,7 +71,7 @@ def masks_of(model, where) -> dict:
     return masks
 
 
-def agree(first, second, sigmas: float = 4.0) -> None:
+def check_equal_means(first, second, sigmas: float = 4.0) -> None:
     """Two samples of chain values have equal means (Welch); the false-alarm probability is that of `sigmas`."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     assert np.isfinite(first).all()

@@ -52,7 +52,7 @@ def test_equal_on_a_toy_with_a_loss_of_its_own(method, rmsprop):
                        kwargs=kwargs, **run)  # fmt: skip
     mine = refined_llc(model, (inputs, outputs), weights=[Piece("0.weight")], loss=squared, n_beta=40.0, gamma=10.0,
                        eps=2e-3, rmsprop=rmsprop, mala_every=0, control_draws=0, **run)  # fmt: skip
-    oracles.agree(mine.per_chain, theirs)
+    oracles.check_equal_means(mine.per_chain, theirs)
     if rmsprop is None:
         h = np.repeat(torch.linalg.eigvalsh(inputs.T @ inputs / 32).numpy(), 2)
         value = exact.quadratic_sgld(h, n_beta=40.0, gamma=10.0, eps=2e-3, num_draws=100)
@@ -72,4 +72,4 @@ def test_equal_on_a_small_attention_only_model(weights):
                        kwargs={"lr": 1e-3, "nbeta": 30.0, "localization": 50.0}, **settings)  # fmt: skip
     mine = refined_llc(model, DATA, weights=weights, n_beta=30.0, gamma=50.0, eps=1e-3, batch_size=8, mala_every=0,
                        **settings)  # fmt: skip
-    oracles.agree(mine.per_chain, theirs)
+    oracles.check_equal_means(mine.per_chain, theirs)
