@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ def _command(words: list[str], folder: Path, environment: dict[str, str], output
     os.chdir(folder)
     os.environ.update({"COLUMNS": "160", **environment})
     sys.argv = words
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if words[0] == "pytest":
         import pytest
 
