@@ -298,8 +298,8 @@ def planted_folder(
     """
     from safetensors.torch import save_file
 
-    tokenizer = _tokenizer([text for order in orders for text in order])
-    ids = [[tokenizer.token_to_id(_symbol(text)) for text in order] for order in orders]
+    tokenizer = word_tokenizer([text for order in orders for text in order])
+    ids = [[tokenizer.token_to_id(word_symbol(text)) for text in order] for order in orders]
     table = planted_model(
         ids,
         generator=generator,
@@ -316,7 +316,7 @@ def planted_folder(
     return folder
 
 
-def _symbol(text: str) -> str:
+def word_symbol(text: str) -> str:
     """How a byte-level tokenizer writes a string down."""
     from tokenizers import pre_tokenizers
 
@@ -324,12 +324,12 @@ def _symbol(text: str) -> str:
     return "".join(piece for piece, _ in splitter.pre_tokenize_str(text))
 
 
-def _tokenizer(texts: Sequence[str]) -> Any:
+def word_tokenizer(texts: Sequence[str]) -> Any:
     """A byte-level tokenizer with each of `texts` as one token; id 0 is the end of text."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    symbols = dict.fromkeys(["<|endoftext|>", *alphabet, *map(_symbol, texts)])
+    symbols = dict.fromkeys(["<|endoftext|>", *alphabet, *map(word_symbol, texts)])
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
