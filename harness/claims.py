@@ -11,21 +11,35 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Kind = Literal["value", "at_least", "at_most", "order", "identity", "existence", "absence", "correlation", "curve"]
-Trust = Literal["P", "F", "S", "R", "D", "?"]
+Trust = Annotated[str, Field(pattern=r"^[PFCNSRD?](, [PFCNSRD?])*$")]
 Scope = Literal["reproduction", "reanalysis", "replication", "generalisation", "control"]
 CostClass = Literal["seconds", "minutes", "hours", "gpu hours"]
 
 TRUST_WORDS: Mapping[str, str] = {
     "P": "stated in the paper",
     "F": "read off a figure by an auditor of the paper",
+    "C": "the authors' published configuration or code",
+    "N": "the authors' published numbers",
     "S": "from reviews or reading notes only",
     "R": "from the reproducibility record",
     "D": "derived or checked by computation",
     "?": "not given by the paper",
 }
+# Subjects that are neither the paper's own models nor others: what a verdict on them counts as.
+SCOPES_OF_RUNS: Mapping[str, Scope] = {"recorded-run": "reanalysis", "own-run": "replication"}
 NUMERIC_KINDS = ("value", "at_least", "at_most", "existence", "absence", "correlation")
 LABEL_KINDS = ("identity", "order")
 Text = Annotated[str, Field(min_length=1)]
+
+
+def trust_words(marks: str) -> str:
+    """Trust marks in words.
+
+    >>> trust_words("P, ?")
+    'stated in the paper; its value not given by the paper'
+    """
+    words = [TRUST_WORDS.get(mark, mark) for mark in marks.split(", ")]
+    return "; ".join(f"its value {word}" if word == TRUST_WORDS["?"] and len(words) > 1 else word for word in words)
 
 
 class ClaimError(ValueError):
@@ -74,7 +88,13 @@ class Claim(BaseModel):
         return self
 
     def scope_of(self, subject: str) -> Scope:
-        """Under which scope a verdict on `subject` counts: the paper's own subjects reproduce, others generalise."""
+        """Under which scope a verdict on `subject` counts.
+
+        The authors' recorded numbers are reanalysed and a run of the paper's recipe replicates; else the paper's own
+        subjects reproduce and others generalise.
+        """
+        if subject in SCOPES_OF_RUNS:
+            return SCOPES_OF_RUNS[subject]
         return "reproduction" if subject in self.subjects else "generalisation"
 
 

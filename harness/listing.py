@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from harness.atomic import write_text_atomically
-from harness.claims import TRUST_WORDS, load_papers
-from harness.messages import PHRASES, number
+from harness.claims import load_papers, trust_words
+from harness.messages import PHRASES, expected_value
 from harness.models.registry import ModelRow, load_registry
 from harness.run import ROOT
 
@@ -23,9 +23,8 @@ def claims_table() -> Table:
     table = _table("Claims", "id", "claim", "expected", "trust", "where")
     for paper in load_papers(CLAIMS):
         for claim in paper.claims:
-            expected = " > ".join(claim.expected) if isinstance(claim.expected, tuple) else number(claim.expected)
-            said = f"{PHRASES[claim.kind]}{expected}"
-            table.add_row(claim.id, claim.title, said, TRUST_WORDS[claim.trust], claim.locus)
+            said = f"{PHRASES[claim.kind]}{expected_value(claim)}"
+            table.add_row(claim.id, claim.title, said, trust_words(claim.trust), claim.locus)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.claims import TRUST_WORDS, Claim
+from harness.claims import Claim, trust_words
 from harness.measurement import Measurement
 from harness.verdicts import Verdict
 
@@ -46,14 +46,15 @@ def measured(measurement: Measurement) -> str:
 
 def paper_says(claim: Claim) -> str:
     """One line: the expected value with its margin, trust mark in words and place in the paper."""
-    expected = claim.expected if isinstance(claim.expected, str) else _expected(claim)
-    return f"{PHRASES[claim.kind]}{expected} (margin {claim.margin:g})   {TRUST_WORDS[claim.trust]}, {claim.locus}"
+    expected = expected_value(claim)
+    return f"{PHRASES[claim.kind]}{expected} (margin {claim.margin:g})   {trust_words(claim.trust)}, {claim.locus}"
 
 
-def _expected(claim: Claim) -> str:
-    if isinstance(claim.expected, tuple):
-        return " > ".join(str(item) for item in claim.expected)
-    return number(claim.expected)
+def expected_value(claim: Claim) -> str:
+    """The expected value alone: a number, a label, labels in their order, or the points of a curve."""
+    if claim.kind == "curve":
+        return ", ".join(f"({number(x)}, {number(y)})" for x, y in claim.expected)
+    return " > ".join(claim.expected) if isinstance(claim.expected, tuple) else number(claim.expected)
 
 
 def verdict_text(

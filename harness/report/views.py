@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.claims import TRUST_WORDS
+from harness.claims import trust_words
 from harness.report import plots
 from harness.report.evidence import Exhibit, exhibit
 from harness.report.model import (
@@ -144,7 +144,7 @@ def _claim_view(
         record=claim,
         anchor=claim_anchor(claim.id),
         paper_words=expected_words(claim.kind, claim.expected, claim.unit),
-        trust_words=TRUST_WORDS.get(claim.trust, claim.trust),
+        trust_words=trust_words(claim.trust),
         verdicts=verdicts,
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.claims import Claim, ClaimError, load_deviations, load_paper, load_papers
+from harness.claims import Claim, ClaimError, load_deviations, load_paper, load_papers, trust_words
 
 CITATION = """
 [paper]
@@ -49,6 +49,28 @@ def test_a_complete_claim_is_read_as_it_stands(tmp_path):
     assert claim.scope_of("another-model") == "generalisation"
 
 
+def test_runs_count_under_scopes_of_their_own(tmp_path):
+    """Listed among the claim's subjects or not: numbers the authors recorded never count as a reproduction."""
+    listed = CLAIM.replace('"toy-model"', '"toy-model", "recorded-run", "own-run"')
+    for text in (CLAIM, listed):
+        claim = load_paper(write(tmp_path, CITATION + text)).claims[0]
+        scopes = [claim.scope_of(name) for name in ("toy-model", "recorded-run", "own-run", "own-run (local)")]
+        assert scopes == ["reproduction", "reanalysis", "replication", "generalisation"]
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        ("N", "the authors' published numbers"),
+        ("P, N", "stated in the paper; the authors' published numbers"),
+        ("?", "not given by the paper"),
+        ("S, ?", "from reviews or reading notes only; its value not given by the paper"),
+    ],
+)
+def test_trust_marks_in_words(marks, words):
+    assert trust_words(marks) == words
+
+
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_missing_field_is_refused_by_name(tmp_path, field):
     lines = [line for line in CLAIM.splitlines() if not line.startswith(f"{field} =")]
@@ -66,6 +88,7 @@ def test_an_unknown_field_is_refused(tmp_path):
     ("old", "new", "complaint"),
     [
         ('trust = "P"', 'trust = "X"', "trust"),
+        ('trust = "P"', 'trust = "P N"', "trust"),
         ('kind = "value"', 'kind = "guess"', "kind"),
         ("expected = 0.5", 'expected = "half"', "must be a number"),
         ("margin = 0.1", "margin = -0.1", "margin"),
@@ -108,6 +131,7 @@ def test_every_claim_of_the_project_names_a_margin_reason_and_a_control():
     papers = load_papers(Path(__file__).resolve().parents[2] / "claims")
     claims = [claim for paper in papers for claim in paper.claims]
     assert {claim.id[:5] for claim in claims} >= {
-        f"SH-{number:02d}" for number in (1, 4, 5, 6, 7, 8, 9, 24, 25, 26, 27)
+        *(f"SH-{number:02d}" for number in (1, 4, 5, 6, 7, 8, 9, 24, 25, 26, 27)),
+        *(f"RL-{number:02d}" for number in (1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22, 30, 31, 32, 40)),
     }
     assert all(isinstance(claim, Claim) and claim.margin_reason and claim.controls for claim in claims)
