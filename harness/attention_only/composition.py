@@ -6,7 +6,7 @@ second paper record it for all pairs: 1/sqrt(d_model) (0.0625 at 256) for indepe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from harness.attention_only.model import AttentionOnly, attend, project
 
 Reader = Literal["K", "Q", "V"]
+CHUNK = 8  # rows whose logits are held at once
 
 
 def composition(model: AttentionOnly, reader: Reader = "K", *, gain: bool = False) -> Float[Tensor, "writer reader"]:
@@ -43,45 +44,90 @@ def composition(model: AttentionOnly, reader: Reader = "K", *, gain: bool = Fals
     return (top / (writes[:, None] * reads[None]).clamp_min(1e-30)).detach()
 
 
-@dataclass(frozen=True)
-class PathEffects:
-    """Loss added, in nats, at each predicted position when a reader in layer 1 no longer sees one writer in layer 0."""
-
-    loss_change: Float[Tensor, "writer reader row pos"]
-
-    def means(self) -> Float[Tensor, "writer reader"]:
-        """Mean over rows and positions."""
-        return self.loss_change.mean((2, 3))
+Order = Int[Tensor, " row"] | None
 
 
 @torch.no_grad()
-def path_effects(
-    model: AttentionOnly, tokens: Int[Tensor, "row pos"], *, through: str = "K", resample: torch.Generator | None = None
-) -> PathEffects:
-    """Ablate every path from a head of layer 0 to the inputs `through` (some of "KQV") of a head of layer 1.
+def path_ablated(
+    model: AttentionOnly, inputs: Int[Tensor, "row pos"], *, through: str = "K", order: Order = None
+) -> Iterator[tuple[int, int, Float[Tensor, "row pos d"]]]:
+    """The last residual stream with the path from one head of layer 0 to one of layer 1 cut, for every pair.
 
-    The reader alone gets the residual stream with the writer's output replaced by its mean over all rows and
-    positions, or, with `resample`, by the writer's output in another row at the same position. Everything else reads
-    the true stream. Raises ValueError for a model without a second layer.
+    The reader alone gets, at the inputs `through` (some of "KQV"), the stream with the writer's output replaced by its
+    mean over all rows and positions, or, with `order`, by the writer's output in another row at the same position.
+    Everything else reads the true stream. Raises ValueError for a model without a second layer.
     """
     _need_two_layers(model)
-    inputs, positions = tokens[:, :-1], model.positions(tokens.shape[1] - 1)
-    block = model.blocks[1]
+    positions, block = model.positions(inputs.shape[1]), model.blocks[1]
     writes = head_writes(model, 0, model.blocks[0].ln1(model.embed["W_E"][inputs]))
     resid = model.blocks[0](model.embed["W_E"][inputs], positions)
     mixed = block.attn.mix(block.ln1(resid), positions)  # (row, head, pos, k)
-    whole = resid + mixed.transpose(1, 2).flatten(2) @ block.attn.W_O.flatten(0, 1) + block.attn.b_O
-    before = token_losses(model, whole, tokens)
-    order = None if resample is None else torch.randperm(len(tokens), generator=resample).to(tokens.device)
-    heads, changes = model.config.n_heads, []
-    for writer in range(heads):
-        put = writes[:, writer].mean((0, 1)) if order is None else writes[order, writer]
-        ablated = _read(block, resid, resid - writes[:, writer] + put, positions, through)
-        difference = ablated - mixed
-        for reader in range(heads):
-            changed = whole + difference[:, reader] @ block.attn.W_O[reader]
-            changes.append(token_losses(model, changed, tokens) - before)
-    return PathEffects(torch.stack(changes).unflatten(0, (heads, heads)))
+    whole = block(resid, positions)
+    for writer in range(model.config.n_heads):
+        put = replacement(writes[:, writer], order)
+        difference = _read(block, resid, resid - writes[:, writer] + put, positions, through) - mixed
+        for reader in range(model.config.n_heads):
+            yield writer, reader, whole + difference[:, reader] @ block.attn.W_O[reader]
+
+
+@torch.no_grad()
+def head_ablated(
+    model: AttentionOnly, inputs: Int[Tensor, "row pos"], *, order: Order = None
+) -> Iterator[tuple[int, int, Float[Tensor, "row pos d"]]]:
+    """The last residual stream with one head's output replaced, as in `path_ablated`, for all that reads it."""
+    positions, resid = model.positions(inputs.shape[1]), model.embed["W_E"][inputs]
+    for layer, block in enumerate(model.blocks):
+        writes = head_writes(model, layer, block.ln1(resid))
+        after = block(resid, positions)
+        for head in range(model.config.n_heads):
+            changed = after - writes[:, head] + replacement(writes[:, head], order)
+            for later in model.blocks[layer + 1 :]:
+                changed = later(changed, positions)
+            yield layer, head, changed
+        resid = after
+
+
+@torch.no_grad()
+def ablated_to(
+    model: AttentionOnly, inputs: Int[Tensor, "row pos"], head: tuple[int, int], put: Float[Tensor, " d"]
+) -> Float[Tensor, "row pos d"]:
+    """The last residual stream with the write of `head` (layer, head) replaced by the same vector everywhere."""
+    positions, resid = model.positions(inputs.shape[1]), model.embed["W_E"][inputs]
+    for layer, block in enumerate(model.blocks):
+        after = block(resid, positions)
+        if layer == head[0]:
+            after = after - head_writes(model, layer, block.ln1(resid))[:, head[1]] + put
+        resid = after
+    return resid
+
+
+def replacement(write: Float[Tensor, "row pos d"], order: Order) -> Float[Tensor, "... d"]:
+    """What stands in for an ablated write: its mean over rows and positions, or the write of other rows."""
+    return write.mean((0, 1)) if order is None else write[order]
+
+
+def path_effects(
+    model: AttentionOnly, tokens: Int[Tensor, "row pos"], *, through: str = "K", order: Order = None
+) -> Float[Tensor, "writer reader row pos"]:
+    """Loss added, in nats, at each predicted position when a reader no longer sees one writer: see `path_ablated`."""
+    return _loss_changes(model, tokens, path_ablated(model, tokens[:, :-1], through=through, order=order))
+
+
+def head_effects(
+    model: AttentionOnly, tokens: Int[Tensor, "row pos"], *, order: Order = None
+) -> Float[Tensor, "layer head row pos"]:
+    """Loss added, in nats, at each predicted position when one head is ablated: see `head_ablated`."""
+    return _loss_changes(model, tokens, head_ablated(model, tokens[:, :-1], order=order))
+
+
+def _loss_changes(model: AttentionOnly, tokens: Tensor, ablated: Iterator[tuple[int, int, Tensor]]) -> Tensor:
+    resid = model.embed["W_E"][tokens[:, :-1]]
+    with torch.no_grad():
+        for block in model.blocks:
+            resid = block(resid, model.positions(tokens.shape[1] - 1))
+        before = token_losses(model, resid, tokens)
+        found = torch.stack([token_losses(model, changed, tokens) - before for _, _, changed in ablated])
+    return found.unflatten(0, (-1, model.config.n_heads))
 
 
 def _read(block: torch.nn.Module, resid: Tensor, altered: Tensor, positions: Tensor, through: str) -> Tensor:
@@ -110,8 +156,12 @@ def token_losses(
     model: AttentionOnly, resid: Float[Tensor, "row pos d"], tokens: Int[Tensor, "row long"]
 ) -> Float[Tensor, "row pos"]:
     """Next-token loss of each position, in nats, from the residual stream behind the last layer."""
-    logits = model.ln_final(resid) @ model.unembed["W_U"] + model.unembed["b_U"]
-    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(len(tokens), -1)
+    found = []
+    for some, rows in zip(resid.split(CHUNK), tokens.split(CHUNK), strict=True):
+        logits = model.ln_final(some) @ model.unembed["W_U"] + model.unembed["b_U"]
+        losses = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+        found.append(losses.view(len(rows), -1))
+    return torch.cat(found)
 
 
 def _need_two_layers(model: AttentionOnly) -> None:

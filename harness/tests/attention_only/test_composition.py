@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.attention_only.composition import composition, head_writes, path_effects, token_losses
+from harness.attention_only.composition import composition, head_effects, head_writes, path_effects, token_losses
 from harness.attention_only.head_types_planted import PAPER_LIKE, planted_model
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
 
@@ -45,7 +45,7 @@ def test_a_planted_induction_head_composes_with_the_previous_token_heads_alone()
 def test_path_ablation_equals_a_plain_forward_pass_with_one_input_replaced():
     model = AttentionOnly(SMALL).initialise(3)
     tokens = torch.randint(0, 11, (3, 9), generator=torch.Generator().manual_seed(2))
-    found = path_effects(model, tokens).loss_change[1, 0]
+    found = path_effects(model, tokens)[1, 0]
     with torch.no_grad():
         pos, resid = model.pos_embed["W_pos"][:8], model.embed["W_E"][tokens[:, :-1]]
         write = head_writes(model, 0, model.blocks[0].ln1(resid))[:, 1]
@@ -66,11 +66,24 @@ def test_cutting_the_path_to_a_planted_induction_head_costs_repeated_text_and_no
     roles = {"0:1": "previous-token", "1:6": "induction"}
     half = torch.stack([torch.randperm(24, generator=torch.Generator().manual_seed(row)) for row in range(6)])
     repeated = torch.cat([half, half], 1)
-    for resample in (None, torch.Generator().manual_seed(1)):
-        effect = path_effects(planted_model(roles), repeated, resample=resample).loss_change[..., 24:].mean((2, 3))
+    for order in (None, torch.arange(6).roll(1)):
+        effect = path_effects(planted_model(roles), repeated, order=order)[..., 24:].mean((2, 3))
         assert float(effect[1, 6]) > 0.5
         effect[1, 6] = 0
         assert float(effect.abs().max()) < 0.05
+
+
+def test_ablating_a_head_equals_zeroing_its_output_matrix_and_adding_its_mean():
+    model = AttentionOnly(SMALL).initialise(3)
+    tokens = torch.randint(0, 11, (3, 9), generator=torch.Generator().manual_seed(2))
+    found = head_effects(model, tokens)
+    with torch.no_grad():
+        base = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        mean = head_writes(model, 0, model.blocks[0].ln1(model.embed["W_E"][tokens[:, :-1]]))[:, 1].mean((0, 1))
+        model.blocks[0].attn.W_O[1] = 0
+        model.blocks[0].attn.b_O += mean
+        slow = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none") - base
+    torch.testing.assert_close(found[0, 1], slow.view(3, 8), atol=1e-5, rtol=1e-4)
 
 
 def test_one_layer_has_nothing_to_compose():
