@@ -33,12 +33,13 @@ class ChainDiagnostics:
     dependence: tuple[float, ...]
 
 
+FEWEST_DRAWS = 8
 NONE = ChainDiagnostics(*(math.nan,) * 4, (), (), (), ())
 
 
 def diagnose(draws: Float[np.ndarray, "chain draw"]) -> ChainDiagnostics:
     """Diagnostics of finite draws; all NaN for fewer than eight draws a chain or draws that never move."""
-    if draws.size == 0 or draws.shape[1] < 8 or np.ptp(draws) <= 1e-12 * np.abs(draws).max():
+    if draws.size == 0 or draws.shape[1] < FEWEST_DRAWS or np.ptp(draws) <= 1e-12 * np.abs(draws).max():
         return NONE
     import arviz
 

@@ -6,26 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from harness.llc.diagnostics import ChainDiagnostics, diagnose
+from harness.llc.diagnostics import FEWEST_DRAWS, ChainDiagnostics, diagnose
+from harness.llc.gate import Gate, Verdict, decide
 from harness.llc.sgld import SGLDSettings, Traces
 from harness.measurement import Cost, Interval, Measurement
-
-Verdict = Literal["complete", "partial", "outside the neighbourhood", "diverged"]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What an estimate must meet to be called complete."""
-
-    max_r_hat: float = 1.1
-    min_ess_per_chain: float = 5.0
-    level: float = 0.90
 
 
 @dataclass(frozen=True)
@@ -172,13 +162,13 @@ def summarise(
     kept = draws[sound]
     mean = float(kept.mean()) if kept.size else math.nan
     diagnostics = diagnose(kept)
-    status, reasons = decide(traces, settings, surroundings, diagnostics, gate)
-    moved = kept.size > 0 and np.ptp(kept) > 0
-    mcse = diagnostics.mcse if moved else (0.0 if kept.size else math.nan)
+    mcse = _error(kept, diagnostics)
+    interval = _interval(mean, mcse, diagnostics.ess_bulk, gate.level)
+    status, reasons = decide(traces, settings, surroundings, diagnostics, interval, gate)
     return LLCEstimate(
         mean=mean,
         mcse=mcse,
-        interval=_interval(mean, mcse, diagnostics.ess_bulk, gate.level),
+        interval=interval,
         per_chain=per_chain,
         traces=traces,
         settings=settings,
@@ -190,57 +180,15 @@ def summarise(
     )
 
 
+def _error(kept: Float[np.ndarray, "chain draw"], diagnostics: ChainDiagnostics) -> float:
+    """NaN where it is not known: a handful of draws that happen to be equal are not known exactly."""
+    enough = kept.size > 0 and kept.shape[1] >= FEWEST_DRAWS
+    return 0.0 if enough and np.ptp(kept) == 0 else diagnostics.mcse
+
+
 def _interval(mean: float, mcse: float, ess: float, level: float) -> Interval | None:
     if not (math.isfinite(mean) and math.isfinite(mcse)):
         return None
     freedom = max(1.0, ess - 1) if math.isfinite(ess) else math.inf
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * mcse
     return Interval(mean - half, mean + half, level, "Student, MCSE over chains and draws")
-
-
-def decide(
-    traces: Traces, settings: SGLDSettings, around: Surroundings, found: ChainDiagnostics, gate: Gate
-) -> tuple[Verdict, tuple[str, ...]]:
-    """The gate: the worst thing that holds, with every reason in words."""
-    wrong: dict[Verdict, list[str]] = {
-        "diverged": _divergence(traces, settings),
-        "outside the neighbourhood": _escape(traces, around),
-        "partial": _doubts(traces, settings, found, gate),
-    }
-    reasons = tuple(text for texts in wrong.values() for text in texts)
-    verdict = next((name for name, texts in wrong.items() if texts), "complete")
-    return verdict, reasons or ("all chains ran to the end and agree",)
-
-
-def _divergence(traces: Traces, settings: SGLDSettings) -> list[str]:
-    steps = traces.diverged_at[traces.diverged_at >= 0]
-    if not steps.size:
-        return []
-    return [
-        f"{steps.size} of {len(traces.loss)} chains diverged, the first at step {steps.min()}, and are left out of the "
-        f"mean. Try eps below {settings.eps:.3g}: eps (n_beta h + gamma) must stay below 4 for the largest curvature h"
-    ]
-
-
-def _escape(traces: Traces, around: Surroundings) -> list[str]:
-    loss = traces.loss[traces.sound]
-    if not loss.size or around.ceiling is None or loss.mean() <= around.ceiling:
-        return []
-    return [
-        f"mean sampled loss {loss.mean():.3f} lies above {around.ceiling:.3f}, the loss of knowing nothing: "
-        "the chains have left the neighbourhood of w*. Try a larger gamma or a smaller n_beta"
-    ]
-
-
-def _doubts(traces: Traces, settings: SGLDSettings, found: ChainDiagnostics, gate: Gate) -> list[str]:
-    chains, sound = len(traces.loss), int(traces.sound.sum())
-    short = chains - sound - int((traces.diverged_at >= 0).sum())
-    least = gate.min_ess_per_chain * sound
-    texts = []
-    if short:
-        texts.append(f"{short} of {chains} chains were stopped before their {settings.num_draws} draws")
-    if found.r_hat > gate.max_r_hat:
-        texts.append(f"chains disagree: R-hat {found.r_hat:.3f}, wanted at most {gate.max_r_hat}")
-    if found.ess_bulk < least:
-        texts.append(f"too few independent draws: bulk ESS {found.ess_bulk:.0f}, wanted {least:.0f}. Draw more")
-    return texts

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.llc.estimate import Gate, Surroundings, decide, summarise
+from harness.llc.estimate import Surroundings, summarise
 from harness.llc.sample import sample_llc
 from harness.llc.sgld import SGLDSettings, Traces
 
@@ -114,8 +114,7 @@ def test_divergence_outranks_escape_and_both_are_told():
     broken.loss[0] = np.nan
     found = summarise(broken, SETTINGS, Surroundings(10, 3.0, ceiling=0.1))
     assert found.status == "diverged"
-    assert len(found.reasons) == 2
-    assert decide(broken, SETTINGS, Surroundings(10, 3.0), found.diagnostics, Gate())[0] == "diverged"
+    assert [text.startswith("note") for text in found.reasons] == [False, False, True]
 
 
 def test_a_measurement_carries_traces_and_facts_that_json_can_hold():
