@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from harness.models.errors import DoesNotFit, ModelError, WeightsMismatch
 
 if TYPE_CHECKING:
+    from transformer_lens import HookedRootModule
     from transformer_lens.model_bridge import TransformerBridge
 
+    from harness.attention_only.model import AttentionOnly
     from harness.models.resolve import LocalModel
 
 # Activations of a few short texts, and what the libraries take beside the weights.
@@ -68,7 +70,20 @@ def boot(model: LocalModel, device: str = "cpu") -> TransformerBridge:
         )
 
 
-def _load(model: LocalModel) -> tuple[Any, Any]:
+def load_plain(model: LocalModel, device: str = "cpu", attention: str = "sdpa") -> Any:
+    """The transformers model itself, in fp32 and evaluation mode on `device`: for passes that set their own few hooks.
+
+    `attention` names an attention function that transformers knows. Checks and errors are those of `boot`.
+    """
+    if not model.manifest.tensors:
+        raise ModelError(f"{model.name} is a tokenizer without weights: expected a model with weights to run")
+    check_fits(model, device)
+    model = model.verify()
+    with _quiet_loading():
+        return _load(model, attention)[0].to(device)
+
+
+def _load(model: LocalModel, attention: str = "eager") -> tuple[Any, Any]:
     import torch
     import transformers
 
@@ -76,7 +91,7 @@ def _load(model: LocalModel) -> tuple[Any, Any]:
     weights, info = transformers.AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
-        attn_implementation="eager",
+        attn_implementation=attention,
         output_loading_info=True,
         use_safetensors=True,
         trust_remote_code=False,
@@ -103,3 +118,44 @@ def _quiet_loading() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def hooked(model: AttentionOnly) -> HookedRootModule:
+    """The attention-only model on transformer-lens' hook points, by their usual names (blocks.0.attn.hook_pattern).
+
+    For `run_with_hooks` and `run_with_cache` (which gives a plain dict). It holds the model itself, not a copy: what
+    changes there shows here. Logits are those of `AttentionOnly.forward` to 1e-5, by the steps of `forward_visited`.
+
+    >>> from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
+    >>> import torch
+    >>> model = AttentionOnly(AttentionOnlyConfig(n_layers=1, d_vocab=11, n_ctx=4)).initialise(seed=1)
+    >>> logits, cache = hooked(model).run_with_cache(torch.tensor([[1, 2, 3]]))
+    >>> cache["blocks.0.attn.hook_pattern"].shape
+    torch.Size([1, 8, 3, 3])
+    """
+    from torch.nn import ModuleDict
+    from transformer_lens import HookedRootModule
+    from transformer_lens.hook_points import HookPoint
+
+    from harness.attention_only.stepwise import forward_visited, point_names
+
+    class HookedAttentionOnly(HookedRootModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            for name in point_names(model.config):
+                _plant(self._modules, name.split("."), HookPoint(), ModuleDict)
+            self.setup()
+
+        def forward(self, tokens: Any) -> Any:
+            return forward_visited(self.model, tokens, lambda name, tensor: self.hook_dict[name](tensor))
+
+    return HookedAttentionOnly()
+
+
+def _plant(modules: Any, path: list[str], leaf: Any, folder: Any) -> None:
+    for part in path[:-1]:
+        if part not in modules:
+            modules[part] = folder()
+        modules = modules[part]
+    modules[path[-1]] = leaf
