@@ -1,3 +1,3 @@
 """Switches the plugin and the fixtures on; nothing else."""
 
-pytest_plugins = ("harness.plugin", "fixtures.subjects")
+pytest_plugins = ("harness.plugin", "fixtures.subjects", "fixtures.texts")

@@ -73,18 +73,23 @@ def doctor(models_dir: ModelsDir = None) -> None:
 
 @app.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(help="Registry names, or: default")],
+    names: Annotated[list[str], typer.Argument(help="Registry names of models or texts, or: default")],
     models_dir: ModelsDir = None,
     again: Annotated[bool, typer.Option("--again", help="Fetch and convert anew, whatever the cache holds.")] = False,
     offline: Offline = False,
 ) -> None:
-    """Fetch models, check every sha256, and keep them converted in the cache."""
+    """Fetch models, check every sha256, and keep them converted in the cache; fetch texts into the hub's cache."""
     from harness.models.registry import load_registry
     from harness.models.resolve import resolve
+    from harness.texts import load_texts, open_text
 
     rows = load_registry()
     wanted = [name for name, row in rows.items() if row.default] if names == ["default"] else names
     for name in wanted:
+        if name in load_texts():
+            text = open_text(name, fetch=not offline)
+            out.print(f"{name}: {text.label}, sha256 {text.digest}", markup=False, soft_wrap=True)
+            continue
         model = resolve(name, models_dir=models_dir, offline=offline, again=again)
         out.print(f"{name}: verified in {model.folder}", markup=False, soft_wrap=True)
 

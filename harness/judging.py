@@ -31,9 +31,21 @@ class Judged:
         return self.deviation is not None and self.verdict.outcome == "reproduced"
 
 
+@dataclass(frozen=True)
+class TextUse:
+    """Which text a test measures on, as the report names it; `stand_in` if it is not the one the claim is about."""
+
+    label: str
+    stand_in: bool
+
+
 @dataclass
 class Judge:
-    """Judges the claims of one test on one subject. `judge("SH-05", finding, evidence=[...])` records a verdict."""
+    """Judges the claims of one test on one subject. `judge("SH-05", finding, evidence=[...])` records a verdict.
+
+    `text` is set where the test measures on a text: on another than the paper's, even the paper's own model
+    generalises.
+    """
 
     claims: Mapping[str, Claim]
     subject: str
@@ -41,6 +53,7 @@ class Judge:
     rerun: str
     stream: EventStream
     deviations: Sequence[Deviation] = ()
+    text: TextUse | None = None
     judged: list[Judged] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
@@ -100,7 +113,7 @@ class Judge:
         deviation = next(
             (item for item in self.deviations if (item.claim, item.subject) == (claim.id, self.subject)), None
         )
-        scope = claim.scope_of(self.subject)
+        scope = "generalisation" if self.text and self.text.stand_in else claim.scope_of(self.subject)
         # The same options would leave it not run again: what runs it is `command`.
         rerun = "" if verdict.outcome == "not run" else self.rerun
         ways = {"re-run": rerun, "to run": command}
@@ -110,6 +123,7 @@ class Judge:
             claim=claim.id,
             subject=self.subject,
             scope=scope,
+            text="" if self.text is None else self.text.label,
             node=self.node,
             **_verdict_fields(claim, verdict),
             measurement=None if measurement is None else _measurement_json(measurement),

@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("claims", "reproducibility of papers' claims")
     group.addoption("--subjects", default="", help="names, paths, default, paper or all; commas between")
     group.addoption("--models-dir", default=None, help="a folder with model files, looked at before the hub")
+    group.addoption("--texts", default=None, help="a folder with text files (jsonl, jsonl.zst, parquet), asked first")
     group.addoption("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.addoption("--profile", default="standard", choices=sorted(PROFILES), help="how much is measured")
     group.addoption("--report", default=None, help="folder of this run's report (default: reports/<time>)")

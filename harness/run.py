@@ -20,8 +20,8 @@ from harness.selection import Choice, Selection, parse_subjects
 from harness.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-PASSED_ON = ("subjects", "models_dir", "device", "profile", "store")
-DEFAULTS = {"subjects": "", "models_dir": None, "device": "auto", "profile": "standard", "store": None}
+PASSED_ON = ("subjects", "models_dir", "texts", "device", "profile", "store")
+DEFAULTS = {"subjects": "", "models_dir": None, "texts": None, "device": "auto", "profile": "standard", "store": None}
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Run:
     run_dir: Path
     store_dir: Path
     models_dir: Path | None
+    texts_dir: Path | None
     device_option: str
     offline: bool
     remeasure: bool
@@ -63,6 +64,7 @@ class Run:
             run_dir=Path(worker["claims_run_dir"]) if worker else report,
             store_dir=Path(option.store) if option.store else default_store(),
             models_dir=Path(option.models_dir) if option.models_dir else None,
+            texts_dir=Path(option.texts) if option.texts else None,
             device_option=option.device,
             offline=option.offline,
             remeasure=option.remeasure,
@@ -137,7 +139,7 @@ def options_line(option: Any) -> str:
     """The options that change what is measured, as they would be typed again; empty for a plain run."""
     words = []
     for name in PASSED_ON:
-        value = getattr(option, name)
+        value = getattr(option, name, DEFAULTS[name])
         if value != DEFAULTS[name]:
             words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
     return " ".join(words)

@@ -151,6 +151,7 @@ class VerdictRecord(Record):
     subject: str
     scope: str
     outcome: Outcome
+    text: str = ""
     node: str = ""
     reason: str = ""
     rule: str = ""
