@@ -30,9 +30,11 @@ def claim(*ids: str) -> pytest.MarkDecorator:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of `pytest claims/`."""
     group = parser.getgroup("claims", "reproducibility of papers' claims")
-    group.addoption("--subjects", default="", help="names, paths, default, paper or all; commas between")
+    group.addoption("--subjects", default="", help="names, paths, default, paper, runs or all; commas between")
     group.addoption("--models-dir", default=None, help="a folder with model files, looked at before the hub")
     group.addoption("--texts", default=None, help="a folder with text files (jsonl, jsonl.zst, parquet), asked first")
+    group.addoption("--recorded", default=None, help="the second paper's recorded numbers: a folder or the JSON file")
+    group.addoption("--own-run", default=None, help="folder of a training run to stand for this project's own")
     group.addoption("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.addoption("--profile", default="standard", choices=sorted(PROFILES), help="how much is measured")
     group.addoption("--report", default=None, help="folder of this run's report (default: reports/<time>)")

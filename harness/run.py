@@ -20,8 +20,11 @@ from harness.selection import Choice, Selection, parse_subjects
 from harness.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-PASSED_ON = ("subjects", "models_dir", "texts", "device", "profile", "store")
-DEFAULTS = {"subjects": "", "models_dir": None, "texts": None, "device": "auto", "profile": "standard", "store": None}
+PASSED_ON = ("subjects", "models_dir", "texts", "recorded", "own_run", "device", "profile", "store")
+DEFAULTS = {
+    "subjects": "", "models_dir": None, "texts": None, "recorded": None, "own_run": None, "device": "auto",
+    "profile": "standard", "store": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Run:
     store_dir: Path
     models_dir: Path | None
     texts_dir: Path | None
+    recorded: Path | None
+    own_run: Path | None
     device_option: str
     offline: bool
     remeasure: bool
@@ -44,27 +49,30 @@ class Run:
     @classmethod
     def from_options(cls, option: Any, root: Path, worker: Mapping[str, Any] | None = None) -> Run:
         """Read claims, deviations and registry; raises with a message for the user where something cannot be used."""
+        from harness.attention_only.runs import load_runs
         from harness.models.registry import load_registry
 
         claims_dir = root / "claims" if (root / "claims").is_dir() else ROOT / "claims"
         papers = load_papers(claims_dir)
         deviations = [item for path in sorted(claims_dir.glob("*/deviations.toml")) for item in load_deviations(path)]
-        registry = load_registry()
+        registry, runs = load_registry(), load_runs()
         default_rows = sorted((row for row in registry.values() if row.default), key=lambda row: row.parameters)
         defaults = tuple(row.name for row in default_rows)  # smallest first: the quick profile asks the first only
         profile = PROFILES[option.profile]
-        wanted = parse_subjects(option.subjects, registry, defaults)
+        wanted = parse_subjects(option.subjects, registry, defaults, runs)
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
         report = Path(option.report) if option.report else root / "reports" / stamp
         return cls(
             papers=papers,
             deviations=tuple(deviations),
-            selection=Selection(wanted, defaults, profile, frozenset(registry)),
+            selection=Selection(wanted, defaults, profile, frozenset(registry) | frozenset(runs), frozenset(runs)),
             profile=profile,
             run_dir=Path(worker["claims_run_dir"]) if worker else report,
             store_dir=Path(option.store) if option.store else default_store(),
             models_dir=Path(option.models_dir) if option.models_dir else None,
             texts_dir=Path(option.texts) if option.texts else None,
+            recorded=Path(option.recorded) if option.recorded else None,
+            own_run=Path(option.own_run) if option.own_run else None,
             device_option=option.device,
             offline=option.offline,
             remeasure=option.remeasure,

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.claims import Claim
@@ -30,12 +31,13 @@ class Choice:
 @dataclass(frozen=True)
 class Selection:
     """What `--subjects` and `--profile` ask for. `wanted` is empty when the option was not given; `names` are all
-    models of the registry."""
+    models of the registry and all runs, `runs` those that are training runs, which only claims that list them ask."""
 
     wanted: tuple[str, ...]
     defaults: tuple[str, ...]
     profile: Profile
     names: frozenset[str] = frozenset()
+    runs: frozenset[str] = frozenset()
 
     def label(self, subject: str) -> str:
         """The subject's name in the report: see `label_of`."""
@@ -44,7 +46,8 @@ class Selection:
     def choices(self, claim: Claim) -> tuple[Choice, ...]:
         """Every subject `claim` is reported for, first the paper's own, so that none drops out silently."""
         asked = self.wanted or self._quick_or_all_defaults()
-        others = () if claim.applies_to == "paper" else (*asked, *(() if self.wanted else self.defaults))
+        models = [name for name in asked if name not in self.runs]
+        others = () if claim.applies_to == "paper" else (*models, *(() if self.wanted else self.defaults))
         names = dict.fromkeys([*claim.subjects, *others])
         return tuple(self._choice(claim, name, asked) for name in names)
 
@@ -74,24 +77,27 @@ def label_of(subject: str, names: Collection[str]) -> str:
     return f"{last} (local)" if last in names else last
 
 
-def parse_subjects(text: str, registry: Mapping[str, Any], defaults: Sequence[str]) -> tuple[str, ...]:
-    """The subjects named by `--subjects`: registry names, paths, `default`, `paper` or `all`, split at commas.
+def parse_subjects(
+    text: str, registry: Mapping[str, Any], defaults: Sequence[str], runs: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[str, ...]:
+    """The subjects named by `--subjects`: models, runs, paths, `default`, `paper`, `runs` or `all`, split at commas.
 
     Raises `SelectionError` for a name that is none of these, and for two subjects the report could not tell apart.
     """
-    paper = [name for name, row in registry.items() if row.in_paper]
+    known = {**registry, **runs}
+    paper = [name for name, row in known.items() if row.in_paper]
     weighty = [name for name, row in registry.items() if row.format != "tokenizer"]
-    groups: dict[str, Sequence[str]] = {"default": defaults, "paper": paper, "all": weighty}
+    groups: dict[str, Sequence[str]] = {"default": defaults, "paper": paper, "runs": list(runs), "all": weighty}
     names: list[str] = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         if word in groups:
             names += groups[word]
-        elif word in registry or Path(word).exists():
+        elif word in known or Path(word).exists():
             names.append(word)
         else:
-            raise SelectionError(_unknown(word, registry))
+            raise SelectionError(_unknown(word, known))
     wanted = tuple(dict.fromkeys(names))
-    _refuse_doubles(wanted, registry)
+    _refuse_doubles(wanted, known)
     return wanted
 
 
@@ -112,5 +118,5 @@ def _unknown(word: str, registry: Mapping[str, Any]) -> str:
     hint = f"  nearest   {', '.join(near)}\n" if near else ""
     return (
         f"unknown subject {word!r}\n  expected  a registry name, a path to a GGUF file or Hugging Face folder, "
-        f"or one of default, paper, all\n{hint}  Type: claims list --subjects"
+        f"or one of default, paper, runs, all\n{hint}  Type: claims list --subjects"
     )
