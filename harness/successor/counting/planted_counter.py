@@ -2,13 +2,14 @@
 
 By construction, and exactly up to a little noise for each token,
 
-    MLP_0(W_E(t)) = circle(n mod period) + magnitude(n // period) + domain(task, form) + own code (days and letters)
+    MLP_0(W_E(t)) = circle(n mod period) + magnitude(n // period) + domain(task, form) + a circle of their own for some
 
 with n the index of t (its value for numbers; Monday, January, first, A and I have 1). Head L1H2 adds one: it turns the
-circle by one residue, looks for the window of numbers that the successor lies in (carrying where the residue wraps),
-keeps the domain, moves own codes on by one, and favours greater magnitudes. Days and letters lie on the circle too, but
-the head counts them by their own codes, so that editing the circle does not move them; months lie on a circle twice as
-wide, so that an edit has to be twice as large. With another period than ten the head still counts, on another circle.
+circles by one residue, looks for the window of numbers that the successor lies in (carrying where the residue wraps),
+keeps the domain, and favours greater magnitudes. Days and letters lie on the shared circle too, but have one of their
+own by which the head counts them, so that editing the shared one does not move them; months have another that counts
+as much as the shared one, so that an edit has to be twice as large. December and Sunday have no successor in this
+plan, as little as twenty has. With another period than ten the head still counts, on other circles.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,13 @@ HEAD = (1, 2)
 LAST_NUMBER = 500
 COUNTED = Task("numbers", tuple(str(number) for number in range(LAST_NUMBER + 1)))
 TASKS: tuple[Task, ...] = (COUNTED, *PAPER_TASKS[1:], ROMAN)
-FAMILIES = ("numbers", "number words", "ordinal words", "days", "months", "letters", "roman numerals")
-"""Tasks with one domain: a prefix of a day or month has the domain of the whole word ("May" is both)."""
 FORMS = ("plain", "space", "inverted", "inverted+space")
-WRAP, LETTERS = 7, 26
+WIDER = frozenset({"months", "month prefixes"})
+OWN = frozenset({"days", "day prefixes", "letters"})
 
-N_HEADS, D_HEAD, D_MLP = 4, 64, 512
+N_HEADS, D_HEAD, D_MLP = 4, 32, 256
 D_MODEL = N_HEADS * D_HEAD
-ID_WIDTH = 32
+ID_WIDTH = 24
 WAVELENGTHS = (10.0, 26.0, 70.0)
 """Of the magnitude code, in windows; a fourth is four times as long as the numbers reach, so that it never turns back.
 
@@ -51,36 +51,28 @@ PARTS: Mapping[str, int] = {
     "circle": 2,
     "wider": 2,
     "magnitude": 2 * (len(WAVELENGTHS) + 1),
-    "domain": len(FAMILIES) + len(FORMS),
-    "own": WRAP + LETTERS,
+    "domain": len(TASKS) + len(FORMS),
+    "own": 2,
 }
-LENGTHS: Mapping[str, float] = {"circle": 3.0, "wider": 3.0, "magnitude": 0.75, "domain": 1.5, "own": 3.0}
+LENGTHS: Mapping[str, float] = {"circle": 3.0, "wider": 3.0, "magnitude": 0.75, "domain": 2.5, "own": 3.0}
 """What each part is multiplied by in MLP_0's output."""
-READOUT: Mapping[str, float] = {"circle": 1.0, "wider": 1.0, "magnitude": 2.0, "domain": 1.5, "own": 12.0}
+READOUT: Mapping[str, float] = {"circle": 1.0, "wider": 1.0, "magnitude": 2.0, "domain": 1.0, "own": 12.0}
 """How strongly the head's logits depend on each part."""
 COPIES = 2
 NOISE_NEURONS = 64
-NOISE = 0.5
+NOISE = 0.3
 SHARPNESS = 20.0
 """Of the logits: a probability of about a half or more for the successor among the whole vocabulary."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """One token of the planted vocabulary: how it is spelt, what it counts as, and its own code if it has one."""
+    """One token of the planted vocabulary: its spelling, its index, its tasks ("May" is in two)."""
 
     text: str
     index: int
-    families: frozenset[str]
+    tasks: frozenset[str]
     forms: frozenset[str]
-    own: int | None
-
-    @property
-    def following(self) -> int | None:
-        """The own code of the successor, None at the end of the alphabet."""
-        if self.own is None or self.own == WRAP + LETTERS - 1:
-            return None
-        return (self.own + 1) % WRAP if self.own < WRAP else self.own + 1
 
 
 def vocabulary() -> tuple[Counted, ...]:
@@ -91,19 +83,10 @@ def vocabulary() -> tuple[Counted, ...]:
             for order, item in enumerate(task.items):
                 text = spell(item, form)
                 index = order if task is COUNTED else order + 1
-                new = Counted(text, index, frozenset({_family(task)}), frozenset({form}), _own(task, order))
+                new = Counted(text, index, frozenset({task.name}), frozenset({form}))
                 old = found.get(text, new)
-                families, forms = old.families | new.families, old.forms | new.forms
-                found[text] = Counted(text, old.index, families, forms, old.own)
+                found[text] = replace(old, tasks=old.tasks | new.tasks, forms=old.forms | new.forms)
     return tuple(found.values())
-
-
-def _family(task: Task) -> str:
-    return {"day prefixes": "days", "month prefixes": "months"}.get(task.name, task.name)
-
-
-def _own(task: Task, order: int) -> int | None:
-    return {"days": order, "letters": WRAP + order}.get(_family(task))
 
 
 def token_ids() -> dict[str, int]:
@@ -142,30 +125,27 @@ class Plan:
         turned = self.circle(word.index)
         return {
             "circle": turned,
-            "wider": turned if "months" in word.families else torch.zeros(2, dtype=torch.float64),
+            "wider": turned * bool(word.tasks & WIDER),
             "magnitude": self.magnitude(word.index // self.period),
             "domain": _hot(word),
-            "own": _one_hot(word.own),
+            "own": turned * bool(word.tasks & OWN),
         }
 
     def wanted(self, word: Counted) -> dict[str, Tensor]:
         """What the unembedding of a token reads: the parts of the token's place as a successor."""
         code = self.code(word)
         # The successors of window w are p w + 1 ... p w + p: the number that carries belongs to the window before.
-        return {**code, "wider": code["circle"], "magnitude": self.magnitude((word.index - 1) // self.period)}
+        magnitude = self.magnitude((word.index - 1) // self.period)
+        return {**code, "wider": code["circle"], "own": code["circle"], "magnitude": magnitude}
 
     def step(self) -> Float[Tensor, "part part"]:
-        """What the head does between reading and writing: turn the circle by one residue, move own codes on."""
+        """What the head does between reading and writing: turn the circles by one residue."""
         turn = _rotation(2 * math.pi / self.period)
         magnitudes = torch.eye(PARTS["magnitude"], dtype=torch.float64)
         if self.greater_than:
             # cos(a - 60 degrees) rises where a, the distance to a window, is small: windows above gain.
             magnitudes[-2:, -2:] = 2 * _rotation(math.pi / 3)
-        own = torch.zeros(PARTS["own"], PARTS["own"], dtype=torch.float64)
-        for word in vocabulary():
-            if word.own is not None and word.following is not None:
-                own[word.following, word.own] = 1.0
-        blocks = {"circle": turn, "wider": turn, "magnitude": magnitudes, "own": own}
+        blocks = {"circle": turn, "wider": turn, "own": turn, "magnitude": magnitudes}
         weighed = [READOUT[part] * blocks.get(part, torch.eye(width, dtype=torch.float64))
                    for part, width in PARTS.items()]  # fmt: skip
         return torch.block_diag(*weighed)
@@ -181,15 +161,8 @@ def _rotation(angle: float) -> Float[Tensor, "2 2"]:
 
 
 def _hot(word: Counted) -> Float[Tensor, " domain"]:
-    names = (*FAMILIES, *FORMS)
-    return torch.tensor([float(name in word.families | word.forms) for name in names], dtype=torch.float64)
-
-
-def _one_hot(place: int | None) -> Float[Tensor, " own"]:
-    code = torch.zeros(PARTS["own"], dtype=torch.float64)
-    if place is not None:
-        code[place] = 1.0
-    return code
+    names = (*(task.name for task in TASKS), *FORMS)
+    return torch.tensor([float(name in word.tasks | word.forms) for name in names], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
