@@ -146,7 +146,8 @@ def llc(
     draws: Annotated[int, typer.Option(min=1)] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Sequences a batch.")] = 8,
     length: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 128,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    trace_probes: Annotated[int, typer.Option(min=0, help="Probes of the Hessian's trace; 0: not measured.")] = 8,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the estimates here.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     models_dir: ModelsDir = None,
@@ -158,10 +159,11 @@ def llc(
     from harness.run import default_store
     from harness.store import Store
 
+    _refuse_unwritable(json_file)
     found = run_llc(
         model, weights, text, n_beta=n_beta, gamma=gamma, eps=eps, chains=chains, draws=draws, batch=batch,
-        length=length, seed=seed, device=choose_device(device), store=Store(default_store()), json_path=json_file,
-        models_dir=models_dir, offline=offline, progress=_tell_progress,
+        length=length, seed=seed, trace_probes=trace_probes, device=choose_device(device), store=Store(default_store()),
+        json_path=json_file, models_dir=models_dir, offline=offline, progress=_tell_progress,
     )  # fmt: skip
     for line in lines(found):
         out.print(line, markup=False, soft_wrap=True)
@@ -170,7 +172,8 @@ def llc(
 def _tell_progress(step: Any) -> None:
     kept = " (kept)" if step.from_store else ""
     left = f"about {step.seconds_left:.0f} s left"
-    err.print(f"{step.done} of {step.total}: {step.place.weights}, chain {step.chain}{kept}; {left}", markup=False)
+    what = "Hessian trace" if step.chain is None else f"chain {step.chain}"
+    err.print(f"{step.done} of {step.total}: {step.place.weights}, {what}{kept}; {left}", markup=False)
 
 
 @app.command()

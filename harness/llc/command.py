@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 
 from harness.atomic import write_text_atomically
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
 from harness.llc.estimate import LLCEstimate
+from harness.llc.rows import cut_rows, read_text
 from harness.llc.sgld import SGLDSettings
 from harness.llc.sweep import CellStore, Place, Progress, Sweep, run_sweep
 from harness.measurement import Measurement
@@ -48,12 +48,12 @@ def run_llc(
     eps: float,
     chains: int = 4,
     draws: int = 200,
-    burnin: int = 0,
     batch: int = 8,
     length: int = 128,
     most_rows: int = 512,
     seed: int = 0,
     biases: bool = True,
+    trace_probes: int = 0,
     device: str = "cpu",
     store: CellStore | None = None,
     json_path: Path | None = None,
@@ -64,16 +64,16 @@ def run_llc(
     """Coefficients of each of `weights` ("1:6", "layer 0", "embed", "all") of a model on a text.
 
     `model` is a registry name, a GGUF file, a Hugging Face folder, or a `.safetensors` file of the attention-only
-    model. `text` is the name of a standard text, a text file, or a `.npy` file of token rows (the only kind the
-    attention-only model takes). `batch` rows of `length` tokens make a batch. With a `store`, finished chains are read
-    and never measured again. Raises what its parts raise, ValueError for a text that does not fit.
+    model, `text` a standard text, a text file, or an `.npy` file of token rows. `batch` rows of `length` tokens make a
+    batch, `trace_probes` the Hessian trace of each slice. With a `store`, finished chains are read and never measured
+    again. Raises what its parts raise, ValueError for what does not fit, before anything is measured.
     """
+    settings = SGLDSettings(n_beta, gamma, eps, chains, draws, seed=seed, batch_size=batch, chains_per_call=1)
+    words = read_text(text)
     network, tokenizer = load_model(model, models_dir=models_dir, offline=offline, device=device)
-    rows = load_rows(text, tokenizer, length, most_rows).to(device)
-    lengths = {"num_chains": chains, "num_draws": draws, "num_burnin_steps": burnin}
-    some = min(batch, len(rows))
-    settings = SGLDSettings(n_beta, gamma, eps, seed=seed, batch_size=some, chains_per_call=1, **lengths)
-    plan = Sweep([model], list(weights), [text], lambda _: network, lambda _: rows, settings, biases=biases)
+    rows = cut_rows(words, network, tokenizer, text=text, length=length, batch=batch, most=most_rows).to(device)
+    plan = Sweep([model], list(weights), [text], lambda _: network, lambda _: rows, settings, biases=biases,
+                 trace_probes=trace_probes)  # fmt: skip
     found = run_sweep(plan, store or MemoryStore(), progress=progress)
     if json_path is not None:
         write_text_atomically(json_path, json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")
@@ -104,20 +104,39 @@ def to_json(found: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
 
 
 def lines(found: Mapping[Place, LLCEstimate]) -> list[str]:
-    """One line an estimate, for people: value, interval, gate, reasons."""
+    """A few lines an estimate, for people: value, interval, gate with its reasons, and what to hold it against."""
     texts = []
     for place, estimate in found.items():
         span = "no interval"
         if estimate.interval is not None:
             span = f"{estimate.interval.level:.0%} interval [{estimate.interval.low:.3g}, {estimate.interval.high:.3g}]"
-        texts.append(f"{place.weights} on {place.text}: {estimate.mean:.4g}, {span}, {estimate.status}")
+        value = f"{estimate.mean:.4g}, {span}" if np.isfinite(estimate.mean) else "no estimate"
+        texts.append(f"{place.weights} on {place.text}: {value}, {estimate.status}")
         texts.extend(f"  {reason}" for reason in estimate.reasons)
-        around = estimate.surroundings
-        texts.append(
-            f"  mean loss {estimate.mean_loss:.3f}, |w - w*| {estimate.mean_displacement:.3g} of |w*| "
-            f"{around.start_norm:.3g}, n beta = 0 control {around.control_llc:.4g}"
-        )
+        texts.extend(f"  {line}" for line in _beside(estimate))
     return texts
+
+
+def _beside(estimate: LLCEstimate) -> list[str]:
+    around, texts = estimate.surroundings, []
+    if np.isfinite(estimate.mean):
+        ceiling = "" if around.ceiling is None else f" (knowing nothing: {around.ceiling:.3f})"
+        texts.append(
+            f"mean loss {estimate.mean_loss:.3f}{ceiling}, |w - w*| {estimate.mean_displacement:.3g} of |w*| "
+            f"{around.start_norm:.3g}, n beta = 0 control {_known(around.control_llc)}"
+        )
+    if np.isfinite(estimate.acceptance):
+        texts.append(f"Metropolis acceptance {estimate.acceptance:.3g} of the steps checked")
+    if around.hessian_trace is not None:
+        error = "" if around.hessian_error is None else f" ± {around.hessian_error:.2g}"
+        limit = estimate.small_curvature_limit
+        tends = "" if limit is None else f"; n beta / (2 gamma) times it, the limit of small curvature, is {limit:.4g}"
+        texts.append(f"Hessian trace {around.hessian_trace:.4g}{error}{tends}")
+    return texts
+
+
+def _known(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "not measured"
 
 
 def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str) -> tuple[nn.Module, Any]:
@@ -140,9 +159,15 @@ def load_attention_only(path: Path) -> AttentionOnly:
 
     Raises ValueError where names or shapes are not those of the model.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"weights of an attention-only model\n  expected a whole safetensors file in {path}\n  found    {error}"
+        ) from None
     if "embed.W_E" not in tensors or "blocks.0.attn.W_Q" not in tensors:
         raise ValueError(
             f"weights of an attention-only model\n  expected embed.W_E, blocks.0.attn.W_Q, ... in {path}\n"
@@ -158,29 +183,3 @@ def load_attention_only(path: Path) -> AttentionOnly:
         raise ValueError(f"weights of an attention-only model in {path}: missing {wrong.missing_keys[:4]}, "
                          f"unexpected {wrong.unexpected_keys[:4]}")  # fmt: skip
     return model.eval()
-
-
-def load_rows(text: str, tokenizer: Any, length: int, most: int) -> Int[Tensor, "rows pos"]:
-    """Rows of `length` tokens: from a `.npy` of integers, or a text cut into windows, `most` of them at the most."""
-    path = Path(text)
-    if path.suffix == ".npy" and path.is_file():
-        rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.int64))
-        if rows.ndim != 2:
-            raise ValueError(f"token rows in {path}: expected a table rows x tokens, found shape {tuple(rows.shape)}")
-        return rows[:most, :length]
-    if tokenizer is None:
-        raise ValueError(
-            f"text {text!r}: expected a .npy file of token rows, since this model has no tokenizer of its own. "
-            "Save one with numpy.save(file, rows)"
-        )
-    if path.is_file():
-        words = path.read_text(encoding="utf-8")
-    else:
-        from harness.texts import standard_text
-
-        words = standard_text(text)
-    tokens = torch.tensor(tokenizer.encode(words))
-    count = min(most, len(tokens) // length)
-    if count == 0:
-        raise ValueError(f"text {text!r}: expected at least {length} tokens, found {len(tokens)}. Try a smaller length")
-    return tokens[: count * length].view(count, length)

@@ -61,7 +61,7 @@ class SGLDSettings:
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        low = {"n_beta": 0, "gamma": 0, "num_burnin_steps": 0, "mala_every": 0, "control_draws": 0}
+        low = {"n_beta": 0, "gamma": 0, "num_burnin_steps": 0, "mala_every": 0, "control_draws": 0, "seed": 0}
         for name, least in {**low, "num_chains": 1, "num_draws": 1, "thin": 1, "threads": 1}.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} of SGLD: expected at least {least}, found {getattr(self, name)}")

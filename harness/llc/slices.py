@@ -136,14 +136,18 @@ def _named(model: nn.Module, tensors: Mapping[str, Tensor], text: str, biases: b
     layout = _layout(model)
     if text == "all":
         return tuple(Piece(name) for name in tensors)
+    if layout.kind == "none":
+        raise ValueError(
+            f"weights {text!r}: expected 'all' or a sequence of Piece, since the layers and heads of a "
+            f"{type(model).__name__} are not known by name. Its parameters: {', '.join(list(tensors)[:5])}"
+        )
     if match := re.fullmatch(r"layer (\d+)", text):
         prefix = layout.layer.format(_within(int(match[1]), layout.n_layers, "layer"))
         return tuple(Piece(name) for name in tensors if name.startswith(prefix))
     if match := re.fullmatch(r"(\d+):(\d+)", text):
         layer = _within(int(match[1]), layout.n_layers, "layer")
         head = _within(int(match[2]), layout.n_heads, "head")
-        boxes = _HEADS[layout.kind](layout, layout.layer.format(layer), head)
-        return tuple(p for p in boxes if p.name in tensors and (biases or tensors[p.name].ndim != layout.bias_ndim))
+        return _head(layout, tensors, layer, head, biases)
     if text in layout.parts:
         names = [name for name in layout.parts[text] if name in tensors]
         if names:
@@ -152,6 +156,23 @@ def _named(model: nn.Module, tensors: Mapping[str, Tensor], text: str, biases: b
         f"weights {text!r}: expected a head such as '1:6', 'layer 0', 'all', {', '.join(map(repr, layout.parts))} "
         "or a sequence of Piece"
     )
+
+
+def _head(layout: _Layout, tensors: Mapping[str, Tensor], layer: int, head: int, biases: bool) -> tuple[Piece, ...]:
+    boxes = _HEADS[layout.kind](layout, layout.layer.format(layer), head)
+    missing = [box.name for box in boxes if box.name not in tensors and not _is_bias(box.name)]
+    if missing:  # a head without its output matrix would be sampled without a word
+        raise ValueError(
+            f"weights '{layer}:{head}': the heads of this kind of model are not known by name (it has no "
+            f"{missing[0]}). Give a sequence of Piece, 'layer {layer}' or 'all'"
+        )
+    wanted = (box for box in boxes if box.name in tensors)
+    return tuple(box for box in wanted if biases or tensors[box.name].ndim != layout.bias_ndim)
+
+
+def _is_bias(name: str) -> bool:
+    last = name.rsplit(".", 1)[-1]
+    return last == "bias" or last.startswith("b_")
 
 
 def _within(number: int, count: int, what: str) -> int:

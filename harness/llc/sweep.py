@@ -20,7 +20,7 @@ from harness.llc.head_potential import HeadPotential
 from harness.llc.losses import DivergenceFrom, Loss, loss_of_knowing_nothing, named_loss
 from harness.llc.module_potential import held_still
 from harness.llc.refined import Speed, make_potential
-from harness.llc.sample import prior_control
+from harness.llc.sample import hessian_trace, prior_control
 from harness.llc.sgld import Potential, SGLDSettings, Traces, run_chains
 from harness.llc.slices import WeightSlice, digest, weight_slice
 from harness.measure import source_digest
@@ -28,6 +28,10 @@ from harness.measurement import Cost, Measurement
 from harness.store import key_of
 
 PER_SWEEP = ("num_chains", "chains_per_call", "threads", "max_seconds")
+# What a cell is made by, and no more: a change to how chains are judged or shown leaves stored cells good.
+CELL_PARTS = ("fused", "head_potential", "losses", "module_potential", "prefix", "readout", "refined", "sample", "sgld",
+              "slices", "sweep")  # fmt: skip
+CELL_SOURCE = (*(f"harness.llc.{part}" for part in CELL_PARTS), "harness.attention_only.model")
 
 
 class CellStore(Protocol):
@@ -53,12 +57,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Progress:
-    """Cells done of all, the one just finished, whether it was in the store, and the seconds the rest may take."""
+    """Cells done of all, the one just finished, whether it was in the store, and the seconds the rest may take.
+
+    `chain` is None where the cell is the Hessian trace of its place.
+    """
 
     done: int
     total: int
     place: Place
-    chain: int
+    chain: int | None
     from_store: bool
     seconds_left: float
 
@@ -68,7 +75,8 @@ class Sweep:
     """A plan: every checkpoint by every slice by every text, `settings.num_chains` chains each.
 
     `load_model` and `load_text` turn names into a model and its rows of tokens. `loss` is a built-in loss or a
-    function; the function's `loss_name` stands for it in the key, and must change when it does.
+    function; the function's `loss_name` stands for it in the key, and must change when it does. With `trace_probes`
+    each place has one cell more: the trace of its Hessian block by that many probes.
     """
 
     checkpoints: Sequence[str]
@@ -82,11 +90,17 @@ class Sweep:
     biases: bool = True
     speed: Speed = field(default_factory=Speed)
     gate: Gate | None = None
+    trace_probes: int = 0
+
+    @property
+    def cells(self) -> list[int | None]:
+        """The cells of each place: its chains, and None for its Hessian trace where one is asked for."""
+        return [*range(self.settings.num_chains), *([None] if self.trace_probes else [])]
 
     @property
     def num_cells(self) -> int:
-        """Chains of all estimates together."""
-        return len(self.checkpoints) * len(self.weights) * len(self.texts) * self.settings.num_chains
+        """Cells of all estimates together."""
+        return len(self.checkpoints) * len(self.weights) * len(self.texts) * len(self.cells)
 
 
 def run_sweep(
@@ -105,10 +119,12 @@ def run_sweep(
     done, fresh, spent = 0, 0, 0.0
     for checkpoint in plan.checkpoints:
         model = plan.load_model(checkpoint)
+        for name in plan.weights:  # all of them before hours are spent on the first
+            weight_slice(model, name, biases=plan.biases)
         with held_still(model):
             for work in _works(plan, checkpoint, model):
                 cells = []
-                for chain in range(plan.settings.num_chains):
+                for chain in plan.cells:
                     began = clock()
                     cell, stored = work.cell(store, chain)
                     cells.append(cell)
@@ -136,15 +152,19 @@ class _Work:
     build: Callable[[], tuple[Potential, float | None]]
     _built: tuple[Potential, float | None] | None = None
 
-    def cell(self, store: CellStore, chain: int) -> tuple[Measurement, bool]:
-        """The cell of one chain, and whether it came from the store."""
-        key = key_of({**self.identity, "chain": chain})
+    def cell(self, store: CellStore, chain: int | None) -> tuple[Measurement, bool]:
+        """The cell of one chain (None: the Hessian trace), and whether it came from the store."""
+        probes = self.plan.trace_probes
+        key = key_of({**self.identity, **({"probes": probes} if chain is None else {"chain": chain})})
         cell = store.load(key)
         if cell is not None:
             return cell, True
         if self._built is None:
             self._built = self.build()
-        cell = measure_cell(*self._built, self.plan.settings, self.place, chain)
+        if chain is None:
+            cell = measure_trace(self._built[0], self.plan.settings, self.place, probes)
+        else:
+            cell = measure_cell(*self._built, self.plan.settings, self.place, chain)
         store.save(key, cell)
         return cell, False
 
@@ -189,7 +209,7 @@ def cell_identity(plan: Sweep, weights: str, data: Tensor, where: WeightSlice, l
     rows = data.detach().cpu().contiguous()
     return {
         "measure": "llc cell",
-        "source": source_digest(("harness.llc", "harness.attention_only")),
+        "source": source_digest(CELL_SOURCE),
         "weights": weights,
         "data": hashlib.sha256(f"{tuple(rows.shape)}".encode() + rows.view(torch.uint8).numpy().tobytes()).hexdigest(),
         "slice": [
@@ -236,17 +256,37 @@ def measure_cell(
     )
 
 
+def measure_trace(potential: Potential, settings: SGLDSettings, place: Place, probes: int) -> Measurement:
+    """The trace of the Hessian over a place's weights by Hutchinson's probes; None as value where it is not finite."""
+    began = time.perf_counter()
+    trace, error = hessian_trace(potential, settings, probes)
+    return Measurement(
+        quantity="trace of the Hessian over the sampled weights",
+        value=trace if math.isfinite(trace) else None,
+        unit="nats",
+        n=probes,
+        seed=settings.seed,
+        batch=settings.batch_size,
+        facts={**asdict(place), "hessian_error": error if math.isfinite(error) else None},
+        cost=Cost(seconds=time.perf_counter() - began),
+    )
+
+
 def assemble(cells: Sequence[Measurement], settings: SGLDSettings, gate: Gate | None = None) -> LLCEstimate:
-    """The estimate of a place from the cells of its chains."""
-    traces = Traces(*(np.concatenate([cell.arrays[name] for cell in cells]) for name in Traces.__dataclass_fields__))
-    facts = cells[0].facts
+    """The estimate of a place from the cells of its chains, and of its Hessian trace if there is one (the last)."""
+    chains = [cell for cell in cells if cell.arrays]
+    trace = next((cell for cell in cells if not cell.arrays), None)
+    traces = Traces(*(np.concatenate([cell.arrays[name] for cell in chains]) for name in Traces.__dataclass_fields__))
+    facts = chains[0].facts
     around = Surroundings(
         size=facts["size"],
         start_norm=facts["start_norm"],
         ceiling=facts["ceiling"],
         control_llc=math.nan if facts["control_llc"] is None else facts["control_llc"],
         control_displacement=math.nan if facts["control_displacement"] is None else facts["control_displacement"],
+        hessian_trace=None if trace is None else trace.value,
+        hessian_error=None if trace is None else trace.facts["hessian_error"],
         facts={name: facts[name] for name in ("checkpoint", "weights", "text")},
     )
     cost = Cost(seconds=sum(cell.cost.seconds for cell in cells))
-    return summarise(traces, replace(settings, num_chains=len(cells)), around, gate, cost)
+    return summarise(traces, replace(settings, num_chains=len(chains)), around, gate, cost)

@@ -1,13 +1,14 @@
 """The function behind `claims llc`: any model, resumed from a store, written as JSON."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.llc.command import lines, load_attention_only, load_rows, run_llc
+from harness.llc.command import lines, load_attention_only, run_llc
 from harness.llc.sweep import Place
 from harness.store import Store
 from harness.tests.llc.test_attention_only_model import small_model
@@ -60,13 +61,56 @@ def test_a_hugging_face_folder_on_a_text_that_python_ships(architecture, tmp_pat
     assert estimate.traces.loss.shape == (2, 10)
 
 
-def test_what_does_not_fit_is_refused_with_a_way_out(own_model, tmp_path):
+def test_the_trace_and_the_acceptance_are_told_and_written(own_model, tmp_path):
     path, rows = own_model
-    with pytest.raises(ValueError, match="no tokenizer of its own"):
-        run_llc(str(path), ["1:2"], "python-docs", **RUN)
-    np.save(tmp_path / "flat.npy", np.zeros(7))
-    with pytest.raises(ValueError, match="rows x tokens"):
-        load_rows(str(tmp_path / "flat.npy"), None, 4, 8)
+    run = {**RUN, "draws": 30, "json_path": tmp_path / "out.json"}
+    (estimate,) = (found := run_llc(str(path), ["1:2"], str(rows), trace_probes=4, **run)).values()
+    told = "\n".join(lines(found))
+    assert f"Metropolis acceptance {estimate.acceptance:.3g}" in told
+    assert f"Hessian trace {estimate.surroundings.hessian_trace:.4g} ± " in told
+    assert f"the limit of small curvature, is {0.075 * estimate.surroundings.hessian_trace:.4g}" in told
+    (written,) = json.loads((tmp_path / "out.json").read_text())["estimates"]
+    assert written["hessian_trace"] == estimate.surroundings.hessian_trace
+    assert written["small_curvature_limit"] == pytest.approx(0.075 * estimate.surroundings.hessian_trace)
+    assert 0 < written["acceptance"] <= 1
+    assert written["reasons"] == list(estimate.reasons)
+
+
+def test_an_estimate_that_is_none_is_not_printed_as_a_number(own_model):
+    path, rows = own_model
+    found = run_llc(str(path), ["1:2"], str(rows), **{**RUN, "eps": 1e3})
+    told = lines(found)
+    assert "no estimate, no interval" not in told[0]
+    assert "no estimate, diverged" in told[0]
+    assert not any("nan" in line for line in told)
+
+
+def test_a_file_that_is_not_the_models_is_refused(own_model, tmp_path):
+    _, rows = own_model
     save_file({"something": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"expected embed\.W_E"):
         run_llc(str(tmp_path / "other.safetensors"), ["1:2"], str(rows), **RUN)
+    (tmp_path / "torn.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(ValueError, match="a whole safetensors file"):
+        run_llc(str(tmp_path / "torn.safetensors"), ["1:2"], str(rows), **RUN)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"eps": -1.0}, "eps of SGLD: expected a step size above 0"), ({"draws": 0}, "num_draws of SGLD"),
+    ({"n_beta": math.nan}, "n_beta of SGLD"), ({"seed": -1}, "seed of SGLD: expected at least 0"),
+    ({"batch": 21}, "Type: --batch 20"), ({"length": 13}, "Type: --length 12"),
+    ({"length": 14}, "expected at most 13 tokens")])  # fmt: skip
+def test_settings_that_do_not_fit_are_refused(own_model, change, words):
+    path, rows = own_model
+    with pytest.raises(ValueError, match=words):
+        run_llc(str(path), ["1:2"], str(rows), **{**RUN, **change})
+
+
+@pytest.mark.parametrize(("weights", "words"), [
+    ("1:9", "head 9: the model has 4"), ("7:0", "layer 7: the model has 2"), ("L1H2", "expected a head such as '1:6'"),
+    ("layer 3", "layer 3: the model has 2"), ("mlp", "'embed', 'pos_embed', 'unembed'"),
+    ("", "expected a head")])  # fmt: skip
+def test_slices_that_the_model_does_not_have_are_refused_with_those_it_has(own_model, weights, words):
+    path, rows = own_model
+    with pytest.raises(ValueError, match=words):
+        run_llc(str(path), ["1:2", weights], str(rows), **RUN)

@@ -1,9 +1,11 @@
 """Sweeps: equal to single runs, resumable after any number of kills, keyed by everything that matters."""
 
 import hashlib
+import importlib
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 from dataclasses import asdict, replace
@@ -16,7 +18,7 @@ import torch
 from harness.llc.losses import DivergenceFrom
 from harness.llc.refined import Speed, refined_llc
 from harness.llc.sgld import SGLDSettings
-from harness.llc.sweep import Place, Sweep, run_sweep
+from harness.llc.sweep import CELL_SOURCE, Place, Sweep, run_sweep
 from harness.store import Store
 from harness.tests.llc.test_attention_only_model import small_model
 
@@ -89,6 +91,44 @@ def test_whatever_changes_a_cell_changes_its_key(change):
     run_sweep(plan(**small), store)
     run_sweep(plan(**{**small, **change}), store)
     assert store.saved == 4
+
+
+def test_the_hessian_trace_is_a_cell_of_its_own_and_leaves_the_chains_as_they_are(tmp_path):
+    store, small = Store(tmp_path), {"weights": ["1:0"], "texts": ["pile"], "checkpoints": ["3"]}
+    (bare,) = run_sweep(plan(**small), store).values()
+    assert bare.surroundings.hessian_trace is None
+    seen = []
+    (found,) = run_sweep(plan(**small, trace_probes=6), store, progress=seen.append).values()
+    assert [(step.chain, step.from_store) for step in seen] == [(0, True), (1, True), (None, False)]
+    settings = {k: v for k, v in asdict(SETTINGS).items() if k != "rmsprop"}
+    single = refined_llc(small_model(3), rows("pile"), weights="1:0", trace_probes=6, **settings)
+    assert found.surroundings.hessian_trace == pytest.approx(single.surroundings.hessian_trace, rel=1e-5)
+    assert found.surroundings.hessian_error == pytest.approx(single.surroundings.hessian_error, rel=1e-5)
+    assert found.small_curvature_limit == pytest.approx(single.small_curvature_limit, rel=1e-5)
+    assert found.settings == bare.settings
+    (again,) = run_sweep(plan(**small, trace_probes=6), Store(tmp_path)).values()
+    assert again.surroundings.hessian_trace == found.surroundings.hessian_trace
+
+
+def test_every_slice_is_checked_before_the_first_is_measured():
+    store = Counting()
+    with pytest.raises(ValueError, match="head 9: the model has 4"):
+        run_sweep(plan(weights=["1:0", "1:9"]), store)
+    assert store.saved == 0
+
+
+def test_cells_are_keyed_by_all_the_source_that_makes_them_and_by_none_that_judges_them():
+    """What the sweep imports inside the engine, followed to the end, is what the key digests, less the judges."""
+    judges = {"harness.llc.estimate", "harness.llc.diagnostics", "harness.llc.gate"}
+    seen, ahead = set(), ["harness.llc.sweep"]
+    while ahead:
+        module = ahead.pop()
+        if module not in seen:
+            seen.add(module)
+            source = Path(importlib.import_module(module).__file__).read_text()
+            ahead += re.findall(r"from (harness\.(?:llc|attention_only)\.\w+) import", source)
+    assert seen - judges == set(CELL_SOURCE)
+    assert judges < seen
 
 
 def test_progress_counts_cells_and_estimates_what_is_left():
