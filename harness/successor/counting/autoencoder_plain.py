@@ -1,4 +1,4 @@
-"""One sparse autoencoder trained alone with autograd and torch's own Adam: what the batched training is held against."""
+"""One sparse autoencoder trained alone, by autograd and torch's own Adam: what the batched training is held against."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from harness.successor.counting.autoencoder import (
 )
 
 
-def train_one(
-    x: Float[Tensor, "n d_model"], seed: int, settings: AutoencoderSettings | None = None
-) -> Autoencoders:
+def train_one(x: Float[Tensor, "n d_model"], seed: int, settings: AutoencoderSettings | None = None) -> Autoencoders:
     """The autoencoder of one seed, step by step as written in `harness.successor.counting.autoencoder`."""
     settings = settings or AutoencoderSettings()
     basis = basis_of(x, settings)

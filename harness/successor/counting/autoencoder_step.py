@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def over_seeds(name: str, seeds: int, *arguments: Any) -> None:
         run(0, seeds, *arguments)
         return
     ends = np.linspace(0, seeds, threads + 1).astype(int).tolist()
-    jobs = [_pool(threads).submit(run, low, high, *arguments) for low, high in zip(ends, ends[1:], strict=False)]
+    jobs = [_pool(threads).submit(run, low, high, *arguments) for low, high in pairwise(ends)]
     for job in jobs:
         job.result()
 
@@ -105,7 +106,7 @@ def _autoencoder_pass() -> Callable[..., None]:
 
         `penalty` is (l1 / b, 2 / b, 1); raw becomes the slope of the loss in each code.
         """
-        n, d, features = x.shape[1], x.shape[2], weights.shape[2]
+        n, features = x.shape[1], weights.shape[2]
         wrong, to_encoder, to_decoder = np.empty_like(x[0]), np.empty_like(x[0, 0]), np.empty_like(x[0, 0])
         zero = penalty[0] - penalty[0]
         for s in range(low, high):
@@ -151,4 +152,35 @@ def _autoencoder_pass() -> Callable[..., None]:
     return run
 
 
-_PASSES: dict[str, Callable[[], Callable[..., None]]] = {"autoencoder": _autoencoder_pass}
+def _softmax_pass() -> Callable[..., None]:
+    def run(low, high, slopes, bias, labels, ends):
+        """slopes (seed, b, class): logits less bias, becomes the slope of the mean cross-entropy of each modulus."""
+        n = slopes.shape[1]
+        for s in range(low, high):
+            for b in range(n):
+                for group in range(len(ends) - 1):
+                    start = ends[group]
+                    row = slopes[s, b, start : ends[group + 1]]
+                    row += bias[s, start : ends[group + 1]]
+                    row[:] = np.exp(row - row.max())
+                    row /= row.sum() * n
+                    row[labels[s, b, group]] -= row.dtype.type(1) / n
+
+    return run
+
+
+def _adam_pass() -> Callable[..., None]:
+    update = adam_row()
+
+    def run(low, high, parameters, first, second, gradients, scalars):
+        for s in range(low, high):
+            update(parameters[s], first[s], second[s], gradients[s], scalars)
+
+    return run
+
+
+_PASSES: dict[str, Callable[[], Callable[..., None]]] = {
+    "autoencoder": _autoencoder_pass,
+    "softmax": _softmax_pass,
+    "adam": _adam_pass,
+}
