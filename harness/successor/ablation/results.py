@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.successor.ablation.settings import Ablation, Effect
+from harness.successor.ablation.settings import ABLATIONS, EFFECTS, Ablation, Effect
 
 Head = tuple[int, int]
 """(layer, head), both from 0."""
@@ -31,6 +31,15 @@ class DirectEffects:
     frozen_winner: Int[np.ndarray, " case"]
     recomputed_winner: Int[np.ndarray, " case"]
     gap: float
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields as arrays, as a cell keeps them."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> DirectEffects:
+        """The inverse of `arrays`."""
+        return cls(**{**arrays, "gap": float(arrays["gap"])})
 
     def drop(self, ablation: Ablation = "mean") -> Float[np.ndarray, "head case"]:
         """Logits lost under the named ablation."""
@@ -70,6 +79,19 @@ class HeadEffects:
     attention: Float[np.ndarray, "case top"]
     promoted: Int[np.ndarray, "case most"]
     promoted_logit: Float[np.ndarray, "case most"]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields as arrays, as a cell keeps them; changes are named "direct mean" and so on."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("head", "changes")}
+        return plain | {f"{effect} {ablation}": change for (effect, ablation), change in self.changes.items()}
+
+    @classmethod
+    def from_arrays(cls, head: Head, arrays: Mapping[str, np.ndarray]) -> HeadEffects:
+        """The inverse of `arrays`."""
+        names = [(effect, ablation) for effect in EFFECTS for ablation in ABLATIONS]
+        changes = {name: arrays[" ".join(name)] for name in names if " ".join(name) in arrays}
+        plain = {name: arrays[name] for name in cls.__dataclass_fields__ if name not in ("head", "changes")}
+        return cls(head=head, changes=changes, **plain)
 
     def reduces_loss(self, effect: Effect = "direct", ablation: Ablation = "mean") -> np.ndarray:
         """The paper's *loss-reducing cases*: where ablating the head raises the loss."""

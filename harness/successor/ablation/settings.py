@@ -48,3 +48,28 @@ class Ablations:
     def parameters(self) -> dict[str, Any]:
         """The choices as JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What is asked about a chosen head: which losses, how many attended positions and promoted tokens a case.
+
+    Indirect and total effects run the layers above the head once an ablation and repeat; direct ones run nothing.
+    """
+
+    effects: tuple[Effect, ...] = EFFECTS
+    ablations: tuple[Ablation, ...] = ABLATIONS
+    attended: int = 5
+    promoted: int = 10
+
+    def __post_init__(self) -> None:
+        for name, known in (("effects", EFFECTS), ("ablations", ABLATIONS)):
+            chosen = getattr(self, name)
+            if not set(chosen) <= set(known) or len(set(chosen)) < len(chosen):
+                raise ValueError(f"{name} of a chosen head: expected some of {', '.join(known)}, found {chosen}")
+        if self.attended < 1 or self.promoted < 1:
+            raise ValueError(f"positions and tokens a case: expected 1 or more, found {self.attended}, {self.promoted}")
+
+    def parameters(self) -> dict[str, Any]:
+        """What is asked, as JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -1,0 +1,221 @@
+"""Ablations of many contexts, one stored cell a context: killed and resumed, alone or on threads, the same arrays.
+
+On the CPU a context is always computed alone, on one thread of torch; `threads` of them run side by side. So neither
+the number of threads nor what else is measured touches a bit of a context's result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from harness.measure import source_digest
+from harness.measurement import Cost, Measurement
+from harness.store import key_of
+from harness.successor.ablation.direct import direct_effects
+from harness.successor.ablation.filling import CellStore, Clock, Job, Report, fill, in_parts, side_by_side
+from harness.successor.ablation.forward import AblationModel, Pass
+from harness.successor.ablation.losses import HeadReadout, loss_changes
+from harness.successor.ablation.reference import Reference, digest_of, reference_of
+from harness.successor.ablation.results import DirectEffects, Head, HeadEffects
+from harness.successor.ablation.settings import Ablations, HeadSettings
+from harness.successor.ablation.views import most_attended, most_promoted
+
+PARTS = ("harness.successor.ablation", "harness.models")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan's model and its reference, ready for use."""
+
+    model: AblationModel
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which model, which contexts, which reference, which ablations.
+
+    `load` opens the model (`forward.open_model`) and is called only if a cell is missing; `identity` tells that model
+    from every other (digests). `contexts` and `reference` are rows of token ids; the reference may be the contexts
+    themselves or others. `threads` contexts run side by side on the CPU; elsewhere `batch` share a forward pass.
+    """
+
+    load: Callable[[], AblationModel]
+    identity: Mapping[str, Any]
+    contexts: Int[np.ndarray, "context pos"]
+    reference: Int[np.ndarray, "reference pos"]
+    ablations: Ablations = field(default_factory=Ablations)
+    threads: int = 1
+    batch: int = 1
+    device: str = "cpu"
+    _opened: list[Opened] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("contexts", "reference"):
+            rows = np.asarray(getattr(self, name))
+            if rows.ndim != 2 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
+                raise ValueError(
+                    f"{name} of an ablation: expected rows of token ids, context x position"
+                    f"\n  found shape {rows.shape}, dtype {rows.dtype}"
+                )
+
+    def opened(self, report: Report | None = None) -> Opened:
+        """The model, and the reference gathered with it; both are kept for the next question."""
+        if not self._opened:
+            model = self.load()
+            clock = Clock("reference", len(self.reference), 0, report)
+
+            def gather(part: np.ndarray) -> list[Pass]:
+                runs = self.runs(model, part)
+                clock.tick(len(part))
+                return runs
+
+            passes = side_by_side(gather, in_parts(self.reference, self.batch), self.workers)
+            self._opened.append(Opened(model, reference_of((run for runs in passes for run in runs), self.ablations)))
+        return self._opened[0]
+
+    @property
+    def workers(self) -> int:
+        """Calls side by side: on an accelerator one."""
+        return self.threads if self.device == "cpu" else 1
+
+    def runs(
+        self, model: AblationModel, rows: Int[np.ndarray, "context pos"], patterns_of: Mapping | None = None
+    ) -> list[Pass]:
+        """Passes of some contexts: one at a time on the CPU, so that no context's bits hang on its company."""
+        parts = _tokens(rows).split(1 if self.device == "cpu" else self.batch)
+        return [run for part in parts for run in model.run(part, patterns_of)]
+
+    def identities(self) -> dict[str, Any]:
+        """What decides every cell of this plan, but for its context and what is asked."""
+        reference = "".join(digest_of(row) for row in _tokens(self.reference))
+        return {
+            "measure": "ablation cell",
+            "source": source_digest(PARTS),
+            "model": dict(self.identity),
+            "reference": hashlib.sha256(reference.encode()).hexdigest(),
+            "ablations": self.ablations.parameters(),
+            "torch": torch.__version__.split("+")[0],
+            "device": self.device.split(":")[0],
+        }
+
+    def jobs(self, questions: Sequence[Any], settings: Mapping[str, Any]) -> list[Job]:
+        """One cell for every context and question."""
+        shared = {**self.identities(), "settings": dict(settings)}
+        digests = [digest_of(row) for row in _tokens(self.contexts)]
+        return [
+            Job(place, asked, key_of({**shared, "context": digest, "asked": asked}))
+            for place, digest in enumerate(digests)
+            for asked in questions
+        ]
+
+
+def _tokens(rows: Int[np.ndarray, "context pos"]) -> Int[Tensor, "context pos"]:
+    return torch.from_numpy(np.array(rows, dtype=np.int64))
+
+
+def measure_contexts(plan: Plan, store: CellStore, report: Report | None = None) -> list[DirectEffects]:
+    """Direct effects of every head in every case, context by context; from the store where they are there.
+
+    Raises what opening the model, `AblationModel.run`, the reference and the store raise.
+    """
+
+    def prepare() -> Callable[[list[Job]], list[Measurement]]:
+        opened = plan.opened(report)
+
+        def make(jobs: list[Job]) -> list[Measurement]:
+            began = time.perf_counter()
+            runs = plan.runs(opened.model, plan.contexts[[job.context for job in jobs]])
+            effects = [direct_effects(opened.model, run, opened.reference) for run in runs]
+            seconds = (time.perf_counter() - began) / len(jobs)
+            return [_cell(plan, "logit lost, all heads", found.arrays(), seconds) for found in effects]
+
+        return make
+
+    jobs = plan.jobs(["every head"], {})
+    cells = fill(jobs, store, prepare, contexts_per_call=plan.batch, workers=plan.workers, report=report)
+    return [DirectEffects.from_arrays(cell.arrays) for cell in cells]
+
+
+def measure_heads(
+    plan: Plan,
+    heads: Sequence[Head],
+    store: CellStore,
+    report: Report | None = None,
+    settings: HeadSettings | None = None,
+) -> dict[Head, list[HeadEffects]]:
+    """Losses, attention and promoted tokens of chosen heads, context by context; one cell a context and head.
+
+    Errors as for `measure_contexts`, and KeyError for a head the model does not have.
+    """
+    settings = settings or HeadSettings()
+    heads = list(dict.fromkeys((int(layer), int(head)) for layer, head in heads))
+
+    def prepare() -> Callable[[list[Job]], list[Measurement]]:
+        opened = plan.opened(report)
+        readouts = {head: HeadReadout.of(opened.model, head) for head in heads}
+        return lambda jobs: _chosen(plan, opened, readouts, settings, jobs)
+
+    cells = fill(plan.jobs(heads, settings.parameters()), store, prepare, workers=plan.workers, report=report)
+    found: dict[Head, list[HeadEffects]] = {head: [] for head in heads}
+    for place, cell in enumerate(cells):
+        head = heads[place % len(heads)]
+        found[head].append(HeadEffects.from_arrays(head, cell.arrays))
+    return found
+
+
+def _chosen(
+    plan: Plan, opened: Opened, readouts: Mapping[Head, HeadReadout], settings: HeadSettings, jobs: Sequence[Job]
+) -> list[Measurement]:
+    """The cells of one context: all chosen heads on one pass."""
+    wanted: dict[int, list[int]] = {}
+    for job in jobs:
+        wanted.setdefault(job.asked[0], []).append(job.asked[1])
+    (run,) = plan.runs(opened.model, plan.contexts[[jobs[0].context]], wanted)
+    cells = []
+    for job in jobs:
+        began = time.perf_counter()
+        layer, number = job.asked
+        pattern = run.patterns[layer][wanted[layer].index(number)]
+        found = head_effects(readouts[job.asked], run, opened.reference, pattern, settings)
+        cells.append(_cell(plan, "loss gained, one head", found.arrays(), time.perf_counter() - began))
+    return cells
+
+
+def head_effects(
+    readout: HeadReadout, run: Pass, reference: Reference, pattern: Tensor, settings: HeadSettings
+) -> HeadEffects:
+    """All that is asked about one head in one context; `pattern` is its attention, (pos, pos)."""
+    loss, changes = loss_changes(readout, run, reference, settings.effects, settings.ablations)
+    views = (*most_attended(pattern, settings.attended), *most_promoted(readout, run, settings.promoted))
+    attended, attention, promoted, promoted_logit = (view.cpu().numpy() for view in views)
+    return HeadEffects(
+        head=readout.head,
+        loss=loss.cpu().numpy(),
+        changes={name: change.cpu().numpy() for name, change in changes.items()},
+        attended=attended.astype(np.int32),
+        attention=attention,
+        promoted=promoted.astype(np.int32),
+        promoted_logit=promoted_logit,
+    )
+
+
+def _cell(plan: Plan, quantity: str, arrays: Mapping[str, np.ndarray], seconds: float) -> Measurement:
+    return Measurement(
+        quantity=quantity,
+        value=None,
+        unit="nats",
+        n=plan.contexts.shape[1] - 1,
+        seed=plan.ablations.seed,
+        arrays=arrays,
+        cost=Cost(seconds=seconds),
+    )

@@ -1,0 +1,50 @@
+"""What a chosen head attends to and what it promotes, case by case: what its behaviours are judged by."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.successor.ablation.direct import scale_of
+from harness.successor.ablation.forward import Pass
+from harness.successor.ablation.losses import HeadReadout
+
+CASES_AT_ONCE = 128
+
+
+def most_attended(
+    pattern: Float[Tensor, "pos pos"], top: int
+) -> tuple[Int[Tensor, "case top"], Float[Tensor, "case top"]]:
+    """Positions each case's last token attends to most, the most first, and their shares of its attention.
+
+    A case with fewer than `top` positions is padded with position -1, share 0.
+    """
+    cases = len(pattern) - 1
+    shares, places = pattern[:-1].topk(min(top, len(pattern)), dim=-1)
+    beyond = places > torch.arange(cases, device=pattern.device)[:, None]
+    places, shares = places.masked_fill(beyond, -1), shares.masked_fill(beyond, 0.0)
+    missing = (0, top - places.shape[1])
+    return torch.nn.functional.pad(places, missing, value=-1), torch.nn.functional.pad(shares, missing)
+
+
+@torch.inference_mode()
+def most_promoted(
+    readout: HeadReadout, run: Pass, most: int
+) -> tuple[Int[Tensor, "case most"], Float[Tensor, "case most"]]:
+    """Tokens whose logits the head's own write raises most, the most first, and by how much (nats).
+
+    The direct logit attribution W_U norm(W_O z), norms frozen at their unablated scales, without the final norm's
+    shift: what the head adds, not what ablating it would change (the mean it is compared with has favourites too).
+    """
+    (layer, number), model = readout.head, readout.model
+    z = run.z[layer][:-1, number]
+    scale = scale_of(model.final_norm, run.final[:-1]) * scale_of(
+        model.blocks[layer].post_norm, run.written[layer][:-1]
+    )
+    logits, tokens = [], []
+    for part, size in zip(z.split(CASES_AT_ONCE), scale.float().split(CASES_AT_ONCE), strict=True):
+        best = (part @ readout.promotes.T).topk(most, dim=-1)
+        logits.append(best.values / size[:, None])
+        tokens.append(best.indices)
+    return torch.cat(tokens), torch.cat(logits)
