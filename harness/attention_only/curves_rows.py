@@ -1,0 +1,88 @@
+"""Token rows that coefficients are measured on: standard texts cut with the run's tokenizer, or rows from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from harness.attention_only.curves import LENGTH, ROWS, rows_digest
+from harness.attention_only.curves_cells import CellsError
+
+# On every machine with Python: code, and prose about code.
+STANDARD = ("python-docs", "stdlib-source")
+STANDS_FOR: Mapping[str, tuple[str, ...]] = {
+    "training mixture": ("training-mixture", "pile", "python-docs"),
+    "code": ("code", "stdlib-source"),
+}
+
+
+def standard_rows(
+    name: str, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int = ROWS
+) -> Int[Tensor, "row pos"]:
+    """Rows of a standard text, BOS first, spread evenly over the text.
+
+    Raises KeyError for another name, `CellsError` for a text too short for a single row.
+    """
+    from harness.texts import standard_text
+
+    return cut_evenly(np.asarray(tokenizer.encode(standard_text(name))), bos, length=length, most=most, name=name)
+
+
+def cut_evenly(
+    ids: Int[np.ndarray, " token"], bos: int, *, length: int = LENGTH, most: int = ROWS, name: str = "text"
+) -> Int[Tensor, "row pos"]:
+    """At most `most` windows of `length` - 1 tokens, evenly spread over `ids`, BOS in front of each.
+
+    >>> cut_evenly(np.arange(9), 99, length=3, most=2).tolist()
+    [[99, 0, 1], [99, 4, 5]]
+    """
+    count = len(ids) // (length - 1)
+    if count == 0:
+        raise CellsError(f"rows of {name}: expected at least {length - 1} tokens, found {len(ids)}. Give a longer text")
+    windows = ids[: count * (length - 1)].reshape(count, length - 1).astype(np.int64)
+    chosen = windows[[index * count // min(most, count) for index in range(min(most, count))]]
+    return torch.from_numpy(np.concatenate([np.full((len(chosen), 1), bos), chosen], 1))
+
+
+def rows_from_file(path: Path, *, length: int = LENGTH, most: int = ROWS) -> Int[Tensor, "row pos"]:
+    """The first `most` rows of an .npy file of token ids, cut to `length`. Raises `CellsError` for anything else."""
+    try:
+        found = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise CellsError(f"rows {path}\n  expected  an .npy file of token rows\n  found     {error}") from None
+    if found.ndim != 2 or found.shape[1] < length or found.dtype.kind not in "iu":
+        raise CellsError(
+            f"rows {path}\n  expected  a table of whole numbers, rows of {length} tokens or more\n"
+            f"  found     shape {found.shape} of {found.dtype}\n  Save one with numpy.save(file, rows)"
+        )
+    return torch.from_numpy(np.array(found[:most, :length], dtype=np.int64))
+
+
+def all_standard_rows(tokenizer: Any, bos: int, names: Sequence[str] = STANDARD) -> dict[str, Int[Tensor, "row pos"]]:
+    """Rows of every standard text."""
+    return {name: standard_rows(name, tokenizer, bos) for name in names}
+
+
+def comparable(rows: Mapping[str, Tensor], recorded: Mapping[str, str]) -> tuple[str, ...]:
+    """The texts whose rows here are those that recorded cells were measured on: another Python has other texts."""
+    return tuple(name for name, table in rows.items() if recorded.get(name) == rows_digest(table))
+
+
+def text_for(role: str, at_hand: Sequence[str]) -> str:
+    """The text among those `at_hand` that serves as "training mixture" or "code", the best stand-in first.
+
+    Raises `CellsError` where none does.
+
+    >>> text_for("code", ["python-docs", "stdlib-source"])
+    'stdlib-source'
+    """
+    for name in STANDS_FOR[role]:
+        if name in at_hand:
+            return name
+    raise CellsError(f"cells on {role}: expected one of {', '.join(STANDS_FOR[role])}, found {', '.join(at_hand)}")
