@@ -3,10 +3,10 @@
     MLP_0(W_E(z)) ~ N MLP_0(W_E(x)) + D MLP_0(W_E(y))       z: the token with x's index in y's domain
 
 N (index map) and D (domain map) are learned on swapped pairs (x, y) of two domains and tried on pairs left out, and on
-Roman numerals, of which the maps have seen none. The paper learns its maps by gradient and does not say how it decodes;
-here they are the ridge solution, the ridge the one that does best on tokens x left out. In *output space* a sum is decoded
-as the token of the dataset whose MLP_0(W_E) is nearest, in *successor space* as the head's top token within y's domain,
-which must be z's successor.
+Roman numerals x, of which the maps have seen none. How the paper learns its maps and decodes is not known here: these
+are the ridge solution, the ridge the one that does best on tokens x left out. In *output space* a sum is decoded as the
+token of the dataset whose MLP_0(W_E) is nearest, in *successor space* as the head's top token within y's domain, which
+must be z's successor.
 
 Left-out pairs are a weak test, the paper's own: each z is the target of other pairs that were learned from, so that
 maps wide enough can know it by heart. Numerals are not: the control with shuffled indices tells the two apart.
@@ -34,11 +34,13 @@ TUNED_ON = 0.2
 class Domains:
     """All tokens of all domains, one row each: its vector, its domain and its index in it.
 
-    `items[domain]` are a domain's strings; its tokens lie in the rows from `start[domain]`.
+    `items[domain]` are a domain's strings. Vectors are given in an orthonormal `basis` of what they span, in which the
+    maps are learned too: ridge solution and distances are the same there, and it is several times narrower.
     """
 
     items: tuple[Items, ...]
-    vectors: Float[Tensor, "token d_model"]
+    basis: Float[Tensor, "d_model rank"]
+    vectors: Float[Tensor, "token rank"]
     domain: Int[np.ndarray, " token"]
     index: Int[np.ndarray, " token"]
 
@@ -46,7 +48,8 @@ class Domains:
     def of(cls, items: Sequence[Items], vectors: Float[Tensor, "token d_model"]) -> Domains:
         """`vectors` are MLP_0(W_E) of the items' tokens, one domain after another."""
         domain = np.repeat(np.arange(len(items)), [len(one.tokens) for one in items])
-        return cls(tuple(items), vectors, domain, np.concatenate([one.index for one in items]))
+        basis = torch.linalg.qr(vectors.T).Q  # (d_model, rank)
+        return cls(tuple(items), basis, vectors @ basis, domain, np.concatenate([one.index for one in items]))
 
     def with_shuffled_index(self, generator: np.random.Generator) -> Domains:
         """The same tokens with the indices of each domain handed out anew: nothing two domains share is left."""
@@ -104,16 +107,14 @@ def swapped_pairs(
 
 @dataclass(frozen=True)
 class Maps:
-    """The learned index map and domain map, and what is added to their sum."""
+    """The learned index map and domain map, and what is added to their sum; in the basis of the domains."""
 
-    index: Float[Tensor, "d_model d_model"]
-    domain: Float[Tensor, "d_model d_model"]
-    shift: Float[Tensor, " d_model"]
+    index: Float[Tensor, "rank rank"]
+    domain: Float[Tensor, "rank rank"]
+    shift: Float[Tensor, " rank"]
     ridge: float
 
-    def __call__(
-        self, x: Float[Tensor, "pair d_model"], y: Float[Tensor, "pair d_model"]
-    ) -> Float[Tensor, "pair d_model"]:
+    def __call__(self, x: Float[Tensor, "pair rank"], y: Float[Tensor, "pair rank"]) -> Float[Tensor, "pair rank"]:
         """The vector that should stand for x's index in y's domain."""
         return x @ self.index.T + y @ self.domain.T + self.shift
 
@@ -142,7 +143,7 @@ def learn_maps(domains: Domains, pairs: Pairs, generator: np.random.Generator) -
 
 def _solve(domains: Domains, pairs: Pairs, ridges: Sequence[float]) -> list[Maps]:
     """Solved through the pairs' Gram matrix or the normal equations, whichever is smaller."""
-    x = torch.cat([domains.vectors[pairs.x], domains.vectors[pairs.y]], dim=1)  # (pair, 2 d_model)
+    x = torch.cat([domains.vectors[pairs.x], domains.vectors[pairs.y]], dim=1)  # (pair, 2 rank)
     target = domains.vectors[pairs.z]
     # Of the pairs, not of the tokens: an offset left over would have to be made up by the maps.
     x_mean, target_mean = x.mean(0), target.mean(0)
@@ -155,7 +156,7 @@ def _solve(domains: Domains, pairs: Pairs, ridges: Sequence[float]) -> list[Maps
         penalised = gram + ridge * size * torch.eye(len(gram), dtype=torch.float64)
         right = target.double() if dual else (x.T @ target).double()
         solved = torch.linalg.solve(penalised, right).float()
-        both = (x.T @ solved if dual else solved).T  # (d_model, 2 d_model)
+        both = (x.T @ solved if dual else solved).T  # (rank, 2 rank)
         index, domain = both.chunk(2, dim=1)
         found.append(Maps(index, domain, target_mean - both @ x_mean, ridge))
     return found
@@ -186,7 +187,7 @@ def counted_on(
         vectors = domains.vectors
         made = vectors[here.z] if maps is None else maps(vectors[here.x], vectors[here.y])
         target = np.asarray([_or_nobody(items.successor_of(int(domains.index[z]))) for z in here.z])
-        winner = strict_winner(readout.logits(made, items.tokens))
+        winner = strict_winner(readout.logits(made @ domains.basis.T, items.tokens))
         passed[rows], asked[rows] = (winner == target) & (target >= 0), target >= 0
     return passed, asked
 
@@ -203,14 +204,13 @@ def share_interval(
     if not len(passed):
         raise ValueError("share of decoded pairs: expected at least one pair, found none")
     x, y = (np.unique(side, return_inverse=True)[1] for side in (pairs.x, pairs.y))
-    rates = []
-    for _ in range(draws):
-        weight = _weights(generator, x.max() + 1)[x] * _weights(generator, y.max() + 1)[y]
-        rates.append(float(weight @ passed / weight.sum()) if weight.sum() > 0 else float(passed.mean()))
+    weight = _weights(generator, draws, x.max() + 1)[:, x] * _weights(generator, draws, y.max() + 1)[:, y]
+    rates = weight @ passed / weight.sum(axis=1)
     low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     exact = binomial_interval(int(passed.sum()), len(passed), LEVEL)
     return float(passed.mean()), min(float(low), exact[0]), max(float(high), exact[1])
 
 
-def _weights(generator: np.random.Generator, n: int) -> Int[np.ndarray, " token"]:
-    return generator.multinomial(n, np.full(n, 1 / n))
+def _weights(generator: np.random.Generator, draws: int, n: int) -> Float[np.ndarray, "draw token"]:
+    """How often each draw takes each token; a hair more than never, so that no draw is empty."""
+    return generator.multinomial(n, np.full(n, 1 / n), draws) + 1e-9

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from harness.models.architectures import CircuitWeights, Layer
 from harness.statistics import binomial_interval
+from harness.successor.counting.features import one_head
 from harness.successor.counting.steering_tokens import Items
 
 RESIDUES = 10
@@ -41,21 +42,23 @@ ROWS: dict[str, range] = {
 
 @dataclass(frozen=True)
 class HeadReadout:
-    """What one head does with what it reads: logits W_U W_OV x, with the model's own norms and biases."""
+    """What one head does with what it reads: logits W_U W_OV x, with the model's own norms and biases.
+
+    The arithmetic of `harness.successor.circuit.effective_ov_logits`, for vectors that no token has.
+    """
 
     weights: CircuitWeights
     layer: Layer
-    head: int
 
     @classmethod
     def open(cls, weights: CircuitWeights, head: tuple[int, int]) -> HeadReadout:
-        """The head (layer, head) of a model."""
-        return cls(weights, weights.layer(head[0]), head[1])
+        """The head (layer, head) of a model; its layer is read once and cut down to that head."""
+        return cls(weights, one_head(weights.layer(head[0]), head[1]))
 
     def write(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """What the head adds to the residual stream where it reads `x` alone."""
         flat = x.reshape(-1, x.shape[-1])
-        return self.layer.outputs(self.layer.values(self.layer.norm(flat)))[self.head].reshape(x.shape)
+        return self.layer.outputs(self.layer.values(self.layer.norm(flat)))[0].reshape(x.shape)
 
     def logits(self, x: Float[Tensor, "*batch d_model"], candidates: Sequence[int]) -> Float[Tensor, "*batch c"]:
         """Logits of the candidate ids."""
