@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from harness.report import plots
 from harness.report.axes import finite
-from harness.report.text import number
+from harness.report.text import head_name, number
 
 TOP_HEADS = 10
 
@@ -57,7 +57,8 @@ def exhibit(evidence: Mapping[str, Any], name: str) -> Exhibit:
 
 def _head_map(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
     values = [finite(row) for row in evidence["values"]]
-    rows = tuple((f"L{layer}H{head}", number(value)) for layer, head, value in plots.top_heads(values, TOP_HEADS))
+    like = str(evidence.get("head_names") or "L12H0")
+    rows = tuple((head_name(*place, like), number(value)) for *place, value in plots.top_heads(values, TOP_HEADS))
     return replace(
         blank,
         figure=plots.head_map(evidence, name, blank.title),

@@ -30,7 +30,7 @@ from harness.report.axes import (
 )
 from harness.report.palette import LEVELS, SERIES, scale
 from harness.report.svg import draw
-from harness.report.text import number, one_line, shorten
+from harness.report.text import head_name, number, one_line, shorten
 
 MOST_ROWS = 24
 MOST_VALUES = 40
@@ -84,13 +84,14 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
 def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """A layer x head heat map in `LEVELS` steps of one hue, with its scale; the marked head is outlined and named.
 
-    A cell without a value is crossed out.
+    A cell without a value is crossed out. `mark` is one head [layer, head] or a list of such; `head_names` "1:6" names
+    heads as the second paper does.
     """
     values = [finite(row) for row in evidence["values"]]
     layers, heads = len(values), max(map(len, values))
     known = [value for row in values for value in row if math.isfinite(value)]
     low, high = _limits(evidence.get("vmin"), evidence.get("vmax"), known)
-    cell = max(4.0, min(14.0, 380 / max(layers, 1)))
+    cell = max(4.0, min(14.0 if layers > 6 else 26.0, 380 / max(layers, 1)))
     height = layers * cell + 66
 
     def paint(figure: Any) -> None:
@@ -98,7 +99,7 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
         axes.set_xlim(-0.5, heads - 0.5)
         axes.set_ylim(layers - 0.5, -0.5)
         _cells(axes, values, low, high)
-        _mark(axes, evidence.get("mark"), values)
+        _mark(axes, evidence, values)
         axes.set_xlabel("head", color=C["muted"])
         axes.set_ylabel("layer", color=C["muted"])
         _whole_ticks(axes, heads, layers)
@@ -295,17 +296,28 @@ def _level(value: float, low: float, high: float) -> int:
     return min(LEVELS - 1, int(share * LEVELS))
 
 
-def _mark(axes: Any, mark: Any, values: list[list[float]]) -> None:
-    if not isinstance(mark, list) or len(mark) != 2:
-        return
-    layer, head = int(mark[0]), int(mark[1])
-    if not (0 <= layer < len(values) and 0 <= head < len(values[layer])):
-        return
+def _marked(evidence: dict[str, Any], values: list[list[float]]) -> list[tuple[int, int]]:
+    """The heads under `mark` that are in the map: one pair, or a list of pairs."""
+    mark = evidence.get("mark")
+    pairs = mark if isinstance(mark, list) and mark and isinstance(mark[0], list) else [mark]
+    found = [(int(pair[0]), int(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+    return [(layer, head) for layer, head in found if 0 <= layer < len(values) and 0 <= head < len(values[layer])]
+
+
+def _mark(axes: Any, evidence: dict[str, Any], values: list[list[float]]) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=C["mark"], linewidth=2.2))
-    words = f"marked: L{layer}H{head}, {number(values[layer][head])}"
-    axes.text(0, 1, words, color=C["mark"], transform=axes.transAxes, ha="left", va="bottom")
+    marked = _marked(evidence, values)
+    for layer, head in marked:
+        axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=C["mark"], linewidth=2.2))
+    if marked:
+        words = "; ".join(f"{_name(evidence, *place)}, {number(values[place[0]][place[1]])}" for place in marked)
+        words = shorten(f"marked: {words}", 64)
+        axes.text(0, 1, words, color=C["mark"], transform=axes.transAxes, ha="left", va="bottom")
+
+
+def _name(evidence: dict[str, Any], layer: int, head: int) -> str:
+    return head_name(layer, head, str(evidence.get("head_names") or "L12H0"))
 
 
 def _scale_bar(figure: Any, height: float, low: float, high: float, label: str) -> None:
@@ -326,12 +338,10 @@ def _scale_bar(figure: Any, height: float, low: float, high: float, label: str) 
 
 
 def _head_words(values: list[list[float]], evidence: dict[str, Any]) -> str:
-    listed = top_heads(values, 5)
-    best = ", ".join(f"L{layer}H{head} {number(value)}" for layer, head, value in listed)
-    mark = evidence.get("mark")
-    marked = f" Marked: L{mark[0]}H{mark[1]}." if isinstance(mark, list) and len(mark) == 2 else ""
-    count = sum(map(len, values))
-    return f"{len(values)} layers, {count} heads. Highest: {best}.{marked}"
+    best = ", ".join(f"{_name(evidence, layer, head)} {number(value)}" for layer, head, value in top_heads(values, 5))
+    names = ", ".join(_name(evidence, *place) for place in _marked(evidence, values))
+    marked = f" Marked: {names}." if names else ""
+    return f"{len(values)} layers, {sum(map(len, values))} heads. Highest: {best}.{marked}"
 
 
 def top_heads(values: list[list[float]], count: int) -> list[tuple[int, int, float]]:

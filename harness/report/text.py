@@ -51,11 +51,22 @@ EXPECTED_PHRASES: Mapping[str, str] = {
     "correlation": "correlation at or beyond ",
 }
 
+HEAD_NAMES: Mapping[str, str] = {"L12H0": "L{}H{}", "1:6": "{}:{}"}
+
 # Characters that show nothing or reorder what stands beside them, besides the control characters proper.
 _UNSEEN = "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u2060\u2061\u2062\u2063\u2064\ufeff"
 _REORDER = "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x2070)]))
 _INVISIBLE = frozenset(_UNSEEN + _REORDER)
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+
+
+def head_name(layer: int, head: int, like: str = "L12H0") -> str:
+    """A head as its paper writes it: `like` "L12H0" (the first paper) or "1:6" (the second). KeyError for another.
+
+    >>> head_name(0, 4), head_name(0, 4, "1:6")
+    ('L0H4', '0:4')
+    """
+    return HEAD_NAMES[like].format(layer, head)
 
 
 def visible(text: str) -> str:

@@ -120,6 +120,33 @@ def test_the_marked_head_and_the_highest_are_named() -> None:
     assert "Highest: L12H7 0.58" in (ET.fromstring(figure).findtext(f"{SVG}desc") or "")
 
 
+def two_layers(**changes) -> dict:
+    values = [[0.01, 0.29, 0.03, 0.02, 0.22, 0.05, 0.06, 0.07], [0.12, 0.13, 0.14, 0.15, 0.16, 0.17, None, 0.18]]
+    return {"type": "head_map", "title": "Previous-token score", "values": values, "label": "attention", **changes}
+
+
+def test_heads_are_named_as_the_second_paper_names_them_where_asked() -> None:
+    shown = exhibit(two_layers(mark=[[0, 1], [0, 4]], head_names="1:6"), "x")
+    assert "marked: 0:1, 0.29; 0:4, 0.22" in texts(shown.figure)
+    said = ET.fromstring(shown.figure).findtext(f"{SVG}desc") or ""
+    assert "Highest: 0:1 0.29, 0:4 0.22, 1:7 0.18" in said
+    assert said.endswith("Marked: 0:1, 0:4.")
+    assert [row[0] for row in shown.grid.rows[:3]] == ["0:1", "0:4", "1:7"]
+    assert "LH" not in re.sub(r"\d", "", said)
+    assert [row[0] for row in exhibit(two_layers(), "x").grid.rows[:3]] == ["L0H1", "L0H4", "L1H7"]
+
+
+@pytest.mark.parametrize("mark", [[9, 9], [[0, 1], [5, 5]], [0], "L0H1", [], [[]], [None]])
+def test_marks_that_are_no_heads_of_the_map_are_left_out(mark) -> None:
+    shown = exhibit(two_layers(mark=mark), "x")
+    assert not shown.trouble
+    assert ("marked: L0H1, 0.29" in texts(shown.figure)) == (mark == [[0, 1], [5, 5]])
+
+
+def test_an_unknown_way_of_naming_heads_is_told() -> None:
+    assert "could not be drawn" in exhibit(two_layers(head_names="six"), "x").trouble
+
+
 def test_a_settings_table_without_marks_says_that_nothing_changes() -> None:
     item = {"type": "table", "title": "Settings under which the verdict changes", "columns": ["a"], "rows": [["x"]]}
     assert exhibit(item | {"mark_rows": []}, "x").key == "Under none of these settings does the verdict change."
