@@ -1,0 +1,119 @@
+"""Do curves of coefficients, clustered without their labels, give the head types? By every method the authors compared.
+
+k-means of scikit-learn and of tslearn, euclidean, dynamic time warping, k-shape and hierarchical; each layer by itself
+or both; curves as they are or scaled to mean 0 and variance 1 (Wang et al. 2025, section 4.1 and the reproducibility
+record). Agreement with the types is the adjusted Rand index: 1 for the same partition, 0 on average by chance.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Method = Literal["k-means (scikit-learn)", "k-means (tslearn)", "k-means, DTW (tslearn)", "k-shape", "hierarchical"]
+METHODS: tuple[Method, ...] = (
+    "k-means (scikit-learn)", "k-means (tslearn)", "k-means, DTW (tslearn)", "k-shape", "hierarchical",
+)  # fmt: skip
+FLAT = 1e-12
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """How curves were clustered, each one's cluster, and the adjusted Rand index with the types."""
+
+    method: Method
+    scaled: bool
+    heads: tuple[str, ...]
+    clusters: tuple[int, ...]
+    agreement: float
+
+    @property
+    def label(self) -> str:
+        """The method in words."""
+        return self.method + (", curves scaled" if self.scaled else "")
+
+
+def cluster(curves: Float[np.ndarray, "head step"], k: int, method: Method, seed: int = 0) -> Int[np.ndarray, " head"]:
+    """A cluster number for each curve. Raises ValueError for an unknown method or more clusters than curves.
+
+    >>> cluster(np.array([[0.0, 1.0], [0.0, 1.1], [5.0, 9.0]]), 2, "hierarchical").tolist()
+    [0, 0, 1]
+    """
+    if method not in METHODS or not 1 <= k <= len(curves):
+        raise ValueError(
+            f"clustering: expected one of {', '.join(METHODS)} and 1 to {len(curves)} clusters, found {method!r}, {k}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few distinct curves: fewer clusters than asked for come back, and are counted
+        return renumbered(_fit(curves, k, method, seed))
+
+
+def _fit(curves: np.ndarray, k: int, method: Method, seed: int) -> np.ndarray:
+    if method == "k-means (scikit-learn)":
+        from sklearn.cluster import KMeans
+
+        return KMeans(k, n_init=10, random_state=seed).fit_predict(curves)
+    if method == "hierarchical":
+        from sklearn.cluster import AgglomerativeClustering
+
+        return AgglomerativeClustering(k, linkage="ward").fit_predict(curves)
+    if method == "k-shape":
+        from tslearn.clustering import KShape
+
+        return KShape(k, n_init=3, random_state=seed).fit_predict(scaled(curves)[..., None])
+    from tslearn.clustering import TimeSeriesKMeans
+
+    metric = "dtw" if "DTW" in method else "euclidean"
+    return TimeSeriesKMeans(k, metric=metric, n_init=3, random_state=seed).fit_predict(curves[..., None])
+
+
+def renumbered(labels: Sequence[int]) -> Int[np.ndarray, " head"]:
+    """The same partition with clusters numbered in the order in which they first come.
+
+    >>> renumbered([7, 3, 7]).tolist()
+    [0, 1, 0]
+    """
+    order = {label: number for number, label in enumerate(dict.fromkeys(int(label) for label in labels))}
+    return np.array([order[int(label)] for label in labels])
+
+
+def scaled(curves: Float[np.ndarray, "head step"]) -> Float[np.ndarray, "head step"]:
+    """Each curve with mean 0 and variance 1; a flat one with zeros."""
+    spread = curves.std(axis=1, keepdims=True)
+    return (curves - curves.mean(axis=1, keepdims=True)) / np.where(spread > FLAT, spread, 1.0)
+
+
+def adjusted_rand(first: Sequence[object], second: Sequence[object]) -> float:
+    """Hubert and Arabie's (1985) agreement of two partitions, in whatever labels.
+
+    >>> adjusted_rand(["a", "a", "b"], [1, 1, 0])
+    1.0
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score([str(item) for item in first], [str(item) for item in second]))
+
+
+def compare_methods(
+    curves: Float[np.ndarray, "head step"], heads: Sequence[str], types: Sequence[str], k: int, seed: int = 0
+) -> list[Clustering]:
+    """Every method, with and without scaling, against the types."""
+    found = []
+    for method in METHODS:
+        for scale in (False, True):
+            clusters = cluster(scaled(curves) if scale else curves, k, method, seed)
+            agreement = adjusted_rand(types, clusters)
+            found.append(Clustering(method, scale, tuple(heads), tuple(clusters.tolist()), agreement))
+    return found
+
+
+def shuffled_agreement(
+    types: Sequence[str], clusters: Sequence[int], shuffles: int, generator: np.random.Generator
+) -> Float[np.ndarray, " shuffle"]:
+    """The agreement when the types are dealt out to the heads at random: the null of the index."""
+    return np.array([adjusted_rand(generator.permutation(list(types)), clusters) for _ in range(shuffles)])

@@ -1,0 +1,324 @@
+"""What the claims on refined coefficients are judged on: tables of recorded cells, and each quantity's controls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.attention_only import curves_tables as ct
+from harness.attention_only.curves_planted import TYPES, planted_counts, planted_table
+from harness.findings import Finding
+from harness.measurement import Measurement
+
+if TYPE_CHECKING:
+    from harness.attention_only.curves_cells import CellTable
+    from harness.attention_only.curves_recorded import Comparison
+    from harness.attention_only.live import LiveRun
+
+CLUSTERINGS, SHUFFLES = 100, 500
+SIMPLE = ("induction", "bracket")
+_OPENED: dict[tuple[Path, str], Coefficients] = {}
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """A live run's recorded cells, with those that this session measured again."""
+
+    run: LiveRun
+    cells: CellTable
+    again: tuple[Comparison, ...]
+
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """The type of each head at the end of training."""
+        return self.run.head_types()
+
+    @property
+    def draws(self) -> int:
+        """How often an uncertainty is drawn in this profile."""
+        return self.run.context.profile.bootstrap_draws
+
+    def generator(self) -> np.random.Generator:
+        """Fresh random numbers, the same for each quantity."""
+        return np.random.default_rng(self.run.seed)
+
+    def layer(self, layer: int, *kinds: str) -> list[str]:
+        """Heads of a layer that are of one of these kinds (all of them where none is named)."""
+        return [head for head, kind in self.types.items() if head[0] == str(layer) and (not kinds or kind in kinds)]
+
+    def texts(self, steps: Sequence[str], loss: str, setting: str) -> list[str]:
+        """Texts on which every head was recorded at all these checkpoints."""
+        names = dict.fromkeys(key.text for key in self.cells.select(loss=loss, setting=setting))
+        return [name for name in names if all(self._whole(name, step, loss, setting) for step in steps)]
+
+    def _whole(self, text: str, step: str, loss: str, setting: str) -> bool:
+        found = self.cells.select(text=text, checkpoint=step, loss=loss, setting=setting)
+        return set(self.types) <= {key.weights for key in found}
+
+    def table(
+        self,
+        role: str,
+        checkpoints: Sequence[str] | None = None,
+        *,
+        loss: str = "next token",
+        setting: str = "paper",
+        text: str = "",
+    ) -> ct.HeadTable:
+        """Coefficients of all heads on the text that serves as "training mixture" or "code" (or on `text`).
+
+        `checkpoints` defaults to all trained ones. Raises `RunNotAvailable` where they were not recorded.
+        """
+        from harness.attention_only.curves_cells import CellKey, CellsError
+        from harness.attention_only.curves_rows import text_for
+        from harness.attention_only.subjects import RunNotAvailable
+
+        names = list(checkpoints or (str(step) for step in self.run.steps if step > 0))
+        try:
+            chosen = text or text_for(role, self.texts(names, loss, setting))
+        except CellsError:
+            reason = f"coefficients on {role} ({loss}, {setting} setting) were not recorded at all checkpoints"
+            raise RunNotAvailable(self.run.name, reason, f"claims record-cells {self.run.run.folder.name}") from None
+        heads = tuple(self.types)
+        grid = [[self.cells.cells[CellKey(name, head, chosen, loss, setting)] for head in heads] for name in names]
+        steps = tuple(0 if name == "untrained" else int(name) for name in names)
+        return ct.HeadTable(
+            steps=steps,
+            heads=heads,
+            mean=np.array([[cell.mean for cell in row] for row in grid]),
+            error=np.array([[cell.error for cell in row] for row in grid]),
+            sound=np.array([[cell.status == "complete" for cell in row] for row in grid]),
+            facts={
+                "text": chosen,
+                "role": role,
+                "loss": loss,
+                "setting": setting,
+                **self.provenance(grid[-1][0].origin),
+            },
+        )
+
+    def last(self, role: str, **how: Any) -> ct.HeadTable:
+        """The coefficients at the end of training."""
+        return self.table(role, [str(self.run.steps[-1])], **how)
+
+    def untrained(self, role: str) -> ct.HeadTable:
+        """Those of the run's initialisation."""
+        return self.table(role, ["untrained"])
+
+    def provenance(self, origin: int) -> dict[str, Any]:
+        """On what machine, when and at which commit cells were recorded, and how many were compared with live ones."""
+        return {"recorded": dict(self.cells.recordings[origin]), "measured again in this run": len(self.again)}
+
+    def by_kind(self, **how: Any) -> Finding:
+        """Whether multigram heads of layer 1 have a higher wrLLC than simple ones at the end (RL-10)."""
+        groups = {"multigram": self.layer(1, "multigram"), "simple": self.layer(1, *SIMPLE)}
+        return self._groups(groups, "training mixture", **how)
+
+    def on_code(self, **how: Any) -> Finding:
+        """Whether the induction heads lead layer 1 on code (RL-20)."""
+        induction = self.layer(1, "induction")
+        others = [head for head in self.layer(1) if head not in induction]
+        return self._groups({"induction": induction, "others": others}, "code", **how)
+
+    def _groups(self, groups: Mapping[str, Sequence[str]], role: str, **how: Any) -> Finding:
+        def order(table: ct.HeadTable, **more: Any) -> Measurement:
+            return ct.group_order(table, groups, self.draws, self.generator(), **more)
+
+        table = self.last(role, **how)
+        return Finding(
+            order(table),
+            {
+                "untrained model": lambda: order(self.untrained(role)),
+                "shuffled head labels": lambda: order(table, shuffle=True),
+            },
+        )
+
+    def code_against_mixture(self) -> Finding:
+        """Whether the induction heads' wdrLLC is higher on code than on the training mixture (RL-20b)."""
+        induction = self.layer(1, "induction")
+
+        def order(tables: Mapping[str, ct.HeadTable]) -> Measurement:
+            return ct.text_order(tables, induction, self.draws, self.generator())
+
+        return Finding(
+            order({role: self.last(role) for role in ("code", "training mixture")}),
+            {"untrained model": lambda: order({role: self.untrained(role) for role in ("code", "training mixture")})},
+        )
+
+    def separation(self) -> Finding:
+        """How much farther apart the two induction heads are on code (RL-21)."""
+        pair = self.layer(1, "induction")
+
+        def ratio(code: ct.HeadTable, mixture: ct.HeadTable) -> Measurement:
+            return ct.separation_ratio(code, mixture, pair, self.draws, self.generator())
+
+        return Finding(
+            ratio(self.last("code"), self.last("training mixture")),
+            {"untrained model": lambda: ratio(self.untrained("code"), self.untrained("training mixture"))},
+        )
+
+    def drift(self) -> Finding:
+        """How much the heads' coefficients spread from the first checkpoint to the last (RL-13)."""
+
+        def growth(table: ct.HeadTable) -> Measurement:
+            return ct.spread_growth(table, self.draws, self.generator())
+
+        table = self.table("training mixture")
+        return Finding(
+            growth(table),
+            {
+                "reversed steps": lambda: growth(table.reversed_steps()),
+                "planted curves": lambda: growth(planted_table()),
+            },
+        )
+
+    def rise_by_layer(self) -> Finding:
+        """Which layer's multigram heads make half of their rise first (RL-14)."""
+        return self._layers(self.table("training mixture"), planted_table(), ct.half_rise)
+
+    def peak_by_layer(self) -> Finding:
+        """Which layer's multigram heads peak first against the one-layer reference (RL-30)."""
+        table = self.table("training mixture", loss="one-layer reference")
+        return self._layers(table, planted_table(peaks=True), ct.peak)
+
+    def _layers(self, table: ct.HeadTable, planted: ct.HeadTable, landmark: ct.Landmark) -> Finding:
+        def order(given: ct.HeadTable, types: Mapping[str, str], **more: Any) -> Measurement:
+            groups = {
+                f"layer {layer}": [
+                    head for head, kind in types.items() if head[0] == str(layer) and kind == "multigram"
+                ]
+                for layer in (0, 1)
+            }
+            return ct.landmark_order(given, groups, landmark, self.draws, self.generator(), **more)
+
+        return Finding(
+            order(table, self.types),
+            {
+                "shuffled steps": lambda: order(table, self.types, shuffle=True),
+                "planted curves": lambda: order(planted, TYPES),
+            },
+        )
+
+    def clusters(self, method: str = "k-means (scikit-learn)", **how: Any) -> Finding:
+        """How well clusters of layer 1's curves agree with the head types (RL-11); see `clustering_agreement`."""
+        table = self.table("training mixture").of(self.layer(1))
+
+        def agreement(given: ct.HeadTable, types: Mapping[str, str], **more: Any) -> Measurement:
+            return clustering_agreement(given, types, method, self.generator(), **how, **more)
+
+        planted = planted_table().of([head for head in TYPES if head[0] == "1"])
+        return Finding(
+            agreement(table, self.types),
+            {
+                "shuffled head labels": lambda: agreement(table, self.types, shuffle=True),
+                "planted curves": lambda: agreement(planted, TYPES),
+            },
+        )
+
+    def data_refined(self) -> Finding:
+        """How much of the drLLC's variance lies between data sets (RL-22)."""
+        from harness.attention_only.subjects import RunNotAvailable
+
+        step = str(self.run.steps[-1])
+        found = self.cells.select(checkpoint=step, weights="all", loss="next token", setting="paper")
+        if len(found) < 2:
+            reason = "coefficients of all weights were recorded on fewer than two data sets"
+            raise RunNotAvailable(self.run.name, reason, f"claims record-cells {self.run.run.folder.name}")
+        cells = sorted(found.values(), key=lambda cell: cell.key.text)
+        values, names = np.stack([cell.per_chain for cell in cells]), [cell.key.text for cell in cells]
+        measured = ct.between_share(values, names)
+        spoilt = [cell.key.text for cell in cells if cell.status != "complete"]
+        status = "complete" if len(spoilt) <= ct.SPOILT * len(cells) else "partial"
+        facts = {**measured.facts, "fail the gate": spoilt, **self.provenance(cells[0].origin)}
+        return Finding(
+            replace(measured, status=status, facts=facts),
+            {"shuffled data labels": lambda: ct.between_share(values, names, self.generator())},
+        )
+
+    def with_multigrams(self, counts: Mapping[str, int], **how: Any) -> Finding:
+        """How the final wrLLC goes with the number of multigrams, over all heads (RL-12)."""
+        table = self.last("training mixture", **how)
+        x = table.mean[0]
+        y = np.array([float(counts[head]) for head in table.heads])
+        planted, known = planted_table(), planted_counts()
+        found = ct.rank_correlation(x, y, self.draws, self.generator())
+        status = found.status if table.status == "complete" else "partial"
+        facts = {**table.facts, "counts": dict(counts), "estimates that fail the gate": int((~table.sound).sum())}
+        return Finding(
+            replace(found, facts=facts, status=status, origin="recorded"),
+            {
+                "shuffled head labels": lambda: ct.shuffled_correlation(x, y, self.draws, self.generator()),
+                "planted curves": lambda: ct.rank_correlation(
+                    planted.mean[-1],
+                    np.array([float(known[head]) for head in planted.heads]),
+                    self.draws,
+                    self.generator(),
+                ),
+            },
+        )
+
+
+def clustering_agreement(
+    table: ct.HeadTable,
+    types: Mapping[str, str],
+    method: Any,
+    generator: np.random.Generator,
+    *,
+    scale: bool = False,
+    shuffle: bool = False,
+) -> Measurement:
+    """Adjusted Rand index of clusters of the table's curves with the heads' types, as many clusters as types.
+
+    The interval clusters anew under every estimate's Monte Carlo error; with `shuffle` it is that of the index when the
+    types are dealt out at random. One type alone cannot be told from anything: partial.
+    """
+    from harness.attention_only import clustering as cl
+
+    kinds = [types[head] for head in table.heads]
+    quantity, k = f"adjusted Rand index, {method}" + (", curves scaled" if scale else ""), len(set(kinds))
+    if k < 2:
+        return ct.absent(table, quantity, f"all {len(kinds)} heads are of one type, {kinds[0]}")
+
+    def clusters(values: np.ndarray) -> Any:
+        return cl.cluster(cl.scaled(values.T) if scale else values.T, k, method)
+
+    own = clusters(table.mean)
+    if shuffle:
+        null = cl.shuffled_agreement(kinds, own, SHUFFLES, generator)
+        interval = ct.interval_of(null, f"{SHUFFLES} shuffles of the types")
+        return table.measured(quantity, float(null.mean()), interval=interval)
+    draws = np.array([cl.adjusted_rand(kinds, clusters(table.draw(generator))) for _ in range(CLUSTERINGS)])
+    value = cl.adjusted_rand(kinds, own)
+    interval = ct.interval_of(np.append(draws, value), f"{CLUSTERINGS} draws of every estimate's Monte Carlo error")
+    facts = {"types": dict(zip(table.heads, kinds, strict=True)), "clusters": own.tolist(), "k": k}
+    return table.measured(quantity, value, interval=interval, facts=facts, unit="adjusted Rand index")
+
+
+def coefficients(run: LiveRun) -> Coefficients:
+    """The coefficients of a run, a random few of its cells measured again first, once a session.
+
+    Raises `RunNotAvailable` where none were recorded, `CellsError` where they are damaged, `RecordedCellDiffers` where
+    a cell measured again differs. With `--remeasure` all are measured, and how long that takes is said beforehand.
+    """
+    from harness.attention_only import curves_recorded as cr
+
+    folder, identity = cr.cells_folder(run), run.identity()["checkpoints"]
+    if (folder, identity) not in _OPENED:
+        table, again = cr.open_cells(run), ()
+        if run.context.remeasure:
+            table = cr.remeasure(run, table, _tell, device=run.context.device)
+        else:
+            again = cr.measure_again(run, table, np.random.default_rng(), device=run.context.device)
+        _OPENED[folder, identity] = Coefficients(run, table, again)
+    return _OPENED[folder, identity]
+
+
+def _tell(line: str) -> None:
+    """Past pytest's capture: whoever asked to measure all anew should know at once how long it takes."""
+    if line and sys.__stderr__ is not None:
+        print(line, file=sys.__stderr__, flush=True)
