@@ -188,7 +188,7 @@ def _train(x: Tensor, seeds: Sequence[int], settings: AutoencoderSettings) -> Au
     for epoch in range(settings.epochs):
         for places in draws.orders[:, epoch].split(settings.batch, dim=1):
             step += 1
-            batch = torch.take_along_dim(rows, places[:, :, None], dim=1)
+            batch = rows_of(rows, places)
             state.step(batch, settings, step)
         state.pack()
     state.write_back()
@@ -205,6 +205,12 @@ def _train(x: Tensor, seeds: Sequence[int], settings: AutoencoderSettings) -> Au
         trained=draws.trained,
         alive=(raw > 0).any(1),
     )
+
+
+def rows_of(rows: Float[Tensor, "seed n d"], places: Int[Tensor, "seed b"]) -> Float[Tensor, "seed b d"]:
+    """Each seed's rows at its own places: one gather of whole rows."""
+    first = torch.arange(len(rows))[:, None] * rows.shape[1]
+    return rows.flatten(0, 1).index_select(0, (places + first).flatten()).unflatten(0, places.shape)
 
 
 class _State:
@@ -251,7 +257,9 @@ class _State:
             return
         self.write_back()
         rows = self.idle.argsort(dim=1, stable=True)[:, : max(wanted, 1)]
-        self.awake, self.idle = (torch.take_along_dim(part, rows, dim=1).contiguous() for part in (self.awake, self.idle))
+        self.awake, self.idle = (
+            torch.take_along_dim(part, rows, dim=1).contiguous() for part in (self.awake, self.idle)
+        )
         self.bias = [torch.take_along_dim(part, rows, dim=1).contiguous() for part in self.bias]
         self.weights = [torch.take_along_dim(part, rows[:, None, :, None], dim=2).contiguous() for part in self.weights]
 

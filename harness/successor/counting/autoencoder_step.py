@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+# numpy's way with a division by zero: Python's raises, and a loop that may raise is not vectorised (7 times slower).
+OPTIONS: dict[str, Any] = {"fastmath": True, "nogil": True, "error_model": "numpy"}
 
 
 @functools.cache
@@ -24,7 +26,7 @@ def compiled(name: str) -> Callable[..., Any]:
     """A pass of this module by name, compiled at its first call; it lets other Python threads run."""
     import numba
 
-    return numba.njit(fastmath=True, nogil=True)(_PASSES[name]())
+    return numba.njit(**OPTIONS)(_PASSES[name]())
 
 
 def over_seeds(name: str, seeds: int, *arguments: Any) -> None:
@@ -68,7 +70,7 @@ def adam_row() -> Callable[..., None]:
             second[j] = v
             parameter[j] -= rate * m / (np.sqrt(v) * root + eps)
 
-    return numba.njit(fastmath=True, nogil=True)(run)
+    return numba.njit(**OPTIONS)(run)
 
 
 @functools.cache
@@ -80,7 +82,7 @@ def add_times() -> Callable[..., None]:
         for j in range(target.shape[0]):
             target[j] += factor * row[j]
 
-    return numba.njit(fastmath=True, nogil=True)(run)
+    return numba.njit(**OPTIONS)(run)
 
 
 @functools.cache
@@ -94,7 +96,7 @@ def dot() -> Callable[..., Any]:
             total += left[j] * right[j]
         return total
 
-    return numba.njit(fastmath=True, nogil=True)(run)
+    return numba.njit(**OPTIONS)(run)
 
 
 def _autoencoder_pass() -> Callable[..., None]:

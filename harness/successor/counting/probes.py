@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from harness.successor.counting.autoencoder import rows_of
 from harness.successor.counting.autoencoder_step import adam_scalars, over_seeds
 
 MODULI = tuple(range(2, 26))
@@ -104,9 +105,9 @@ def train_probes(
     for epoch in range(settings.epochs):
         for places in orders[:, epoch].split(settings.batch, dim=1):
             step += 1
-            batch = torch.take_along_dim(rows, places[:, :, None], dim=1)
+            batch = rows_of(rows, places)
             slopes = torch.bmm(batch, weights[0].transpose(1, 2))  # (seed, b, class)
-            labels = torch.take_along_dim(known, places[:, :, None], dim=1)
+            labels = rows_of(known, places)
             over_seeds("softmax", len(seeds), slopes.numpy(), bias[0].numpy(), labels.numpy(), ends)
             gradients = torch.bmm(slopes.transpose(1, 2), batch), slopes.sum(1)
             scalars = adam_scalars(settings.learning_rate, step, slopes.numpy().dtype)
