@@ -1,4 +1,4 @@
-"""The `claims` command: list, doctor, fetch, sweep, llc, report, diff. Thin: every command calls one function."""
+"""The `claims` command, from list and doctor to train and diff. Thin: every command calls one function."""
 
 from __future__ import annotations
 
@@ -174,6 +174,34 @@ def _tell_progress(step: Any) -> None:
     left = f"about {step.seconds_left:.0f} s left"
     what = "Hessian trace" if step.chain is None else f"chain {step.chain}"
     err.print(f"{step.done} of {step.total}: {step.place.weights}, {what}{kept}; {left}", markup=False)
+
+
+@app.command()
+def train(
+    text: Annotated[Path, typer.Option(help="A folder with the files of the mixture.")],
+    run_dir: Annotated[Path, typer.Option("--run", help="Where the run is kept; the same folder goes on with it.")],
+    layers: Annotated[int, typer.Option(min=1)] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Updates in all: one pass at most.")] = 50_000,
+    batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 100,
+    context: Annotated[int, typer.Option(min=2, help="Tokens a row.")] = 1024,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    seed: Annotated[int, typer.Option()] = 1,
+    mixture: Annotated[Path | None, typer.Option(help="Sources, shares and licences, as a TOML file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many updates; go on later.")] = None,
+) -> None:
+    """Train the attention-only model by the paper's recipe; a killed run goes on where it was last saved."""
+    from harness.attention_only.command import MIXTURE, progress_line, run_training, with_roomy_memory
+    from harness.attention_only.training import Recipe
+    from harness.devices import choose_device
+
+    with_roomy_memory()
+    recipe = Recipe(layers, steps, batch, context, seed=seed, precision=precision)
+    told = {"mixture": mixture or MIXTURE, "device": choose_device(device), "most_steps": stop_after}
+    for step in run_training(text, run_dir, recipe, tell=lambda line: err.print(line, markup=False), **told):
+        if step.reported:
+            err.print(progress_line(step, recipe), markup=False)
+    out.print(f"run: {run_dir}", markup=False, soft_wrap=True)
 
 
 @app.command()

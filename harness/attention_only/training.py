@@ -1,0 +1,293 @@
+"""Training of the attention-only models by the published recipe: AdamW, constant rate, no warm-up, no clipping.
+
+Hoogland et al. 2024 and Wang et al. 2025: 50,000 steps of 100 rows of 1,024 tokens, one pass. Sizes are parameters
+because two cores cannot do that; everything else is the recipe's. A step's batch follows from its number, so a killed
+run that resumes ends with the same weights, bit for bit on a CPU with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.atomic import write_bytes_atomically, write_text_atomically
+from harness.attention_only.checkpoints import CARD, LOSSES, RunError, save_checkpoint
+from harness.attention_only.corpus import Corpus
+from harness.attention_only.fast import fast_loss, plain_loss
+from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
+
+STATE = "state.safetensors"
+TEST_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; the defaults are the published run's."""
+
+    n_layers: int = 2
+    steps: int = 50_000
+    batch: int = 100
+    n_ctx: int = 1024
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int = 1
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("n_layers", "steps", "batch", "lr"):
+            if not getattr(self, name) > 0:
+                raise RunError(f"training: expected {name} above 0, found {getattr(self, name)}")
+        if self.n_ctx < 2:
+            raise RunError(f"training: expected a context of at least 2 tokens, found {self.n_ctx}")
+        if self.precision not in ("fp32", "bf16"):
+            raise RunError(f"training: expected precision fp32 or bf16, found {self.precision!r}")
+
+    @property
+    def model(self) -> AttentionOnlyConfig:
+        """Sizes of the model: the paper's but for layers and context."""
+        return AttentionOnlyConfig(n_layers=self.n_layers, n_ctx=self.n_ctx)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens read a step, BOS included."""
+        return self.batch * self.n_ctx
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after an update: its number, mean training loss since the last report, speed, test loss.
+
+    `share_of_peak`: of the machine's best rate of matrix products, measured in the same process.
+    """
+
+    number: int
+    train_loss: float
+    tokens_per_second: float
+    test_loss: float | None = None
+    share_of_peak: float = math.nan
+
+    @property
+    def reported(self) -> bool:
+        """Whether this update closed a report: every hundredth, every checkpoint, the last."""
+        return not math.isnan(self.train_loss)
+
+
+@dataclass
+class Trainer:
+    """One run in one folder. `advance` yields after each update until the recipe's last step."""
+
+    recipe: Recipe
+    corpus: Corpus
+    folder: Path
+    device: str = "cpu"
+    save_every: int = 500
+    model: AttentionOnly = field(init=False)
+    optimiser: torch.optim.AdamW = field(init=False)
+    step: int = field(init=False, default=0)
+    _sum: Float[Tensor, ""] = field(init=False)
+    _count: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        if self.corpus.n_ctx != self.recipe.n_ctx:
+            raise RunError(f"training: expected rows of {self.recipe.n_ctx} tokens, found {self.corpus.n_ctx}")
+        needed = self.recipe.steps * self.recipe.batch
+        if needed > len(self.corpus.train):
+            raise RunError(
+                f"training: one pass of {self.recipe.steps:,} steps needs {needed:,} rows\n"
+                f"  found     {len(self.corpus.train):,} rows\n"
+                f"  Give more text, or ask for at most {len(self.corpus.train) // self.recipe.batch:,} steps."
+            )
+        self.model = AttentionOnly(self.recipe.model).initialise(self.recipe.seed).to(self.device)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.recipe.lr,
+            betas=self.recipe.betas,
+            weight_decay=self.recipe.weight_decay,
+            fused=True,
+        )
+        self._sum = torch.zeros((), device=self.device)
+
+    def advance(self) -> Iterator[Step]:
+        """Train to the end, from the saved state where there is one; checkpoints, curve and state are kept on the way.
+
+        Raises `RunError` where another process trains in the folder or the folder is another run's.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                self._begin()
+                yield from self._updates()
+        except Timeout:
+            raise RunError(f"run {self.folder}\n  expected  no other training here\n  found     one at work") from None
+
+    def _updates(self) -> Iterator[Step]:
+        schedule, began, first = checkpoint_steps(self.recipe.steps), time.monotonic(), self.step
+        while self.step < self.recipe.steps:
+            self._sum += self.update(self.rows(self.step))
+            self._count += 1
+            self.step += 1
+            due, last = self.step in schedule, self.step == self.recipe.steps
+            speed = (self.step - first) * self.recipe.tokens_per_step / (time.monotonic() - began)
+            mean, test = float("nan"), None
+            if due or self.step % 100 == 0 or last:
+                mean, test = self._report(due)
+            if due or self.step % self.save_every == 0 or last:
+                self._save()
+            yield Step(self.step, mean, speed, test)
+
+    def rows(self, step: int) -> Int[Tensor, "batch pos"]:
+        """The batch of a step: the next rows of the corpus, in its order."""
+        start = step * self.recipe.batch
+        rows = self.corpus.train[start : start + self.recipe.batch]
+        return torch.from_numpy(rows.astype("int64")).to(self.device)
+
+    def update(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+        """One AdamW step; returns the loss before it. Raises `RunError` where the loss is no longer a number."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.loss(tokens)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+    def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+        """The training loss in the recipe's precision on this device."""
+        if self.recipe.precision == "fp32":
+            return plain_loss(self.model, tokens)
+        if self.device == "cpu":
+            return fast_loss(self.model, tokens)
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16):
+            return plain_loss(self.model, tokens)
+
+    @torch.no_grad()
+    def test_loss(self) -> float:
+        """Mean loss in nats on the first held-out rows, fp32."""
+        rows = torch.from_numpy(self.corpus.test[:TEST_ROWS].astype("int64"))
+        parts = [plain_loss(self.model, part.to(self.device)).item() * len(part) for part in rows.split(8)]
+        return sum(parts) / len(rows)
+
+    def _begin(self) -> None:
+        about = self._card()
+        path = self.folder / CARD
+        if not path.exists():
+            write_text_atomically(path, json.dumps(about, indent=1) + "\n")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name in about if name != "corpus_card" and found.get(name) != about[name]]
+        if wrong:
+            detail = "; ".join(f"{name}: {found.get(name)} -> {about[name]}" for name in wrong)
+            raise RunError(
+                f"run {self.folder}\n  expected  the run that was begun here\n  found     other settings ({detail})\n"
+                "  Use the same settings, or another folder."
+            )
+        if (self.folder / STATE).exists():
+            self._resume()
+        else:
+            write_text_atomically(self.folder / LOSSES, "step,tokens,train_loss,test_loss\n")
+            save_checkpoint(self.folder, 0, self.model)
+            self._log(0, float("nan"), self.test_loss())
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "model": asdict(self.recipe.model),
+            "recipe": {**asdict(self.recipe), "betas": list(self.recipe.betas)},
+            "corpus": self.corpus.digest,
+            "tokenizer": self.corpus.card["tokenizer"],
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": self.device.split(":")[0],
+            "corpus_card": self.corpus.card,
+        }
+
+    def _report(self, due: bool) -> tuple[float, float | None]:
+        mean, test = float(self._sum) / self._count, None
+        if not math.isfinite(mean):
+            raise RunError(f"training: the loss is {mean} near step {self.step}; the last saved state stands")
+        self._sum.zero_()
+        self._count = 0
+        if due:
+            save_checkpoint(self.folder, self.step, self.model)
+            test = self.test_loss()
+        self._log(self.step, mean, test)
+        return mean, test
+
+    def _log(self, step: int, train: float, test: float | None) -> None:
+        cells = [step, step * self.recipe.tokens_per_step, "" if math.isnan(train) else f"{train:.6f}"]
+        with (self.folder / LOSSES).open("a", encoding="utf-8") as file:
+            file.write(",".join(map(str, [*cells, "" if test is None else f"{test:.6f}"])) + "\n")
+
+    def _save(self) -> None:
+        from safetensors.torch import save
+
+        tensors = {f"weight/{name}": tensor.detach() for name, tensor in self.model.named_parameters()}
+        for name, parameter in self.model.named_parameters():
+            for key, tensor in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"{key}/{name}"] = tensor
+        # The running sum goes along: a report after a resume covers what one without would.
+        tensors |= {"sum": self._sum, "count": torch.tensor(self._count), "at": torch.tensor(self.step)}
+        write_bytes_atomically(self.folder / STATE, save({k: v.cpu().contiguous() for k, v in tensors.items()}))
+
+    def _resume(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self.folder / STATE
+        try:
+            tensors = load(path.read_bytes())
+            self.step, self._count = int(tensors.pop("at")), int(tensors.pop("count"))
+            self._sum = tensors.pop("sum").to(self.device)
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(tensors.pop(f"weight/{name}"))
+                    state = {key.split("/")[0]: key for key in tensors if key.split("/", 1)[1] == name}
+                    if state:
+                        kept = {short: tensors[key].to(self.device) for short, key in state.items()}
+                        self.optimiser.state[parameter] = {**kept, "step": kept["step"]}
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"state {path}\n  expected  the state of this run\n  found     {error}\n  Delete it to begin anew."
+            ) from None
+        self._forget_later_losses()
+
+    def _forget_later_losses(self) -> None:
+        head, *rows = (self.folder / LOSSES).read_text(encoding="utf-8").splitlines()
+        kept = [row for row in rows if row.count(",") == 3 and int(row.split(",")[0]) <= self.step]
+        write_text_atomically(self.folder / LOSSES, "\n".join([head, *kept]) + "\n")
+
+
+def checkpoint_steps(steps: int, per_decade: int = 8, every: int = 2_500) -> frozenset[int]:
+    """Steps whose weights are kept: evenly in the logarithm, and every `every`, and the last."""
+    logged = {round(10 ** (index / per_decade)) for index in range(int(per_decade * math.log10(steps)) + 1)}
+    return frozenset({step for step in logged | set(range(every, steps, every)) if step <= steps} | {steps})
+
+
+def flops_per_token(config: AttentionOnlyConfig) -> float:
+    """Floating-point operations of the matrix products of one training token: forward once, backward twice.
+
+    Counts projections, scores and mixing over the causal half, and the readout; a multiply-add is two.
+    """
+    width, inner = config.d_model, config.n_heads * config.d_head
+    layer = 4 * width * inner + 2 * inner * (config.n_ctx + 1) / 2
+    return 3 * 2 * (config.n_layers * layer + width * config.d_vocab)
+
+
+def matmul_peak(
+    dtype: torch.dtype, size: int = 2048, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """The machine's best rate of square matrix products in floating-point operations a second."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    best = math.inf
+    for _ in range(repeats):
+        began = clock()
+        left @ right
+        best = min(best, clock() - began)
+    return 2 * size**3 / best
