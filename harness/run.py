@@ -16,7 +16,7 @@ from harness.claims import Claim, Deviation, Paper, load_deviations, load_papers
 from harness.events import EventStream
 from harness.measure import Context
 from harness.profiles import PROFILES, Profile
-from harness.selection import Choice, Selection, parse_subjects
+from harness.selection import Selection, parse_subjects
 from harness.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,6 +156,3 @@ def options_line(option: Any) -> str:
 def quoted(node: str) -> str:
     """A test's node id for a shell: in double quotes as the papers' tests are read, or whatever strange names need."""
     return f'"{node}"' if re.fullmatch(r"[\w ./:@=,()\[\]+-]+", node) else shlex.quote(node)
-
-
-__all__ = ["Choice", "Run", "default_store", "options_line", "quoted"]

@@ -127,6 +127,8 @@ def _beside(estimate: LLCEstimate) -> list[str]:
         )
     if np.isfinite(estimate.acceptance):
         texts.append(f"Metropolis acceptance {estimate.acceptance:.3g} of the steps checked")
+    elif estimate.settings.mala_every:
+        texts.append(f"Metropolis acceptance not checked: fewer than {estimate.settings.mala_every} steps")
     if around.hessian_trace is not None:
         error = "" if around.hessian_error is None else f" ± {around.hessian_error:.2g}"
         limit = estimate.small_curvature_limit
@@ -141,7 +143,7 @@ def _known(value: float) -> str:
 
 def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str) -> tuple[nn.Module, Any]:
     """A model in evaluation mode and its tokenizer (None for the attention-only model)."""
-    if Path(name).suffix == ".safetensors" and Path(name).is_file():
+    if Path(name).suffix == ".safetensors":
         return load_attention_only(Path(name)).to(device), None
     import transformers
 
@@ -162,11 +164,17 @@ def load_attention_only(path: Path) -> AttentionOnly:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not path.is_file():
+        raise ValueError(
+            f"weights of an attention-only model\n  expected a file {path}\n  found    none of that name\n"
+            "  A Hugging Face model is named by its folder; names of the registry: claims list --subjects"
+        )
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(
-            f"weights of an attention-only model\n  expected a whole safetensors file in {path}\n  found    {error}"
+            f"weights of an attention-only model\n  expected a whole safetensors file in {path}\n  found    {error}\n"
+            "  The file is damaged or of another kind. Copy it again, or name another."
         ) from None
     if "embed.W_E" not in tensors or "blocks.0.attn.W_Q" not in tensors:
         raise ValueError(

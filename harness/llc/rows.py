@@ -47,8 +47,8 @@ def _table(path: Path) -> Int[np.ndarray, "rows pos"]:
         raise _unfit(str(path), "no file of that name")
     try:
         rows = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise _unfit(str(path), f"a file that numpy cannot read without unpickling: {error}") from None
+    except (ValueError, EOFError, OSError):  # numpy's own words advise unpickling, which is never safe
+        raise _unfit(str(path), "a file that is no whole array of numbers in numpy's format") from None
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or 0 in rows.shape:
         shape = rows.shape if isinstance(rows, np.ndarray) else "an archive of several arrays"
         raise _unfit(str(path), f"shape {shape}: a table rows x tokens is wanted")

@@ -36,10 +36,10 @@ class RMSProp:
 class SGLDSettings:
     """Everything that decides a run. The defaults for chains and draws are the paper's; temperatures have none.
 
-    `box` reflects every coordinate at w* +- box. `mala_every` checks the Metropolis acceptance of every so many steps
-    (0: never) at the cost of one more gradient. `chains_per_call` chains share a call of the loss, and `threads` such
-    calls run at once where the potential is thread-safe (matters of speed alone). `max_seconds` stops early, which the
-    estimate reports as partial.
+    `box` reflects every coordinate at w* +- box. `mala_every` checks the Metropolis acceptance of the last of every so
+    many steps (0: never; the first step, from the mode itself, is no sample of it) at the cost of one more gradient.
+    `chains_per_call` chains share a call of the loss, and `threads` such calls run at once where the potential is
+    thread-safe (matters of speed alone). `max_seconds` stops early, which the estimate reports as partial.
     """
 
     n_beta: float
@@ -281,7 +281,7 @@ def acceptance(chunk: _Chunk, moved: Tensor, rows: Tensor | None, first: tuple, 
 
 def _blank(settings: SGLDSettings, chains: int) -> Traces:
     draws = (chains, settings.num_draws)
-    checks = -(-settings.num_steps // settings.mala_every) if settings.mala_every else 0
+    checks = settings.num_steps // settings.mala_every if settings.mala_every else 0
     empty = [np.full(draws, np.nan) for _ in range(3)]
     return Traces(*empty, np.full((chains, checks), np.nan), np.full(chains, -1))
 
@@ -306,7 +306,7 @@ def _run_chunk(potential: Potential, settings: SGLDSettings, chains: Sequence[in
             break
         metric = chunk.metric(grad)
         moved = chunk.propose(grad, metric)
-        if settings.mala_every and step % settings.mala_every == 0:
+        if settings.mala_every and (step + 1) % settings.mala_every == 0:
             chance = acceptance(chunk, moved, rows, (loss, grad, metric), potential).double().cpu().numpy()
             traces.acceptance[alive, step // settings.mala_every] = chance[alive]
         chunk.w = moved

@@ -177,9 +177,14 @@ class SuccessionDataset:
         return sum(strand.weight * len(strand.links) for strand in self.strands)
 
     def share(self, task: str) -> float:
-        """Share of the entries that belong to `task` (SH-26: 76.8 % for numbers with the GPT-NeoX tokenizer)."""
+        """Share of the entries that belong to `task` (SH-26: 76.8 % for numbers with the GPT-NeoX tokenizer).
+
+        Raises ValueError where the tokenizer's dataset has no such task, and says why for numbers.
+        """
         if task not in self.task_names:
-            raise KeyError(f"no task named {task!r} for this tokenizer: expected one of {', '.join(self.task_names)}")
+            why = " It splits numbers into digits." if task == NUMBERS.name and DIGITS.name in self.task_names else ""
+            names = ", ".join(self.task_names)
+            raise ValueError(f"no task named {task!r} for this tokenizer: expected one of {names}.{why}")
         return sum(entry.task == task for entry in self.entries) / len(self.entries)
 
     def table(self) -> dict[str, dict[str, int]]:

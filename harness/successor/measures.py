@@ -16,7 +16,7 @@ from harness.findings import Finding
 from harness.measure import measure
 from harness.measurement import Interval, Measurement
 from harness.successor import quantities
-from harness.successor.dataset import SuccessionDataset, Task, assemble, succession
+from harness.successor.dataset import SuccessionDataset, assemble, succession
 from harness.successor.planted_subject import PlantedSubject, WordTokens
 
 if TYPE_CHECKING:
@@ -242,6 +242,3 @@ def _count(quantity: str, value: float, unit: str) -> Measurement:
 def succession_dataset(subject: Any) -> DatasetFinding:
     """The succession dataset of the subject's tokenizer."""
     return DatasetFinding(subject, succession(subject.tokens))
-
-
-__all__ = ["DatasetFinding", "HeadScores", "Settings", "Task", "across_settings", "succession_dataset"]

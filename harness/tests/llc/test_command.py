@@ -83,6 +83,7 @@ def test_an_estimate_that_is_none_is_not_printed_as_a_number(own_model):
     assert "no estimate, no interval" not in told[0]
     assert "no estimate, diverged" in told[0]
     assert not any("nan" in line for line in told)
+    assert any("acceptance not checked: fewer than 25 steps" in line for line in told)
 
 
 def test_a_file_that_is_not_the_models_is_refused(own_model, tmp_path):
@@ -90,6 +91,8 @@ def test_a_file_that_is_not_the_models_is_refused(own_model, tmp_path):
     save_file({"something": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"expected embed\.W_E"):
         run_llc(str(tmp_path / "other.safetensors"), ["1:2"], str(rows), **RUN)
+    with pytest.raises(ValueError, match="none of that name"):
+        run_llc(str(tmp_path / "none.safetensors"), ["1:2"], str(rows), **RUN)
     (tmp_path / "torn.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(ValueError, match="a whole safetensors file"):
         run_llc(str(tmp_path / "torn.safetensors"), ["1:2"], str(rows), **RUN)

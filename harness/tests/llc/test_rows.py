@@ -57,9 +57,9 @@ def write(path, content):
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"not an array", "cannot read without unpickling"), (b"", "cannot read without unpickling"),
-    (b"\x93NUMPY\x01\x00torn", "cannot read without unpickling"),
-    (np.array([[{}]], dtype=object), "cannot read without unpickling"), ({"a": np.zeros((2, 2), int)}, "an archive"),
+    (b"not an array", "no whole array of numbers"), (b"", "no whole array of numbers"),
+    (b"\x93NUMPY\x01\x00torn", "no whole array of numbers"),
+    (np.array([[{}]], dtype=object), "no whole array of numbers"), ({"a": np.zeros((2, 2), int)}, "an archive"),
     (np.zeros(7, int), r"shape \(7,\): a table"), (np.zeros((0, 12), int), r"shape \(0, 12\)"),
     (np.zeros((2, 12)), "numbers of type float64: token ids are integers"),
     (np.zeros((2, 12), bool), "numbers of type bool"), (np.array([["a"]]), "numbers of type <U1")],

@@ -269,6 +269,16 @@ def test_metropolis_acceptance_is_one_for_small_steps_and_falls_for_large_ones()
     assert rates[0] > rates[1] > rates[2]
 
 
+def test_the_step_from_the_mode_is_no_sample_of_the_acceptance():
+    """In many dimensions the step from w* itself is all but sure to be refused; steps of a settled chain are not."""
+    w0 = torch.zeros(2000)
+    first = sample_llc(lambda w: 0 * w.sum(1), w0, n_beta=1.0, gamma=200.0, eps=1e-3, num_draws=1, mala_every=1)
+    settled = sample_llc(lambda w: 0 * w.sum(1), w0, n_beta=1.0, gamma=200.0, eps=1e-3, num_draws=100)
+    assert first.acceptance < 0.01
+    assert settled.acceptance > 0.2
+    assert settled.traces.acceptance.shape == (4, 4)
+
+
 def test_metropolis_acceptance_is_that_of_a_written_out_step():
     """One dimension, one step from w* = 0 on L = w^2/2: U = (n_beta + gamma) w^2 / 2, q Gaussian with variance eps."""
     n_beta, gamma, eps = 40.0, 3.0, 0.02

@@ -116,8 +116,15 @@ def test_a_vocabulary_without_the_strings_gives_an_empty_dataset():
 
 
 def test_an_unknown_task_is_named_with_the_known_ones():
-    with pytest.raises(KeyError, match=r"expected one of .*days"):
+    with pytest.raises(ValueError, match=r"expected one of .*days"):
         succession(small_words()).share("Roman")
+
+
+def test_a_tokenizer_that_splits_numbers_says_so_where_their_share_is_asked():
+    dataset = succession(Words([*"0123456789", "Monday", "Tuesday"]))
+    assert "digits" in dataset.task_names
+    with pytest.raises(ValueError, match="It splits numbers into digits"):
+        dataset.share("numbers")
 
 
 @pytest.mark.parametrize(
