@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from harness.attention_only.curves_cells import CellTable
     from harness.attention_only.curves_recorded import Comparison
     from harness.attention_only.live import LiveRun
+    from harness.attention_only.multigrams_findings import Ablations
 
 CLUSTERINGS, SHUFFLES = 100, 500
 SIMPLE = ("induction", "bracket")
@@ -80,7 +82,8 @@ class Coefficients:
 
         names = list(checkpoints or (str(step) for step in self.run.steps if step > 0))
         try:
-            chosen = text or text_for(role, self.texts(names, loss, setting))
+            at_hand = self.texts(names, loss, setting)
+            chosen = text if text in at_hand else text_for(role, [] if text else at_hand)
         except CellsError:
             reason = f"coefficients on {role} ({loss}, {setting} setting) were not recorded at all checkpoints"
             raise RunNotAvailable(self.run.name, reason, f"claims record-cells {self.run.run.folder.name}") from None
@@ -220,6 +223,18 @@ class Coefficients:
             },
         )
 
+    def clusterings(self) -> dict[str, Callable[[], Finding]]:
+        """The agreement by every method the authors compared, the judged one first."""
+        from harness.attention_only.clustering import METHODS
+
+        ways = [(method, scale) for method in METHODS for scale in (False, True)]
+        return {
+            f"{'as judged: ' if not index else ''}{method}{', curves scaled' if scale else ''}": partial(
+                self.clusters, method, scale=scale
+            )
+            for index, (method, scale) in enumerate(ways)
+        }
+
     def data_refined(self) -> Finding:
         """How much of the drLLC's variance lies between data sets (RL-22)."""
         from harness.attention_only.subjects import RunNotAvailable
@@ -261,6 +276,43 @@ class Coefficients:
                 ),
             },
         )
+
+    def countings(self, ablations: Ablations) -> dict[str, Callable[[], Finding]]:
+        """The correlation under other ways to count multigrams, the judged one first."""
+        from harness.attention_only.multigrams import Rules
+
+        def counted(rules: Rules, rule: str = "by_context", **how: Any) -> Callable[[], Finding]:
+            return lambda: self.with_multigrams(ablations.counts(rules, rule), **how)
+
+        return {
+            "as judged: 0.3 nats, by context": counted(Rules()),
+            "0.3 nats, by source": counted(Rules(), "by_source"),
+            "1 nat, by context": counted(Rules(at_least=1.0)),
+            "0.1 nats, at most 400 tokens": counted(Rules(at_least=0.1, most=400)),
+            "second setting of the sampler": counted(Rules(), setting="second"),
+        }
+
+
+def settings_of(build: Mapping[str, Callable[[], Finding]]) -> dict[str, Finding]:
+    """Findings under several settings by name, those that were not recorded left out."""
+    from harness.attention_only.subjects import RunNotAvailable
+
+    found = {}
+    for name, make in build.items():
+        with suppress(RunNotAvailable):
+            found[name] = make()
+    return found
+
+
+def under_settings(make: Callable[..., Finding]) -> dict[str, Finding]:
+    """A finding under the paper's setting, the second one, and on each text that coefficients were recorded on."""
+    return settings_of(
+        {
+            "as judged: the paper's setting": make,
+            "second setting, chosen by the gate": partial(make, setting="second"),
+            **{f"on {text}": partial(make, text=text) for text in ("pile", "python-docs", "stdlib-source")},
+        }
+    )
 
 
 def clustering_agreement(

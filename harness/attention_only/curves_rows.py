@@ -16,6 +16,7 @@ from harness.attention_only.curves_cells import CellsError
 
 # On every machine with Python: code, and prose about code.
 STANDARD = ("python-docs", "stdlib-source")
+PER_DOCUMENT = 3
 STANDS_FOR: Mapping[str, tuple[str, ...]] = {
     "training mixture": ("training-mixture", "pile", "python-docs"),
     "code": ("code", "stdlib-source"),
@@ -62,6 +63,32 @@ def rows_from_file(path: Path, *, length: int = LENGTH, most: int = ROWS) -> Int
             f"  found     shape {found.shape} of {found.dtype}\n  Save one with numpy.save(file, rows)"
         )
     return torch.from_numpy(np.array(found[:most, :length], dtype=np.int64))
+
+
+def rows_from_documents(
+    path: Path, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int = ROWS, seed: int = 0
+) -> Int[Tensor, "row pos"]:
+    """Rows of a .jsonl or .jsonl.zst file of documents, in an order drawn by `seed`, at most `PER_DOCUMENT` from one.
+
+    Short documents are joined, BOS between, as in training. Raises what `read_texts` raises, `CellsError` for too little.
+    """
+    from harness.attention_only.corpus import read_texts
+
+    texts = [text for text in read_texts(path) if text.strip()]
+    parts, enough = [], most * (length - 1)
+    for index in np.random.default_rng(seed).permutation(len(texts)):
+        ids = np.asarray(tokenizer.encode(texts[index][: PER_DOCUMENT * 8 * length]), dtype=np.int64)
+        parts.append(np.append(ids[: PER_DOCUMENT * (length - 1)], bos))
+        enough -= len(parts[-1])
+        if enough <= 0:
+            break
+    joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    return cut_evenly(joined, bos, length=length, most=most, name=path.name)
+
+
+def given_rows(path: Path, tokenizer: Any, bos: int) -> Int[Tensor, "row pos"]:
+    """Rows of a file: token ids (.npy) or documents (.jsonl, .jsonl.zst)."""
+    return rows_from_file(path) if path.suffix == ".npy" else rows_from_documents(path, tokenizer, bos)
 
 
 def all_standard_rows(tokenizer: Any, bos: int, names: Sequence[str] = STANDARD) -> dict[str, Int[Tensor, "row pos"]]:

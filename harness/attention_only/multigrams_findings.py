@@ -233,6 +233,15 @@ class Ablations:
             {"shuffled head labels": lambda: ct.shuffled_correlation(x, y, draws, self.generator())},
         )
 
+    def readers(self) -> dict[str, Callable[[], Finding]]:
+        """The same with the signed effect, and with composition through queries and values."""
+        return {
+            "as judged: K-composition, size of the loss change": self.paths_and_composition,
+            "K-composition, mean loss added": lambda: self.paths_and_composition(effect="mean"),
+            "Q-composition, size of the loss change": lambda: self.paths_and_composition("Q"),
+            "V-composition, size of the loss change": lambda: self.paths_and_composition("V"),
+        }
+
     def nested(self, checkpoint: str = "") -> Measurement:
         """The stored table of nested-bracket probes."""
         return nested_brackets(self.run, checkpoint=checkpoint or self.end, text=self.text)

@@ -9,8 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.report import plots
+from harness.report import plots, plots_heads
 from harness.report.axes import finite
+from harness.report.passages import Passage, passages_of
+from harness.report.stacked import stacked
 from harness.report.text import head_name, number
 
 TOP_HEADS = 10
@@ -37,6 +39,7 @@ class Exhibit:
     grid: Grid | None = None
     folded: str = ""
     text: str | None = None
+    passages: tuple[Passage, ...] = ()
     trouble: str = ""
 
 
@@ -136,6 +139,72 @@ def _text(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:
     return replace(blank, text=str(evidence["text"]))
 
 
+def _stacked(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    columns = ("row", *(str(segment) for segment in evidence["segments"]), "cases")
+    rows = tuple((str(row["label"]), *_cells(row, len(columns) - 2), number(row.get("n"))) for row in evidence["rows"])
+    key = "Figures in the bars: per cent. Bold edges: the paper's; what it does not give is left blank."
+    figure = stacked(evidence, name, blank.title)
+    return replace(blank, figure=figure, key=key, grid=Grid(columns, rows), folded="The same with intervals, as a table")
+
+
+def _cells(row: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Each share of one bar with its interval, where it has one."""
+    values, low, high = (finite(row.get(key)) for key in ("values", "low", "high"))
+    cells = [number(value) if math.isfinite(value) else "not given" for value in values[:count]]
+    ends = zip(low[:count], high[:count], strict=False)
+    spans = [f" [{number(a)}, {number(b)}]" if math.isfinite(a + b) else "" for a, b in ends]
+    spans += [""] * (len(cells) - len(spans))
+    return (*(cell + span for cell, span in zip(cells, spans, strict=True)), *["not given"] * (count - len(cells)))
+
+
+def _passages(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:
+    key = "Marked: what the head attends to most, 1 first. Boxed: the token that came next. ␣ a space, ↵ a new line."
+    return replace(blank, passages=passages_of(evidence), key=key)
+
+
+def _head_curves(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    series = [one for panel in evidence["panels"] for one in panel["series"]]
+    columns = (str(evidence.get("xlabel") or "x"), *(str(one["name"]) for one in series))
+    rows = tuple(
+        (number(x), *(number(one["y"][row]) if row < len(one["y"]) else "none" for one in series))
+        for row, x in enumerate(evidence["x"])
+    )
+    key = "One curve a head, its name at the end." + (
+        " Shaded: the interval." if series and series[0].get("low") else ""
+    )
+    figure = plots_heads.head_curves(evidence, name, blank.title)
+    return replace(blank, figure=figure, key=key, grid=Grid(columns, rows), folded="The same as a table")
+
+
+def _scatter(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    columns = ("head", "kind", str(evidence.get("xlabel") or "x"), str(evidence.get("ylabel") or "y"))
+    rows = tuple(
+        (str(point["name"]), str(point.get("kind", "")), number(point["x"]), number(point["y"]))
+        for point in evidence["points"]
+    )
+    figure = plots_heads.scatter(evidence, name, blank.title)
+    return replace(blank, figure=figure, grid=Grid(columns, rows), folded="The same as a table")
+
+
+def _cluster_map(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    heads, kinds = map(str, evidence["heads"]), map(str, evidence["kinds_of_heads"])
+    columns = ("method", "index", *(f"{head} ({kind})" for head, kind in zip(heads, kinds, strict=True)))
+    rows = tuple(
+        (str(row["name"]), number(row["agreement"]), *(str(int(one) + 1) for one in row["clusters"]))
+        for row in evidence["rows"]
+    )
+    key = "First row: the type by its first letter; below: the cluster. Index: adjusted Rand, 1 the same, 0 chance."
+    figure = plots_heads.cluster_map(evidence, name, blank.title)
+    return replace(blank, figure=figure, key=key, grid=Grid(columns, rows), folded="The same as a table")
+
+
+def _pattern(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    key = (
+        "Row: the token the head looks from; column: where it looks; the darker (on a dark page, the lighter) the more."
+    )
+    return replace(blank, figure=plots_heads.pattern(evidence, name, blank.title), key=key)
+
+
 _MAKERS: Mapping[str, Callable[[Exhibit, dict[str, Any], str], Exhibit]] = {
     "head_map": _head_map,
     "bars": _bars,
@@ -144,4 +213,10 @@ _MAKERS: Mapping[str, Callable[[Exhibit, dict[str, Any], str], Exhibit]] = {
     "distribution": _distribution,
     "table": _table,
     "text": _text,
+    "stacked": _stacked,
+    "passages": _passages,
+    "head_curves": _head_curves,
+    "scatter": _scatter,
+    "cluster_map": _cluster_map,
+    "pattern": _pattern,
 }

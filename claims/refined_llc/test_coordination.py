@@ -1,0 +1,37 @@
+"""Section 4.3 and interviews: multigrams move from layer 0 to layer 1, whose heads come to work together."""
+
+from harness.attention_only import curves_evidence as show
+from harness.attention_only.curves_findings import coefficients, settings_of
+from harness.attention_only.multigrams_findings import Ablations
+from harness.plugin import claim
+
+
+@claim("RL-30")
+def test_layer_0_peaks_while_layer_1_still_rises(subject, judge):
+    """Section 4.3: against the one-layer reference, layer 0's coefficient falls after LM2."""
+    found = coefficients(subject)
+    peaks = found.peak_by_layer()
+    title, label = "rLLC against the one-layer reference", "rLLC"
+    curves = show.wrllc_curves(found.table("training mixture", loss="one-layer reference"), found.types, title, label)
+    judge("RL-30", peaks, evidence=[curves])
+
+
+@claim("RL-31")
+def test_affected_tokens_come_to_coincide(subject, judge):
+    """Section 4.3: tokens affected by multigram heads of both layers coincide more at the end."""
+    judge("RL-31", Ablations(subject).overlap())
+
+
+@claim("RL-31b")
+def test_path_ablation_and_composition_agree(subject, judge):
+    """Section 4.3: both name the same pairs of heads."""
+    ablations = Ablations(subject)
+    settings = judge.under("RL-31b", settings_of(ablations.readers()))
+    judge("RL-31b", ablations.paths_and_composition(), evidence=[*show.path_maps(ablations), settings])
+
+
+@claim("RL-31c")
+def test_coordination_carries_nested_brackets(subject, judge):
+    """Section 4.3: paths between multigram heads matter most where nested brackets and quotes close."""
+    ablations = Ablations(subject)
+    judge("RL-31c", ablations.nested_closers(), evidence=show.nested_table(ablations))

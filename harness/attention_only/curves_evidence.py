@@ -1,0 +1,327 @@
+"""Evidence beside verdicts on heads: curves, clusters, scatter, panels of data, controls, samples, patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.attention_only.curves_tables import HeadTable
+from harness.findings import Evidence
+
+if TYPE_CHECKING:
+    from harness.attention_only.curves_findings import Coefficients
+    from harness.attention_only.live import LiveRun
+    from harness.attention_only.multigrams_findings import Ablations
+
+KINDS = ["previous-token", "current-token", "induction", "bracket", "multigram"]
+Z = 1.645
+PATTERN_TOKENS = 20
+
+
+def _where(table: HeadTable) -> str:
+    facts = table.facts
+    recorded = facts.get("recorded", {})
+    source = ", ".join(str(recorded[name]) for name in ("hardware", "date", "commit") if recorded.get(name))
+    spoilt = (
+        f" {int((~table.sound).sum())} of {table.sound.size} estimates fail the gate." if (~table.sound).any() else ""
+    )
+    return (
+        f"Text: {facts.get('text')}, as {facts.get('role')}; {facts.get('loss')} loss, {facts.get('setting')} setting. "
+        f"Recorded: {source}; {facts.get('measured again in this run', 0)} cells measured again in this run.{spoilt}"
+    )
+
+
+def wrllc_curves(
+    table: HeadTable, types: Mapping[str, str], title: str = "wrLLC of every head over training", ylabel: str = "wrLLC"
+) -> Evidence:
+    """One panel a layer, a curve a head with its 90 % Monte Carlo band, coloured by type."""
+    panels = []
+    for layer in sorted({head[0] for head in table.heads}):
+        series = []
+        for column, head in enumerate(table.heads):
+            if head[0] == layer:
+                mean, error = table.mean[:, column], table.error[:, column]
+                ends = {"low": (mean - Z * error).tolist(), "high": (mean + Z * error).tolist()}
+                series.append({"name": head, "kind": types[head], "y": mean.tolist(), **ends})
+        panels.append({"name": f"layer {layer}", "series": series})
+    caption = f"{_where(table)} Bands: 90 %, Monte Carlo error over chains and draws. Types as at the end of training."
+    return {"type": "head_curves", "title": title, "caption": caption, "kinds": KINDS, "x": list(table.steps),
+            "xlabel": "training step", "ylabel": ylabel, "xscale": "log", "panels": panels}  # fmt: skip
+
+
+def score_curves(run: LiveRun) -> list[Evidence]:
+    """Previous-token and prefix scores of every head over training, and K-composition's place among them."""
+    types, found = run.head_types(), []
+    for score, words in (("previous", "previous-token score"), ("prefix", "prefix-matching (induction) score")):
+        curves = run.head_scores(score)
+        panels = [
+            {
+                "name": f"layer {layer}",
+                "series": [
+                    {
+                        "name": f"{layer}:{head}",
+                        "kind": types[f"{layer}:{head}"],
+                        "y": curves.values[:, layer, head].tolist(),
+                    }
+                    for head in range(curves.values.shape[2])
+                ],
+            }
+            for layer in range(curves.values.shape[1])
+        ]
+        caption = f"{curves.method}. Thresholds: see the table of types; layer 1 has a baseline from short contexts."
+        found.append({"type": "head_curves", "title": f"{words.capitalize()} over training", "caption": caption,
+                      "kinds": KINDS, "x": [int(step) for step in curves.steps], "xlabel": "training step",
+                      "ylabel": "mean attention", "xscale": "log", "panels": panels})  # fmt: skip
+    return found
+
+
+def types_table(run: LiveRun) -> Evidence:
+    """Every head's scores at the end of training, the type they give, and the thresholds."""
+    from harness.attention_only.head_types import Thresholds
+
+    scores, types = run.scores_at(run.steps[-1]).means(), run.head_types()
+    columns = ["previous", "current", "prefix", "bracket", "closing"]
+    rows = [
+        [head, kind, *(f"{scores[name][int(head[0]), int(head[2:])]:.3f}" for name in columns)]
+        for head, kind in types.items()
+    ]
+    at = Thresholds()
+    caption = (
+        f"Thresholds: previous-token {at.previous} and current-token {at.current} in layer 0, prefix {at.prefix} in "
+        f"layer 1, bracket {at.bracket} with a closing rank of {at.closing}; the rest are multigram heads. Bracket and "
+        "current-token rules are this project's: the authors give none."
+    )
+    return {"type": "table", "title": "Head types at the end of training", "caption": caption,
+            "columns": ["head", "type", *columns], "rows": rows,
+            "mark_rows": [index for index, row in enumerate(rows) if row[1] != "multigram"]}  # fmt: skip
+
+
+def controls_table(found: Coefficients, ablations: Ablations) -> Evidence:
+    """Beside each head's final wrLLC: the same weights at n beta = 0, as noise, by curvature, ablated, untrained."""
+    table, chosen = found.last("training mixture"), found.cells.settings["paper"]
+    start = found.untrained("training mixture")
+    resampled = ablations.effects(ablations.end, resample=True).mean((2, 3))
+    cells = found.cells.select(
+        checkpoint=str(found.run.steps[-1]), text=str(table.facts["text"]), loss="next token", setting="paper"
+    )
+    by_head = {key.weights: cell.numbers for key, cell in cells.items()}
+    rows = []
+    for column, head in enumerate(table.heads):
+        numbers = by_head[head]
+        rows.append([
+            head, found.types[head], f"{table.mean[0, column]:.2f} ± {table.error[0, column]:.2f}",
+            f"{start.mean[0, column]:.2f}", f"{numbers['control_llc']:.2f}", f"{numbers['noise_llc']:.2f}",
+            f"{chosen.n_beta / (2 * chosen.gamma) * numbers['hessian_trace']:.2f}",
+            f"{resampled[int(head[0]), int(head[2:])]:.4f}",
+        ])  # fmt: skip
+    caption = (
+        f"{_where(table)} Untrained: the same on the initialisation. n beta = 0: weights that never saw the loss. "
+        "Noise: isotropic, as long as the chains' displacement. Curvature: n beta / (2 gamma) times the Hessian trace, "
+        "the limit of small curvature. Ablation: loss added, in nats, when the head's output comes from another row."
+    )
+    columns = ["head", "type", "wrLLC", "untrained", "n beta = 0", "noise", "curvature", "ablation"]
+    return {"type": "table", "title": "Final wrLLC of each head, and its controls", "caption": caption,
+            "columns": columns, "rows": rows, "mark_rows": []}  # fmt: skip
+
+
+def code_panels(found: Coefficients) -> list[Evidence]:
+    """Layer 1 on the training mixture beside code, over training where it was recorded, else at the end."""
+    from harness.attention_only.subjects import RunNotAvailable
+
+    curves = []
+    for role in ("training mixture", "code"):
+        try:
+            table = found.table(role)
+        except RunNotAvailable:
+            table = found.last(role)
+        one = wrllc_curves(table.of(found.layer(1)), found.types, f"Layer 1 on {role}", "wrLLC on this text")
+        curves.append((role, one))
+    if all(len(one["x"]) > 1 for _, one in curves) and len({tuple(one["x"]) for _, one in curves}) == 1:
+        panels = [{**panel, "name": f"layer 1, {role}"} for role, one in curves for panel in one["panels"]]
+        both = {**curves[0][1], "title": "wrLLC of layer 1 on the training mixture and on code", "panels": panels}
+        return [{**both, "caption": " ".join(str(one["caption"]) for _, one in curves)}]
+    return [_ends(found)]
+
+
+def _ends(found: Coefficients) -> Evidence:
+    heads = found.layer(1)
+    tables = {role: found.last(role).of(heads) for role in ("training mixture", "code")}
+    labels = [f"{head} {role}" for head in heads for role in tables]
+    values = [float(table.mean[0, column]) for column in range(len(heads)) for table in tables.values()]
+    errors = [float(table.error[0, column]) for column in range(len(heads)) for table in tables.values()]
+    return {"type": "ranked", "title": "Final coefficients of layer 1 on the training mixture and on code",
+            "caption": " ".join(_where(table) for table in tables.values()), "labels": labels, "values": values,
+            "low": [v - Z * e for v, e in zip(values, errors, strict=True)],
+            "high": [v + Z * e for v, e in zip(values, errors, strict=True)], "label": "coefficient"}  # fmt: skip
+
+
+def cluster_evidence(found: Coefficients) -> Evidence:
+    """Layer 1's curves clustered by every method, against the types."""
+    from harness.attention_only.clustering import compare_methods
+
+    table = found.table("training mixture").of(found.layer(1))
+    kinds = [found.types[head] for head in table.heads]
+    methods = compare_methods(table.mean.T, table.heads, kinds, max(2, len(set(kinds))))
+    both = found.table("training mixture")
+    whole = [found.types[head] for head in both.heads]
+    wide = compare_methods(both.mean.T, both.heads, whole, max(2, len(set(whole))))
+    caption = (
+        f"{_where(table)} As many clusters as types. With both layers together the index is "
+        + "; ".join(f"{one.label} {one.agreement:.2f}" for one in wide) + "."
+    )  # fmt: skip
+    rows = [{"name": one.label, "clusters": list(one.clusters), "agreement": one.agreement} for one in methods]
+    return {"type": "cluster_map", "title": "Clusters of layer 1's wrLLC curves and head types", "caption": caption,
+            "heads": list(table.heads), "kinds_of_heads": kinds, "rows": rows}  # fmt: skip
+
+
+def multigram_scatter(found: Coefficients, counts: Mapping[str, int]) -> Evidence:
+    """Final wrLLC against multigrams, a point a head."""
+    table = found.last("training mixture")
+    points = [
+        {"name": head, "kind": found.types[head], "x": counts[head], "y": float(table.mean[0, column]),
+         "low": float(table.mean[0, column] - Z * table.error[0, column]),
+         "high": float(table.mean[0, column] + Z * table.error[0, column])}
+        for column, head in enumerate(table.heads)
+    ]  # fmt: skip
+    caption = (
+        f"{_where(table)} Multigrams: different n-grams and skip n-grams among the tokens each head's ablation costs."
+    )
+    return {"type": "scatter", "title": "Final wrLLC against memorised multigrams", "caption": caption, "kinds": KINDS,
+            "xlabel": "different multigrams", "ylabel": "wrLLC", "points": points}  # fmt: skip
+
+
+def sample_table(ablations: Ablations) -> list[Evidence]:
+    """Counts of labels of each head under both sets of rules, and samples that a person can check."""
+    found = ablations.samples(ablations.end)
+    labels, heads = found.arrays["labels"], found.facts["heads"]
+    rows = [
+        [head, ablations.types[head], int(found.arrays["counts"][index, 0]), int(found.arrays["counts"][index, 1]),
+         *(f"{labels[0, index, column]} / {labels[1, index, column]}" for column in range(4))]
+        for index, head in enumerate(heads)
+    ]  # fmt: skip
+    same, kappa = found.facts["agreement"], found.facts["kappa"]
+    words = (
+        "no samples"
+        if same is None
+        else f"both agree on {same:.0%}" + ("" if kappa is None else f", kappa {kappa:.2f}")
+    )
+    rules = found.facts["rules"]
+    caption = (
+        f"Mean-ablated at step {ablations.end} on {' and '.join(found.facts['texts'])}; a token is affected when it "
+        f"loses {rules['at_least']} nats, the {rules['most']} strongest of a head at most. Each cell: by context / by "
+        f"source; of {found.n:,} samples {words}."
+    )
+    columns = ["head", "type", "multigrams", "by source", "induction", "bracket", "n-gram", "skip n-gram"]
+    samples = [
+        [one["head"], one["context"][-70:], one["target"], one["effect"], one["found at"], one["tokens back"],
+         one["by context"], one["by source"]]
+        for one in found.facts["samples"]
+    ]  # fmt: skip
+    names = ["head", "context", "token", "nats lost", "found at", "tokens back", "by context", "by source"]
+    return [
+        {"type": "table", "title": "What each head's ablation costs", "caption": caption, "columns": columns,
+         "rows": rows, "mark_rows": []},
+        {"type": "table", "title": "Samples to check by hand", "columns": names,
+         "caption": "The strongest of each head, each label first.", "rows": samples, "mark_rows": []},
+    ]  # fmt: skip
+
+
+def attention_patterns(
+    run: LiveRun, text: str = "def area(width, height): return width * height\nprint(area(width"
+) -> Evidence:
+    """Where one head of each type looks, on a line of code."""
+    import torch
+
+    from harness.attention_only.head_types import attention_rows
+
+    tokenizer, types = run.run.tokenizer, run.head_types()
+    ids = [run.probes.bos, *map(int, tokenizer.encode(text))][-PATTERN_TOKENS - 1 :]
+    tokens = torch.tensor([ids]).expand(len(ids), -1)
+    looks = attention_rows(run.model(run.steps[-1]), tokens, torch.arange(len(ids))).numpy()
+    scores = run.scores_at(run.steps[-1]).means()
+    by_kind = {"previous-token": "previous", "current-token": "current", "induction": "prefix", "bracket": "bracket"}
+    panels = []
+    for kind in KINDS:
+        heads = [head for head, found in types.items() if found == kind]
+        if heads:
+            score = scores.get(by_kind.get(kind, ""), np.zeros((2, 8)))
+            head = max(heads, key=lambda name: score[int(name[0]), int(name[2:])])
+            rows = looks[:, int(head[0]), int(head[2:])].tolist()
+            panels.append(
+                {"name": f"{head} {kind}", "tokens": [tokenizer.decode([each]) for each in ids], "rows": rows}
+            )
+    return {"type": "pattern", "title": "Where one head of each type looks", "panels": panels,
+            "caption": "The head of each type with the highest score, at the end of training."}  # fmt: skip
+
+
+def measured_again(found: Coefficients) -> Evidence:
+    """The recorded cells that this run measured anew, beside what was recorded."""
+    rows = [
+        [
+            str(one.key),
+            f"{one.recorded:.3f}",
+            f"{one.live:.3f}",
+            f"{one.allowed:.3f}",
+            "agrees" if one.agrees else "differs",
+        ]
+        for one in found.again
+    ]
+    caption = "Chosen at random in each run, with other random numbers; allowed: both measurements' Monte Carlo error."
+    if not rows:
+        caption = (
+            "None: the standard texts of this Python are not those that cells were recorded on, or all were measured."
+        )
+    return {"type": "table", "title": "Recorded cells measured again in this run", "caption": caption,
+            "columns": ["cell", "recorded", "live", "allowed difference", "outcome"], "rows": rows,
+            "mark_rows": []}  # fmt: skip
+
+
+def by_data(found: Coefficients) -> Evidence:
+    """The drLLC on each data set, with every chain's own value in the table."""
+    measured = found.data_refined().measurement
+    cells = found.cells.select(checkpoint=str(found.run.steps[-1]), weights="all", loss="next token", setting="paper")
+    ordered = sorted(cells.values(), key=lambda cell: -cell.mean)
+    caption = (
+        "All weights sampled, at the end of training. Bars: 90 %, Monte Carlo error. "
+        f"Failing the gate: {', '.join(measured.facts['fail the gate']) or 'none'}."
+    )
+    return {"type": "ranked", "title": "drLLC by data set", "caption": caption, "label": "drLLC",
+            "labels": [cell.key.text for cell in ordered], "values": [cell.mean for cell in ordered],
+            "low": [cell.mean - Z * cell.error for cell in ordered],
+            "high": [cell.mean + Z * cell.error for cell in ordered]}  # fmt: skip
+
+
+def path_maps(ablations: Ablations) -> list[Evidence]:
+    """Composition and path ablation of all 64 pairs, side by side."""
+    from harness.attention_only.multigrams_findings import path_table
+
+    arrays = path_table(ablations.run, checkpoint=ablations.end, text=ablations.text).arrays
+    words = {"K": "K-composition", "size": "Loss changed by ablating the path through keys, nats"}
+    caption = "Row: the head of layer 0 that writes; column: the head of layer 1 that reads."
+    return [
+        {"type": "head_map", "title": label, "caption": caption, "label": label.split(",")[0],
+         "values": arrays[name].tolist(), "vmin": 0.0, "vmax": float(arrays[name].max())}
+        for name, label in words.items()
+    ]  # fmt: skip
+
+
+def nested_table(ablations: Ablations) -> Sequence[Evidence]:
+    """Nested brackets: how often the right mark is preferred, and which paths and heads carry it."""
+    found = ablations.nested()
+    margins, outer = found.arrays["margins"], found.arrays["outer"].astype(bool)
+    rows = [
+        ["inner bracket open", f"{(margins[~outer] > 0).mean():.0%}", f"{margins[~outer].mean():.2f}"],
+        ["inner one closed again", f"{(margins[outer] > 0).mean():.0%}", f"{margins[outer].mean():.2f}"],
+    ]
+    size = found.arrays["path_margin"]
+    limit = float(np.abs(size).max())
+    return [
+        {"type": "table", "title": "Nested brackets and quotes: is the right one closed?", "rows": rows,
+         "mark_rows": [], "columns": ["asked", "right one preferred", "margin in nats"],
+         "caption": f"{len(margins)} made-up rows of words with one pair inside another; 50 % is chance."},
+        {"type": "head_map", "title": "Margin lost when a head of layer 1 no longer sees one of layer 0",
+         "caption": "Row: the head of layer 0; column: the head of layer 1. Mean over all rows, in nats.",
+         "values": size.tolist(), "vmin": -limit, "vmax": limit, "label": "margin lost"},
+    ]  # fmt: skip
