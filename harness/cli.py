@@ -176,6 +176,31 @@ def _tell_progress(step: Any) -> None:
     err.print(f"{step.done} of {step.total}: {step.place.weights}, {what}{kept}; {left}", markup=False)
 
 
+@app.command("record-cells")
+def record_cells_command(
+    folder: Annotated[Path | None, typer.Argument(help="A run's folder; this project's own unless given.")] = None,
+    rows: Annotated[list[str] | None, typer.Option(help="NAME=FILE of token rows or documents; repeatable.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Where the table is written (beside the run unless given).")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; the same command goes on.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+) -> None:
+    """Measure the refined coefficients of a run's heads that ship with it; a killed recording goes on."""
+    from harness.attention_only.curves_record import parse_rows, record_cells
+    from harness.attention_only.runs import FIXTURES
+    from harness.devices import choose_device
+    from harness.run import default_store
+    from harness.store import Store
+
+    found = record_cells(
+        folder or FIXTURES / "attention_only" / "two_layer", parse_rows(rows or []), Store(default_store()), into=into,
+        device=choose_device(device), hours=hours, tell=lambda line: err.print(line, markup=False),
+        progress=lambda step: err.print(
+            f"{step.done} of {step.total}: {step.key}; about {step.seconds_left / 3600:.1f} h left", markup=False
+        ),
+    )  # fmt: skip
+    out.print(f"{found.cells} cells in {found.folder}, {found.missing} still to measure", markup=False, soft_wrap=True)
+
+
 @app.command()
 def train(
     text: Annotated[Path, typer.Option(help="A folder with the files of the mixture.")],

@@ -47,7 +47,7 @@ class Part:
     loss: str = "next token"
     setting: str = "paper"
 
-    def keys(self) -> list[CellKey]:
+    def cells(self) -> list[CellKey]:
         """Its cells, in an order in which those that share a cache of the engine follow each other."""
         return [
             CellKey(checkpoint, weights, text, self.loss, self.setting)

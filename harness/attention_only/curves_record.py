@@ -75,7 +75,7 @@ def record_cells(
     before = load_cells(target) if target.is_dir() else None
     second = _second(run, texts, before, store, device, tell)
     settings = {"paper": PAPER} | ({"second": second} if second else {})
-    wanted = [key for part in plan(run, list(texts), losses) for key in part.keys() if key.setting in settings]
+    wanted = [key for part in plan(run, list(texts), losses) for key in part.cells() if key.setting in settings]
     missing = [key for key in dict.fromkeys(wanted) if before is None or key not in before.cells]
     tell(f"{len(missing):,} of {len(wanted):,} cells to measure, about {_hours(missing, before):.1f} hours on one core")
     ingredients = Ingredients(lambda checkpoint: model_at(run, checkpoint), texts, losses, settings, device)

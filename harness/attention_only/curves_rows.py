@@ -70,7 +70,7 @@ def rows_from_documents(
 ) -> Int[Tensor, "row pos"]:
     """Rows of a .jsonl or .jsonl.zst file of documents, in an order drawn by `seed`, at most `PER_DOCUMENT` from one.
 
-    Short documents are joined, BOS between, as in training. Raises what `read_texts` raises, `CellsError` for too little.
+    Short documents are joined, BOS between, as in training. Raises `CorpusError` or `CellsError`.
     """
     from harness.attention_only.corpus import read_texts
 
