@@ -15,24 +15,35 @@ What is then recomputed:
 
 In models that norm what attention writes (Gemma 3), the head's own write is the change of the normed attention output.
 
-How to use it (names below; heavy modules are imported only where they are used):
+How to use it (heavy modules are imported only where they are used):
 
-    from harness.successor.ablation.settings import Ablations
+    from harness.store import Store
     from harness.successor.ablation.cells import Plan, measure_contexts, measure_heads
+    from harness.successor.ablation.forward import open_model
+    from harness.successor.ablation.settings import Ablations, HeadSettings
 
-    plan = Plan(open_model, identity, contexts, reference, Ablations())
-    effects = measure_contexts(plan, store)              # one `DirectEffects` a context: every head
-    chosen = measure_heads(plan, [(12, 0), (3, 7)], store)   # {head: one `HeadEffects` a context}
+    plan = Plan(lambda: open_model(subject.model), subject.identity(), contexts, reference, Ablations(), threads=2)
+    effects = measure_contexts(plan, store, report)               # one `DirectEffects` a context: every head
+    chosen = measure_heads(plan, [(12, 0), (3, 7)], store, report)  # {head: one `HeadEffects` a context}
+    effects[0].winners()                                          # the winning head's row in each case
+    chosen[12, 0][0].changes["direct", "mean"]                    # loss gained in each case
 
-| module      | what                                                                                     |
-|-------------|------------------------------------------------------------------------------------------|
-| `settings`  | `Ablations`, the choices the paper leaves open                                           |
-| `results`   | `DirectEffects` (a context, all heads) and `HeadEffects` (a context, one head): numpy     |
-| `cells`     | `Plan`, `measure_contexts`, `measure_heads`: stored by context, resumable, with progress |
-| `forward`   | `open_model`: a model whose passes keep head outputs, and go on from any layer            |
-| `reference` | means and donors of other contexts                                                       |
-| `direct`    | all heads at once, the correct token's logit                                             |
-| `losses`    | chosen heads, the loss: direct, indirect, total                                          |
-| `views`     | what a chosen head attends to and promotes                                               |
-| `plain`     | the same by brute force, head by head, with hooks: the reference the rest is held against |
+`contexts` and `reference` are integer arrays, context x position; every cell hangs on its own context, the reference,
+the settings and the model, so more contexts later cost only themselves. In the paper the reference is the contexts
+themselves (`Ablations(in_sample=True)`); other contexts as reference keep the means out of sample for good.
+
+| module      | what                                                                                           |
+|-------------|------------------------------------------------------------------------------------------------|
+| `settings`  | `Ablations`, `HeadSettings`: the choices the paper leaves open, and what is asked of a head     |
+| `results`   | `DirectEffects` (a context, all heads) and `HeadEffects` (a context, one head): numpy           |
+| `cells`     | `Plan`, `measure_contexts`, `measure_heads`: stored by context, resumable                       |
+| `filling`   | the store filled side by side, with progress (`Progress`: step, done, total, seconds left)      |
+| `pooled`    | `pool`: shares and means over cases, their differences and order, by bootstrap over documents   |
+| `matching`  | `matched_heads`: random heads of the same layer or size, `sizes`                                |
+| `forward`   | `open_model`: a model whose passes keep head outputs, and go on from any layer                  |
+| `reference` | means and donors of reference contexts                                                          |
+| `direct`    | all heads at once, the correct token's logit; `contributions`: the logit taken apart            |
+| `losses`    | chosen heads, the loss: direct, indirect, total                                                 |
+| `views`     | what a chosen head attends to and promotes                                                      |
+| `plain`     | the same by brute force, head by head, with hooks: the reference the rest is held against       |
 """

@@ -39,7 +39,7 @@ class DirectEffects:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> DirectEffects:
         """The inverse of `arrays`."""
-        return cls(**{**arrays, "gap": float(arrays["gap"])})
+        return cls(**{**arrays, "gap": float(np.ravel(arrays["gap"])[0])})
 
     def drop(self, ablation: Ablation = "mean") -> Float[np.ndarray, "head case"]:
         """Logits lost under the named ablation."""

@@ -1,0 +1,94 @@
+"""Loss changes of chosen heads, and what they attend to and promote: equal to brute force over the whole vocabulary."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from harness.successor.ablation import losses
+from harness.successor.ablation.losses import HeadReadout, loss_changes
+from harness.successor.ablation.plain import plain_logits
+from harness.successor.ablation.settings import ABLATIONS, EFFECTS
+from harness.successor.ablation.views import most_attended, most_promoted
+
+
+def plain_loss(logits, run):
+    return cross_entropy(logits[:-1], run.correct, reduction="none").detach()
+
+
+@pytest.mark.parametrize("head", [(0, 1), (1, 3)])
+def test_losses_equal_brute_force(bench, head, monkeypatch):
+    monkeypatch.setattr(losses, "VOCABULARY_BLOCK", 100)
+    run, reference = bench.runs[0], bench.reference()
+    loss, changes = loss_changes(HeadReadout.of(bench.model, head), run, reference)
+    own = plain_loss(bench.model.network(bench.contexts[:1]).logits[0], run)
+    torch.testing.assert_close(loss, own, atol=1e-5, rtol=1e-5)
+    for ablation in ABLATIONS:
+        outputs = reference.replacement(run, head[0], ablation)[:, :, head[1]]
+        for effect in EFFECTS:
+            ablated = [plain_loss(plain_logits(bench.model, run.tokens, *head, one, effect), run) for one in outputs]
+            expected = torch.stack(ablated).mean(0) - own
+            torch.testing.assert_close(changes[effect, ablation], expected, atol=1e-5, rtol=0)
+            assert changes["total", ablation].abs().max() > 1e-2
+
+
+def test_only_what_is_asked_is_run(bench_of, monkeypatch):
+    bench = bench_of("llama")
+    monkeypatch.setattr(type(bench.model), "run_from", lambda *_: pytest.fail("ran layers for a direct effect"))
+    readout = HeadReadout.of(bench.model, (0, 0))
+    _, changes = loss_changes(readout, bench.runs[0], bench.reference(), effects=("direct",), ablations=("mean",))
+    assert list(changes) == [("direct", "mean")]
+
+
+def test_nothing_reads_the_last_layers_heads_in_a_parallel_model(bench_of):
+    """GPT-NeoX' last MLP runs beside attention: the whole effect is direct. In the other architectures it is not."""
+    for architecture, reads in (("gpt_neox", False), ("llama", True)):
+        bench = bench_of(architecture)
+        _, changes = loss_changes(HeadReadout.of(bench.model, (1, 0)), bench.runs[0], bench.reference())
+        assert (changes["indirect", "mean"].abs().max() > 1e-3) == reads
+        assert ((changes["total", "mean"] - changes["direct", "mean"]).abs().max() > 1e-3) == reads
+
+
+def test_heads_that_do_not_exist_are_refused(bench_of):
+    with pytest.raises(KeyError, match="a layer below 2 and a head below 4"):
+        HeadReadout.of(bench_of("gpt2").model, (2, 0))
+
+
+def test_the_most_attended_positions(bench_of):
+    (run,) = bench_of("gemma3_text").model.run(bench_of("gemma3_text").contexts[:1], {1: (2,)})
+    pattern = run.patterns[1][0]
+    places, shares = most_attended(pattern, 4)
+    assert places.shape == shares.shape == (19, 4)
+    assert places[0].tolist() == [0, -1, -1, -1]
+    assert shares[0].tolist() == [1.0, 0.0, 0.0, 0.0]
+    for case in range(3, 19):
+        best = sorted(range(case + 1), key=lambda position: -pattern[case, position])[:4]
+        assert places[case].tolist() == best
+        torch.testing.assert_close(shares[case], pattern[case, best])
+
+
+def test_more_positions_than_there_are_are_padded(bench_of):
+    (run,) = bench_of("gpt2").model.run(bench_of("gpt2").contexts[:1, :3], {0: (0,)})
+    places, shares = most_attended(run.patterns[0][0], 5)
+    assert places.shape == (2, 5)
+    assert (places[:, 3:] == -1).all()
+    torch.testing.assert_close(shares.sum(1), torch.ones(2))
+
+
+def test_the_most_promoted_tokens(bench):
+    """What the head's own write alone adds to each logit, both norms held at their scales."""
+    head, run, model = (1, 1), bench.runs[0], bench.model
+    tokens, logits = most_promoted(HeadReadout.of(model, head), run, 7)
+    write = model.write(*head, run.z[1][:-1, 1])
+    post, final = model.blocks[1].post_norm, model.final_norm
+    if post.kind != "none":
+        y = run.written[1][:-1]
+        write = write * post.weight * torch.rsqrt(y.square().mean(-1, keepdim=True) + post.eps)
+    x = run.final[:-1]
+    if final.kind == "layer":
+        write, x = (v - v.mean(-1, keepdim=True) for v in (write, x))
+    added = (write * final.weight * torch.rsqrt(x.square().mean(-1, keepdim=True) + final.eps)) @ model.W_U.T
+    best = added.topk(7, dim=-1)
+    torch.testing.assert_close(logits, best.values, atol=1e-5, rtol=1e-5)
+    assert (tokens == best.indices).float().mean() > 0.98
