@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from harness.atomic import write_text_atomically
+from harness.attention_only.checkpoints import model_from
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
+from harness.attention_only.tokenizer import open_tokenizer
 from harness.llc.estimate import LLCEstimate
-from harness.llc.rows import cut_rows, read_text
+from harness.llc.rows import Encode, cut_rows, read_text
 from harness.llc.sgld import SGLDSettings
 from harness.llc.sweep import CellStore, Place, Progress, Sweep, run_sweep
 from harness.measurement import Measurement
@@ -70,8 +72,8 @@ def run_llc(
     """
     settings = SGLDSettings(n_beta, gamma, eps, chains, draws, seed=seed, batch_size=batch, chains_per_call=1)
     words = read_text(text)
-    network, tokenizer = load_model(model, models_dir=models_dir, offline=offline, device=device)
-    rows = cut_rows(words, network, tokenizer, text=text, length=length, batch=batch, most=most_rows).to(device)
+    network, encode = load_model(model, models_dir=models_dir, offline=offline, device=device)
+    rows = cut_rows(words, network, encode, text=text, length=length, batch=batch, most=most_rows).to(device)
     plan = Sweep([model], list(weights), [text], lambda _: network, lambda _: rows, settings, biases=biases,
                  trace_probes=trace_probes)  # fmt: skip
     found = run_sweep(plan, store or MemoryStore(), progress=progress)
@@ -141,10 +143,10 @@ def _known(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "not measured"
 
 
-def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str) -> tuple[nn.Module, Any]:
-    """A model in evaluation mode and its tokenizer (None for the attention-only model)."""
+def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str) -> tuple[nn.Module, Encode | None]:
+    """A model in evaluation mode and what encodes its texts (None where no tokenizer lies beside its weights)."""
     if Path(name).suffix == ".safetensors":
-        return load_attention_only(Path(name)).to(device), None
+        return load_attention_only(Path(name)).to(device), encoder_beside(Path(name))
     import transformers
 
     from harness.models.resolve import resolve
@@ -153,7 +155,15 @@ def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str
     network = transformers.AutoModelForCausalLM.from_pretrained(
         str(local.folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
     )
-    return network.eval().to(device), local.tokenizer()
+    return network.eval().to(device), lambda words: local.tokenizer().encode(words)
+
+
+def encoder_beside(path: Path) -> Encode | None:
+    """The tokenizer of an attention-only model's run: in its folder, or beside it where several runs share one."""
+    for folder in (path.resolve().parent, path.resolve().parent.parent):
+        if (folder / "tokenizer.json").is_file():
+            return lambda words: open_tokenizer(folder / "tokenizer.json").encode(words)
+    return None
 
 
 def load_attention_only(path: Path) -> AttentionOnly:
@@ -164,30 +174,27 @@ def load_attention_only(path: Path) -> AttentionOnly:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    expected = "weights of an attention-only model\n  expected "
     if not path.is_file():
         raise ValueError(
-            f"weights of an attention-only model\n  expected a file {path}\n  found    none of that name\n"
+            f"{expected}a file {path}\n  found    none of that name\n"
             "  A Hugging Face model is named by its folder; names of the registry: claims list --subjects"
         )
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(
-            f"weights of an attention-only model\n  expected a whole safetensors file in {path}\n  found    {error}\n"
+            f"{expected}a whole safetensors file in {path}\n  found    {error}\n"
             "  The file is damaged or of another kind. Copy it again, or name another."
         ) from None
-    if "embed.W_E" not in tensors or "blocks.0.attn.W_Q" not in tensors:
+    ranks = {"embed.W_E": 2, "pos_embed.W_pos": 2, "blocks.0.attn.W_Q": 3}
+    if any(name not in tensors or tensors[name].ndim != rank for name, rank in ranks.items()):
         raise ValueError(
-            f"weights of an attention-only model\n  expected embed.W_E, blocks.0.attn.W_Q, ... in {path}\n"
+            f"{expected}embed.W_E, pos_embed.W_pos, blocks.0.attn.W_Q, ... in {path}\n"
             f"  found    {', '.join(sorted(tensors)[:4])}\n  A Hugging Face model is named by its folder."
         )
     heads, width, size = tensors["blocks.0.attn.W_Q"].shape
     layers = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
     config = AttentionOnlyConfig(n_layers=layers, d_model=width, n_heads=heads, d_head=size)
     config = replace(config, n_ctx=len(tensors["pos_embed.W_pos"]), d_vocab=len(tensors["embed.W_E"]))
-    model = AttentionOnly(config)
-    wrong = model.load_state_dict(tensors, strict=False)
-    if wrong.missing_keys or wrong.unexpected_keys:
-        raise ValueError(f"weights of an attention-only model in {path}: missing {wrong.missing_keys[:4]}, "
-                         f"unexpected {wrong.unexpected_keys[:4]}")  # fmt: skip
-    return model.eval()
+    return model_from(tensors, config, str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+
+Encode = Callable[[str], Sequence[int] | np.ndarray]
 
 
 def read_text(text: str) -> str | Int[np.ndarray, "rows pos"]:
@@ -60,7 +63,7 @@ def _table(path: Path) -> Int[np.ndarray, "rows pos"]:
 def cut_rows(
     found: str | Int[np.ndarray, "rows pos"],
     model: nn.Module,
-    tokenizer: Any,
+    encode: Encode | None,
     *,
     text: str,
     length: int,
@@ -69,8 +72,8 @@ def cut_rows(
 ) -> Int[Tensor, "rows pos"]:
     """At least `batch` and at most `most` rows of `length` tokens that `model` can read; a text is cut end to end.
 
-    `tokenizer` encodes strings (None where the model has none), `text` is the name for messages. Raises ValueError
-    where rows are too short or few, longer than the model's context, or hold ids outside its vocabulary.
+    `encode` turns strings into token ids (None where that cannot be had), `text` is the name for messages. Raises
+    ValueError where rows are too short or few, longer than the model's context, or hold ids outside its vocabulary.
     """
     context = _first(getattr(model, "config", None), "n_ctx", "max_position_embeddings", "n_positions")
     if context is not None and length - 1 > context:
@@ -78,7 +81,7 @@ def cut_rows(
             f"length: expected at most {context + 1} tokens, what the model reads and one to predict, found {length}. "
             f"Type: --length {context}"
         )
-    rows = found if isinstance(found, np.ndarray) else _windows(found, tokenizer, text, length)
+    rows = found if isinstance(found, np.ndarray) else _windows(found, encode, text, length)
     if rows.shape[1] < length:
         raise ValueError(
             f"text {text!r}: expected rows of {length} tokens or more, found {rows.shape[1]}. "
@@ -98,13 +101,13 @@ def cut_rows(
     return torch.from_numpy(rows.astype(np.int64))
 
 
-def _windows(words: str, tokenizer: Any, text: str, length: int) -> Int[np.ndarray, "rows pos"]:
-    if tokenizer is None:
+def _windows(words: str, encode: Encode | None, text: str, length: int) -> Int[np.ndarray, "rows pos"]:
+    if encode is None:
         raise ValueError(
-            f"text {text!r}: expected an .npy file of token rows, since no tokenizer was found beside the model. "
+            f"text {text!r}: expected an .npy file of token rows, since no tokenizer.json lies beside the model. "
             "Save one with numpy.save(file, rows)"
         )
-    tokens = np.asarray(tokenizer.encode(words), dtype=np.int64)
+    tokens = np.asarray(encode(words), dtype=np.int64)
     count = len(tokens) // length
     if count == 0:
         raise ValueError(

@@ -8,11 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.llc.command import lines, load_attention_only, run_llc
+from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
+from harness.attention_only.tokenizer import train_tokenizer
+from harness.llc.command import lines, load_attention_only, load_model, run_llc
+from harness.llc.rows import cut_rows
 from harness.llc.sweep import Place
 from harness.store import Store
 from harness.tests.llc.test_attention_only_model import small_model
 from harness.tests.small_models import save_small_model
+from harness.texts import standard_text
 
 RUN = {"n_beta": 30.0, "gamma": 200.0, "eps": 1e-3, "chains": 2, "draws": 10, "batch": 4, "length": 12}
 
@@ -84,6 +88,34 @@ def test_an_estimate_that_is_none_is_not_printed_as_a_number(own_model):
     assert "no estimate, diverged" in told[0]
     assert not any("nan" in line for line in told)
     assert any("acceptance not checked: fewer than 25 steps" in line for line in told)
+
+
+@pytest.mark.parametrize("place", ["run/two_layer", "run"])
+def test_a_text_is_read_with_the_tokenizer_of_the_models_run(place, tmp_path):
+    """In the checkpoint's own folder or the one above it; the same windows as the tokenizer itself gives."""
+    tokenizer = train_tokenizer([standard_text("python-docs")])
+    folder = tmp_path / "run" / "two_layer"
+    folder.mkdir(parents=True)
+    (tmp_path / place / "tokenizer.json").write_text(tokenizer.definition)
+    config = AttentionOnlyConfig(d_model=16, n_heads=4, d_head=4, n_ctx=12)
+    weights = {name: tensor.half() for name, tensor in AttentionOnly(config).initialise(1).state_dict().items()}
+    save_file(weights, folder / "step_00000100.safetensors")
+    network, encode = load_model(str(folder / "step_00000100.safetensors"), models_dir=None, offline=True, device="cpu")
+    assert next(network.parameters()).dtype == torch.float32
+    words = "Numbers are created by numeric literals. " * 9
+    rows = cut_rows(words, network, encode, text="T", length=12)
+    np.testing.assert_array_equal(rows.flatten(), tokenizer.encode(words)[: rows.numel()])
+
+
+def test_weights_of_another_shape_or_not_finite_are_refused(own_model, tmp_path):
+    _, rows = own_model
+    good = {name: tensor.contiguous() for name, tensor in small_model().state_dict().items()}
+    for name, change, words in (("blocks.1.attn.W_V", good["blocks.1.attn.W_V"][:2], "expected  the tensors of"),
+                                ("embed.W_E", good["embed.W_E"] * math.nan, "inf or nan in embed.W_E"),
+                                ("blocks.0.attn.W_Q", torch.zeros(3), "expected embed.W_E")):  # fmt: skip
+        save_file({**good, name: change.contiguous()}, tmp_path / "bad.safetensors")
+        with pytest.raises(ValueError, match=words):
+            run_llc(str(tmp_path / "bad.safetensors"), ["1:2"], str(rows), **RUN)
 
 
 def test_a_file_that_is_not_the_models_is_refused(own_model, tmp_path):

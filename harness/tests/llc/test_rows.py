@@ -9,15 +9,13 @@ from harness.llc.rows import cut_rows, read_text
 from harness.tests.llc.test_attention_only_model import small_model
 
 
-class Letters:
+def letters(text: str) -> list[int]:
     """A tokenizer: one token a letter."""
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) % 31 for letter in text]
+    return [ord(letter) % 31 for letter in text]
 
 
-def cut(found, tokenizer=None, **changes):
-    return cut_rows(found, small_model(), tokenizer, **{"text": "T", "length": 12, **changes})
+def cut(found, encode=None, **changes):
+    return cut_rows(found, small_model(), encode, **{"text": "T", "length": 12, **changes})
 
 
 @pytest.mark.parametrize("kind", ["int16", "uint16", "int64", "uint64"])
@@ -31,8 +29,8 @@ def test_a_table_of_ids_is_taken_as_it_is(kind, tmp_path):
 def test_a_text_file_is_cut_into_windows_end_to_end(tmp_path):
     words = "the quick brown fox jumps over the lazy dog"
     (tmp_path / "words.txt").write_text(words)
-    found = cut(read_text(str(tmp_path / "words.txt")), Letters(), most=2)
-    assert found.tolist() == [Letters().encode(words[:12]), Letters().encode(words[12:24])]
+    found = cut(read_text(str(tmp_path / "words.txt")), letters, most=2)
+    assert found.tolist() == [letters(words[:12]), letters(words[12:24])]
 
 
 def test_a_standard_text_is_known_by_name():
@@ -100,6 +98,6 @@ def test_tables_of_another_size_are_refused_with_what_to_type(shape, changes, wo
 
 def test_a_text_too_short_or_without_a_tokenizer_is_refused():
     with pytest.raises(ValueError, match=re.escape("expected at least 12 tokens, found 5")):
-        cut("words", Letters())
-    with pytest.raises(ValueError, match="no tokenizer was found beside the model"):
+        cut("words", letters)
+    with pytest.raises(ValueError, match=r"no tokenizer\.json lies beside the model"):
         cut("many words that would be enough")
