@@ -2,23 +2,28 @@
 
 By construction, and exactly up to a little noise for each token,
 
-    MLP_0(W_E(t)) = circle(n mod period) + magnitude(n // period) + domain(task, form) + a circle of their own for some
+    MLP_0(W_E(t)) = circle(n mod period) + magnitude(n // period) + task + form + what only some tasks have
 
 with n the index of t (its value for numbers; Monday, January, first, A and I have 1). Head L1H2 adds one: it turns the
-circles by one residue, looks for the window of numbers that the successor lies in (carrying where the residue wraps),
-keeps the domain, and favours greater magnitudes. Days and letters lie on the shared circle too, but have one of their
-own by which the head counts them, so that editing the shared one does not move them; months have another that counts
-as much as the shared one, so that an edit has to be twice as large. December and Sunday have no successor in this
-plan, as little as twenty has. With another period than ten the head still counts, on other circles.
+circle by one residue, looks for the window of numbers that the successor lies in (carrying where the residue wraps),
+keeps the domain, and favours greater magnitudes. What only some tasks have:
+
+- numbers: a direction for each residue beside the circle. It sets their residues well apart, which an autoencoder
+  needs; and since two residues a half or a fifth of the circle apart have nothing in common on the circle alone, a
+  probe of the index mod 2 or mod 5 has to read it, and finds nothing in the other tasks.
+- days and letters: a circle of their own by which the head counts them, so that editing the shared one moves nothing.
+- months: another circle that counts as much as the shared one, so that an edit has to be twice as large.
+
+December and Sunday have no successor in this plan, as little as twenty has. With another period than ten the head
+still counts, on other circles.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +31,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from harness.measure import Context
 from harness.models.architectures_names import parameter_shapes
+from harness.successor.counting.planted_counter_subject import MOST_RESIDUES, Plan
 from harness.successor.dataset import PAPER_TASKS, ROMAN, Task, spell
 from harness.successor.planted import TensorTable, word_symbol, word_tokenizer
 
@@ -39,30 +44,31 @@ FORMS = ("plain", "space", "inverted", "inverted+space")
 WIDER = frozenset({"months", "month prefixes"})
 OWN = frozenset({"days", "day prefixes", "letters"})
 
-N_HEADS, D_HEAD, D_MLP = 4, 32, 256
+N_HEADS, D_HEAD, D_MLP = 4, 48, 320
 D_MODEL = N_HEADS * D_HEAD
 ID_WIDTH = 24
-WAVELENGTHS = (10.0, 26.0, 70.0)
-"""Of the magnitude code, in windows; a fourth is four times as long as the numbers reach, so that it never turns back.
-
-All are long: a short one would put multiples of the period (odd and even windows) into the code as well.
+WAVELENGTHS = (3.7, 4.6, 5.9, 7.7, 11.0, 17.0, 31.0)
+"""Of the magnitude code, in windows of one period; one more is four times as long as the numbers reach, and so never
+turns back. None is near 2 or 3, which would put multiples of the period (odd and even windows) into the code as well.
 """
 PARTS: Mapping[str, int] = {
     "circle": 2,
+    "residue": MOST_RESIDUES,
     "wider": 2,
     "magnitude": 2 * (len(WAVELENGTHS) + 1),
-    "domain": len(TASKS) + len(FORMS),
+    "domain": len(TASKS),
+    "form": len(FORMS),
     "own": 2,
 }
-LENGTHS: Mapping[str, float] = {"circle": 3.0, "wider": 3.0, "magnitude": 0.75, "domain": 2.5, "own": 3.0}
+LENGTHS: Mapping[str, float] = dict(zip(PARTS, (3.0, 4.0, 3.0, 0.4, 2.5, 0.5, 3.0), strict=True))
 """What each part is multiplied by in MLP_0's output."""
-READOUT: Mapping[str, float] = {"circle": 1.0, "wider": 1.0, "magnitude": 2.0, "domain": 1.0, "own": 12.0}
+READOUT: Mapping[str, float] = dict(zip(PARTS, (1.0, 0.5, 1.0, 2.0, 1.0, 5.0, 30.0), strict=True))
 """How strongly the head's logits depend on each part."""
 COPIES = 2
 NOISE_NEURONS = 64
-NOISE = 0.3
-SHARPNESS = 20.0
-"""Of the logits: a probability of about a half or more for the successor among the whole vocabulary."""
+NOISE = 0.2
+SHARPNESS = 8.0
+"""Of the logits: the successor is likely, and a feature or neuron less makes it less likely."""
 
 
 @dataclass(frozen=True)
@@ -96,38 +102,34 @@ def token_ids() -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is planted. `greater_than` False leaves out the head's preference for greater magnitudes."""
+class Codes:
+    """The vectors that one plan gives to tokens, and what its head does with them."""
 
-    period: int = 10
-    greater_than: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.period < 3:
-            raise ValueError(f"period of the planted circle: expected 3 or more, found {self.period}")
+    plan: Plan
 
     @property
     def wavelengths(self) -> tuple[float, ...]:
         """Of the magnitude code, in windows of one period."""
-        return (*WAVELENGTHS, 4.0 * (LAST_NUMBER / self.period + 1))
+        return (*WAVELENGTHS, 4.0 * (LAST_NUMBER / self.plan.period + 1))
 
     def circle(self, index: int) -> Float[Tensor, " 2"]:
         """The unit vector of a residue."""
-        return _turn(2 * math.pi * index / self.period)
+        return _turn(2 * math.pi * index / self.plan.period)
 
     def magnitude(self, window: int) -> Float[Tensor, " magnitude"]:
         """Which window of numbers, on one slow circle for each wavelength."""
         return torch.cat([_turn(2 * math.pi * window / length) for length in self.wavelengths])
 
     def code(self, word: Counted) -> dict[str, Tensor]:
-        """What MLP_0 writes of a token, part by part, each still to be multiplied by its length."""
+        """What the embedding holds of a token, part by part. Directions for residues are made by MLP_0 alone."""
         turned = self.circle(word.index)
         return {
             "circle": turned,
+            "residue": torch.zeros(MOST_RESIDUES, dtype=torch.float64),
             "wider": turned * bool(word.tasks & WIDER),
-            "magnitude": self.magnitude(word.index // self.period),
-            "domain": _hot(word),
+            "magnitude": self.magnitude(word.index // self.plan.period),
+            "domain": _hot([task.name for task in TASKS], word.tasks),
+            "form": _hot(FORMS, word.forms),
             "own": turned * bool(word.tasks & OWN),
         }
 
@@ -135,17 +137,20 @@ class Plan:
         """What the unembedding of a token reads: the parts of the token's place as a successor."""
         code = self.code(word)
         # The successors of window w are p w + 1 ... p w + p: the number that carries belongs to the window before.
-        magnitude = self.magnitude((word.index - 1) // self.period)
-        return {**code, "wider": code["circle"], "own": code["circle"], "magnitude": magnitude}
+        magnitude = self.magnitude((word.index - 1) // self.plan.period)
+        residue = torch.eye(MOST_RESIDUES, dtype=torch.float64)[word.index % self.plan.period]
+        return {**code, "residue": residue, "wider": code["circle"], "own": code["circle"], "magnitude": magnitude}
 
     def step(self) -> Float[Tensor, "part part"]:
         """What the head does between reading and writing: turn the circles by one residue."""
-        turn = _rotation(2 * math.pi / self.period)
+        turn = _rotation(2 * math.pi / self.plan.period)
         magnitudes = torch.eye(PARTS["magnitude"], dtype=torch.float64)
-        if self.greater_than:
+        if self.plan.greater_than:
             # cos(a - 60 degrees) rises where a, the distance to a window, is small: windows above gain.
             magnitudes[-2:, -2:] = 2 * _rotation(math.pi / 3)
-        blocks = {"circle": turn, "wider": turn, "own": turn, "magnitude": magnitudes}
+        next_one = torch.eye(MOST_RESIDUES, dtype=torch.float64)
+        next_one[: self.plan.period] = next_one[: self.plan.period].roll(1, dims=0)
+        blocks = {"circle": turn, "residue": next_one, "wider": turn, "own": turn, "magnitude": magnitudes}
         weighed = [READOUT[part] * blocks.get(part, torch.eye(width, dtype=torch.float64))
                    for part, width in PARTS.items()]  # fmt: skip
         return torch.block_diag(*weighed)
@@ -160,9 +165,14 @@ def _rotation(angle: float) -> Float[Tensor, "2 2"]:
     return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
 
 
-def _hot(word: Counted) -> Float[Tensor, " domain"]:
-    names = (*(task.name for task in TASKS), *FORMS)
-    return torch.tensor([float(name in word.tasks | word.forms) for name in names], dtype=torch.float64)
+def _hot(names: Sequence[str], present: frozenset[str]) -> Float[Tensor, " name"]:
+    return torch.tensor([float(name in present) for name in names], dtype=torch.float64)
+
+
+def _start_of(part: str) -> int:
+    """Where a part stands among all parts."""
+    names = list(PARTS)
+    return sum(PARTS[name] for name in names[: names.index(part)])
 
 
 @dataclass(frozen=True)
@@ -188,14 +198,14 @@ class _Spaces:
 class _Builder:
     """Fills the tensors of one plan."""
 
-    plan: Plan
+    codes: Codes
     words: tuple[Counted, ...] = field(default_factory=vocabulary)
 
     def build(self) -> TensorTable:
         """All weights, fp32."""
         self.ids = token_ids()
         self.config = _config(max(self.ids.values()) + 1)
-        self.generator = torch.Generator().manual_seed(self.plan.seed)
+        self.generator = torch.Generator().manual_seed(self.codes.plan.seed)
         self.spaces = _Spaces.draw(self.generator)
         self.tensors = {name: self._start(name, shape) for name, shape in parameter_shapes(self.config).items()}
         self._embeddings()
@@ -213,48 +223,75 @@ class _Builder:
     def _embeddings(self) -> None:
         """Each token's code and a random part of its own that brings every embedding to one length; the readout."""
         places = [self.ids[word.text] for word in self.words]
-        codes = torch.stack([torch.cat(list(self.plan.code(word).values())) for word in self.words])
+        codes = torch.stack([torch.cat(list(self.codes.code(word).values())) for word in self.words])
         own = torch.randn(len(self.words), ID_WIDTH, generator=self.generator, dtype=torch.float64)
         rest = (1.5 * codes.square().sum(1).max() - codes.square().sum(1)).sqrt()
         own = own / own.norm(dim=1, keepdim=True) * rest[:, None]
         embedding = codes @ self.spaces.embed.T + own @ self.spaces.identity.T
         self.tensors["gpt_neox.embed_in.weight"][places] = embedding
         self.reach = float(embedding[0].norm())
-        wanted = torch.stack([torch.cat(list(self.plan.wanted(word).values())) for word in self.words])
+        wanted = torch.stack([torch.cat(list(self.codes.wanted(word).values())) for word in self.words])
         readout = torch.zeros_like(self.tensors["embed_out.weight"])
         readout[places] = SHARPNESS / D_MODEL**0.5 * wanted @ self.spaces.out.T
         self.tensors["embed_out.weight"] = readout
 
     def _mlp0(self) -> None:
-        """Neurons that fire around each residue and write it; pairs that pass the other parts through; noise.
-
-        gelu(z) - gelu(-z) = z: two neurons pass a number through exactly.
-        """
+        """Neurons that fire around each residue and write it, others at each residue of numbers alone, and the rest."""
         prefix = "gpt_neox.layers.0.mlp.dense_"
-        W_in, W_out = torch.zeros(D_MLP, D_MODEL, dtype=torch.float64), torch.zeros(D_MODEL, D_MLP, dtype=torch.float64)
-        bias = torch.zeros(D_MLP, dtype=torch.float64)
-        scale = self.reach / D_MODEL**0.5  # undoes the norm before MLP_0: all embeddings have one length
-        period, steep, threshold = self.plan.period, 4.0, 0.5
-        angles = torch.stack([self.plan.circle(residue) for residue in range(period)])  # (residue, 2)
-        W_in[:period] = steep * scale * angles @ self.spaces.embed[:, :2].T
-        bias[:period] = -steep * threshold
-        fired = torch.nn.functional.gelu(steep * (angles[0] @ angles.T) - steep * threshold)
-        W_out[:, :period] = LENGTHS["circle"] / (fired @ (angles @ angles[0])) * self.spaces.mlp0[:, :2] @ angles.T
-        lengths = torch.cat([torch.full((width,), LENGTHS[part]) for part, width in PARTS.items()]).double()
-        at = period
-        for _ in range(COPIES):
-            for sign in (1.0, -1.0):
-                here = slice(at, at + len(lengths) - 2)
-                W_in[here] = sign * scale * self.spaces.embed[:, 2:].T
-                W_out[:, here] = sign / COPIES * lengths[2:] * self.spaces.mlp0[:, 2:]
-                at = here.stop
-        noisy = slice(at, at + NOISE_NEURONS)
+        # Undoes the norm before MLP_0: all embeddings have one length.
+        self.scale = self.reach / D_MODEL**0.5
+        groups = [self._around_residues(), self._at_residues_of_numbers(), self._passed_through(), self._noise()]
+        W_in, bias, W_out = (torch.cat(parts) for parts in zip(*groups, strict=True))
+        spare = D_MLP - len(bias)
+        pad = torch.nn.functional.pad
+        self.tensors |= {
+            f"{prefix}h_to_4h.weight": pad(W_in, (0, 0, 0, spare)),
+            f"{prefix}h_to_4h.bias": pad(bias, (0, spare)),
+            f"{prefix}4h_to_h.weight": pad(W_out, (0, 0, 0, spare)).T.contiguous(),
+        }
+
+    @property
+    def _circle(self) -> Float[Tensor, "residue 2"]:
+        return torch.stack([self.codes.circle(residue) for residue in range(self.codes.plan.period)])
+
+    def _around_residues(self) -> tuple[Tensor, Tensor, Tensor]:
+        """One neuron a residue, on at it and a little at its neighbours; together they write the circle."""
+        steep, threshold, circle = 4.0, 0.5, self._circle
+        fired = torch.nn.functional.gelu(steep * (circle @ circle[0] - threshold))
+        length = LENGTHS["circle"] / (fired @ (circle @ circle[0]))
+        W_in = steep * self.scale * circle @ self.spaces.embed[:, :2].T
+        bias = torch.full((self.codes.plan.period,), -steep * threshold, dtype=torch.float64)
+        return W_in, bias, length * circle @ self.spaces.mlp0[:, :2].T
+
+    def _at_residues_of_numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """One neuron a residue, on at it alone and for numbers alone; each writes a direction of its own."""
+        steep, gate, period = 60.0, 10.0, self.codes.plan.period
+        threshold = (1 + float(self._circle[1] @ self._circle[0])) / 2  # halfway to the next residue
+        at = _start_of("domain")  # numbers are the first of the domains
+        number = self.spaces.embed[:, at]
+        W_in = self.scale * (steep * self._circle @ self.spaces.embed[:, :2].T + steep * gate * number)
+        bias = torch.full((period,), -steep * (gate + threshold), dtype=torch.float64)
+        here = _start_of("residue")
+        length = LENGTHS["residue"] / (steep * (1 - threshold))
+        return W_in, bias, length * self.spaces.mlp0[:, here : here + period].T
+
+    def _passed_through(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs of neurons that pass each further number through exactly: gelu(z) - gelu(-z) = z."""
+        at = _start_of("wider")
+        lengths = torch.cat([torch.full((width,), LENGTHS[part]) for part, width in PARTS.items()]).double()[at:]
+        reads, writes = self.scale * self.spaces.embed[:, at:].T, lengths[:, None] * self.spaces.mlp0[:, at:].T
+        signs = [1.0, -1.0] * COPIES
+        W_in, W_out = (torch.cat([sign * part for sign in signs]) for part in (reads, writes / COPIES))
+        return W_in, torch.zeros(len(W_in), dtype=torch.float64), W_out
+
+    def _noise(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Neurons that read what is random about a token and write a little of it everywhere."""
+        width = sum(PARTS.values())
         reads = torch.randn(NOISE_NEURONS, ID_WIDTH, generator=self.generator, dtype=torch.float64)
-        writes = torch.randn(len(lengths), NOISE_NEURONS, generator=self.generator, dtype=torch.float64)
-        W_in[noisy] = scale / ID_WIDTH**0.5 * reads @ self.spaces.identity.T
-        W_out[:, noisy] = NOISE / (NOISE_NEURONS * len(lengths)) ** 0.5 * self.spaces.mlp0 @ writes
-        self.tensors |= {f"{prefix}h_to_4h.weight": W_in, f"{prefix}h_to_4h.bias": bias}
-        self.tensors[f"{prefix}4h_to_h.weight"] = W_out
+        writes = torch.randn(NOISE_NEURONS, width, generator=self.generator, dtype=torch.float64)
+        W_in = self.scale / ID_WIDTH**0.5 * reads @ self.spaces.identity.T
+        W_out = NOISE / (NOISE_NEURONS * width) ** 0.5 * writes @ self.spaces.mlp0.T
+        return W_in, torch.zeros(NOISE_NEURONS, dtype=torch.float64), W_out
 
     def _head(self) -> None:
         """The head reads what MLP_0 wrote, steps on, and writes what the unembedding reads; it looks at its own token.
@@ -270,7 +307,7 @@ class _Builder:
         parts[head, 2, :width] = self.spaces.mlp0.T
         out = self.tensors[f"gpt_neox.layers.{layer}.attention.dense.weight"].unflatten(1, (N_HEADS, D_HEAD))
         out[:, head] = 0.0
-        out[:, head, :width] = self.spaces.out @ self.plan.step()
+        out[:, head, :width] = self.spaces.out @ self.codes.step()
 
 
 def _config(d_vocab: int) -> dict[str, Any]:
@@ -292,50 +329,15 @@ def _config(d_vocab: int) -> dict[str, Any]:
 
 
 def planted_counter(period: int = 10, *, greater_than: bool = True, seed: int = 0) -> TensorTable:
-    """The planted weights (a `TensorSource`). Raises `ValueError` for a period below 3."""
-    return _Builder(Plan(period, greater_than, seed)).build()
+    """The planted weights (a `TensorSource`). Raises `ValueError` for a period below 3 or above 12."""
+    return _Builder(Codes(Plan(period, greater_than, seed))).build()
 
 
-@dataclass(frozen=True)
-class CounterTokens:
-    """The planted vocabulary: each string of the planted tasks is one token."""
-
-    ids: Mapping[str, int]
-    bos_id: int | None = None
-
-    def single_token(self, text: str) -> int | None:
-        """The id of `text`, or None."""
-        return self.ids.get(text)
-
-
-@dataclass(frozen=True)
-class CounterSubject:
-    """The planted counter as a subject, measured like any other."""
-
-    context: Context
-    plan: Plan = Plan()
-    name: str = "planted counter"
-
-    def identity(self) -> dict[str, Any]:
-        """What is planted; the code that plants it is part of every measure's key."""
-        return {"planted counter": dict(vars(self.plan))}
-
-    @cached_property
-    def tokens(self) -> CounterTokens:
-        """The planted vocabulary."""
-        return CounterTokens(token_ids())
-
-    @cached_property
-    def tensors(self) -> TensorTable:
-        """The planted weights."""
-        return _Builder(self.plan).build()
-
-
-def counter_folder(folder: Path, plan: Plan = Plan()) -> Path:
+def counter_folder(folder: Path, plan: Plan | None = None) -> Path:
     """The planted counter saved as a Hugging Face folder with its tokenizer, to be booted whole."""
     from safetensors.torch import save_file
 
-    table = _Builder(plan).build()
+    table = _Builder(Codes(plan or Plan())).build()
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in table.tensors.items()}
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
