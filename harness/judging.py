@@ -57,8 +57,14 @@ class Judge:
     judged: list[Judged] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
-    def __call__(self, claim_id: str, finding: Finding, evidence: Sequence[Evidence] = ()) -> Judged:
-        """Judge claim `claim_id` on `finding`. Raises `KeyError` for a claim the test did not declare."""
+    def __call__(
+        self, claim_id: str, finding: Finding, evidence: Sequence[Evidence] = (), text: TextUse | None = None
+    ) -> Judged:
+        """Judge claim `claim_id` on `finding`; `text` where this one claim was measured on another than the rest.
+
+        Raises `KeyError` for a claim the test did not declare.
+        """
+        self.text = text or self.text
         claim = self._claim(claim_id)
         verdict = judge(claim, finding.measurement, finding.controls_for(claim))
         return self._record(claim, verdict, finding.measurement, evidence)

@@ -44,6 +44,10 @@ class TokenTable:
         """The ids of `text` and of nothing else: no beginning-of-sequence token is put in front."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """For each id of `encode(text)` the characters it stands for, as (first, one past the last)."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+
     def decode(self, token: int) -> str:
         """The text one id stands for, special tokens too; raises `ValueError` for an id outside the vocabulary."""
         if not 0 <= token < self.vocab_size:

@@ -144,7 +144,7 @@ def _stacked(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
     rows = tuple((str(row["label"]), *_cells(row, len(columns) - 2), number(row.get("n"))) for row in evidence["rows"])
     key = "Figures in the bars: per cent. Bold edges: the paper's; what it does not give is left blank."
     figure = stacked(evidence, name, blank.title)
-    return replace(blank, figure=figure, key=key, grid=Grid(columns, rows), folded="The same with intervals, as a table")
+    return replace(blank, figure=figure, key=key, grid=Grid(columns, rows), folded="The same as a table, intervals too")
 
 
 def _cells(row: Mapping[str, Any], count: int) -> tuple[str, ...]:

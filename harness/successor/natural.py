@@ -1,0 +1,289 @@
+"""The table behind SH-21 and SH-22: which cases a head wins and whose loss it reduces on real text, and how it does it.
+
+A *case* is a prefix of a context. The head's *winning cases* are those in which its direct-effect mean ablation lowers
+the correct token's logit most of all heads; its *loss-reducing cases*, for each effect and ablation, those in which
+ablating it raises the loss (Gould et al. 2024, section 5). Behaviours are told by `harness.successor.behaviours`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.measure import Context, measure
+from harness.measurement import Measurement
+from harness.successor.behaviours import OTHER, VARIANTS, Line, label_cases
+from harness.successor.cases import find_examples
+from harness.texts import Text
+from harness.texts.windows import Contexts, draw_contexts
+
+if TYPE_CHECKING:
+    from harness.successor.ablation.cells import Plan
+    from harness.successor.ablation.results import DirectEffects, HeadEffects
+
+PARTS = (
+    "harness.successor.ablation", "harness.successor.behaviours", "harness.successor.cases",
+    "harness.successor.dataset", "harness.texts.windows", "harness.models",
+)  # fmt: skip
+EFFECT_ROWS = tuple(
+    (effect, ablation) for effect in ("direct", "indirect", "total") for ablation in ("mean", "resample")
+)
+REPEATS = 2
+ATTENDED = 6
+PROMOTED = 5
+NEIGHBOURS = 2
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much is read: contexts of `length` tokens for logits, the first `loss_contexts` of them for losses.
+
+    `others` is how many matched random heads stand beside the head.
+    """
+
+    contexts: int
+    loss_contexts: int
+    others: int = 4
+    length: int = 512
+    seed: int = 0
+
+    def parameters(self) -> dict[str, int]:
+        """The amounts as parameters of a measure."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A subject reading a text: what the measures on natural text take first."""
+
+    subject: Any
+    text: Text
+
+    @property
+    def context(self) -> Context:
+        """The run's store, device and profile."""
+        return self.subject.context
+
+    def identity(self) -> dict[str, Any]:
+        """The subject's digests and the text's."""
+        return {**self.subject.identity(), "text": self.text.digest}
+
+    def draw(self, amounts: Amounts) -> Contexts:
+        """The contexts, drawn with the seed."""
+        return draw_contexts(
+            self.text, self.subject.tokens, count=amounts.contexts, length=amounts.length, seed=amounts.seed
+        )
+
+    @cached_property
+    def _strings(self) -> dict[int, str]:
+        return {}
+
+    def strings(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """The strings of token ids."""
+        known, decode = self._strings, self.subject.tokens.decode
+        return tuple(known[token] if token in known else known.setdefault(token, decode(token)) for token in tokens)
+
+    def plan(self, contexts: np.ndarray, seed: int) -> Plan:
+        """Ablations of these contexts, with means and donors from the same contexts, a context's own left out."""
+        import torch
+
+        from harness.successor.ablation.cells import Plan
+        from harness.successor.ablation.forward import open_model
+        from harness.successor.ablation.settings import Ablations
+
+        device = self.context.device
+        return Plan(
+            load=lambda: open_model(self.subject.model, device),
+            identity=self.subject.identity(),
+            contexts=contexts,
+            reference=contexts,
+            ablations=Ablations(repeats=min(REPEATS, max(1, len(contexts) - 1)), seed=seed),
+            threads=torch.get_num_threads(),
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class CellStore:
+    """The run's store for the cells of ablations; with `--remeasure` nothing is read from it."""
+
+    context: Context
+
+    def load(self, key: str) -> Measurement | None:
+        """The cell under `key`, if it may be taken."""
+        return None if self.context.remeasure else self.context.store.load(key)
+
+    def save(self, key: str, measurement: Measurement) -> None:
+        """Keep a cell."""
+        self.context.store.save(key, measurement, anew=self.context.remeasure)
+
+
+@measure(*PARTS)
+def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) -> Measurement:
+    """Everything SH-21 and SH-22 are read off, for one head and `others` matched random heads; see `_arrays`."""
+    from harness.successor.ablation.cells import measure_contexts
+
+    asked = Amounts(**amounts)
+    drawn = reading.draw(asked)
+    plan, store = reading.plan(drawn.tokens, asked.seed), CellStore(reading.context)
+    effects = measure_contexts(plan, store, tell(reading, "ablating every head"))
+    sizes = np.mean([np.abs(found.mean).mean(1) for found in effects], axis=0)
+    row = effects[0].row((head[0], head[1]))
+    rows = [row, *matched_rows(sizes, row, asked.others, np.random.default_rng(asked.seed))]
+    heads = effects[0].heads[rows]
+    attended = attention_of(plan, heads)
+    losses = _losses(plan, reading, heads, asked)
+    arrays = _arrays(reading, drawn, effects, rows, attended, losses)
+    facts = {
+        "text": drawn.text,
+        "contexts": len(drawn),
+        "loss_contexts": len(losses[0]),
+        "documents": list(drawn.documents),
+        "places": list(drawn.places),
+        "contexts_digest": drawn.digest,
+        "largest gap": float(max(found.gap for found in effects)),
+        "kinds": arrays.pop("kinds"),
+    }
+    n = int(arrays["won"][0].size)
+    return Measurement("cases of one head", None, n=n, seed=asked.seed, arrays=arrays, facts=facts)
+
+
+def matched_rows(sizes: np.ndarray, row: int, count: int, generator: np.random.Generator) -> list[int]:
+    """`count` random heads whose mean effect is about as large: drawn from the nearest in rank, twice as many."""
+    order = np.argsort(-sizes, kind="stable")
+    place = int(np.flatnonzero(order == row)[0])
+    nearest = sorted((other for other in range(len(order)) if other != place), key=lambda other: abs(other - place))
+    pool = [int(order[other]) for other in nearest[: NEIGHBOURS * count]]
+    return sorted(pool[index] for index in generator.permutation(len(pool))[:count])
+
+
+def attention_of(plan: Plan, heads: np.ndarray) -> np.ndarray:
+    """Positions that each of `heads` attends to most, the most first: (head, context, case, `ATTENDED`)."""
+    from harness.successor.ablation.filling import side_by_side
+    from harness.successor.ablation.views import most_attended
+
+    model = plan.opened().model
+    wanted: dict[int, list[int]] = {}
+    for layer, head in heads.tolist():
+        wanted.setdefault(layer, []).append(head)
+
+    def look(row: np.ndarray) -> np.ndarray:
+        (run,) = plan.runs(model, row[None], wanted)
+        patterns = [run.patterns[layer][wanted[layer].index(head)] for layer, head in heads.tolist()]
+        return np.stack([most_attended(pattern, ATTENDED)[0].cpu().numpy() for pattern in patterns])
+
+    found = list(side_by_side(look, list(plan.contexts), plan.workers))
+    return np.stack(found, axis=1).astype(np.int16)
+
+
+def _losses(
+    plan: Plan, reading: Reading, heads: np.ndarray, amounts: Amounts
+) -> tuple[list[HeadEffects], list[HeadEffects]]:
+    """Loss changes of the head under every effect, and of the first matched head under direct ones."""
+    from harness.successor.ablation.cells import measure_heads
+    from harness.successor.ablation.settings import HeadSettings
+
+    part = replace(plan, contexts=plan.contexts[: amounts.loss_contexts])
+    store, (own, *others) = CellStore(reading.context), [(int(layer), int(head)) for layer, head in heads]
+    whole = HeadSettings(attended=ATTENDED, promoted=PROMOTED)
+    found = measure_heads(part, [own], store, tell(reading, "ablating the head"), whole)[own]
+    direct = replace(whole, effects=("direct",))
+    other = measure_heads(part, others[:1], store, tell(reading, "ablating a random head"), direct)
+    return found, other[others[0]] if others else []
+
+
+def tell(reading: Reading, what: str) -> Any:
+    """A report of progress for the ablation engine: a bar after two seconds, with contexts done and time left."""
+    from harness.models.progress import shown
+
+    state: dict[str, Any] = {}
+
+    def report(progress: Any) -> None:
+        if "bar" not in state:
+            state["manager"] = shown(None)
+            state["bar"] = state["manager"].__enter__()
+        left = f", about {progress.seconds_left:.0f} s left" if progress.done < progress.total else ""
+        state["bar"](
+            f"{what} of {reading.subject.name} on {progress.total} contexts{left}", progress.done, progress.total
+        )
+        if progress.done >= progress.total:
+            state.pop("manager").__exit__(None, None, None)
+            state.clear()
+
+    return report
+
+
+def _arrays(
+    reading: Reading,
+    drawn: Contexts,
+    effects: Sequence[DirectEffects],
+    rows: list[int],
+    attended: np.ndarray,
+    losses: tuple[list[HeadEffects], list[HeadEffects]],
+) -> dict[str, Any]:
+    """Arrays over (head, context, case); the first head is the one asked about, the others are matched random ones."""
+    own, other = losses
+    lines = [Line(reading.strings(row.tolist())) for row in drawn.tokens]
+    kinds: dict[str, int] = {}
+    examples = [find_examples(line.tokens, kinds) for line in lines]
+    winners = np.stack([found.winners("mean") for found in effects])
+    n_heads = len(effects[0].heads)
+    generator = np.random.default_rng(drawn.seed)
+    return {
+        "heads": effects[0].heads[rows],
+        "all_heads": effects[0].heads,
+        "wins": np.bincount(winners.ravel(), minlength=n_heads),
+        "wins_frozen": np.bincount(np.concatenate([found.frozen_winner for found in effects]), minlength=n_heads),
+        "size": np.mean([np.abs(found.mean).mean(1) for found in effects], axis=0),
+        "cluster": drawn.clusters,
+        "tokens": drawn.tokens,
+        "won": np.stack([winners == row for row in rows]),
+        "drop": np.stack([[found.mean[row] for found in effects] for row in rows]).astype(np.float32),
+        "attended": attended,
+        "attention": np.stack([found.attention for found in own]).astype(np.float32),
+        "promoted": np.stack([found.promoted for found in own]),
+        "promoted_logit": np.stack([found.promoted_logit for found in own]).astype(np.float32),
+        "loss": np.stack([found.loss for found in own]).astype(np.float32),
+        "change": np.stack([[found.changes[name] for found in own] for name in EFFECT_ROWS]).astype(np.float32),
+        "other_change": np.stack([[found.changes[name] for found in other] for name in EFFECT_ROWS[:2]]).astype(
+            np.float32
+        ),
+        "kind": np.stack([found.kind for found in examples]).astype(np.int8),
+        "succession": np.stack([found.succession for found in examples]),
+        "kinds": list(kinds),
+        **_labels(lines, attended, own, reading, generator),
+    }
+
+
+def _labels(
+    lines: Sequence[Line],
+    attended: np.ndarray,
+    own: Sequence[HeadEffects],
+    reading: Reading,
+    generator: np.random.Generator,
+) -> Mapping[str, np.ndarray]:
+    """Behaviours of every case by both variants, by what is promoted most, and with tokens drawn from the prefix."""
+    n_heads, n_contexts, n_cases = attended.shape[:3]
+    labels = np.full((len(VARIANTS), n_heads, n_contexts, n_cases), OTHER, dtype=np.int8)
+    drawn = np.full((n_contexts, n_cases), OTHER, dtype=np.int8)
+    every = range(n_cases)
+    for place, line in enumerate(lines):
+        for head in range(n_heads):
+            for variant, top in enumerate(VARIANTS.values()):
+                labels[variant, head, place] = label_cases(line, attended[head, place], every, top)
+        # Positions 1 to t, so that the control has as many tokens to find a relation with as the head has.
+        anywhere = 1 + generator.integers(0, np.maximum(np.arange(n_cases), 1)[:, None], (n_cases, ATTENDED))
+        anywhere[0] = -1
+        drawn[place] = label_cases(line, anywhere, every, max(VARIANTS.values()))
+    promoted = np.full((len(own), n_cases), OTHER, dtype=np.int8)
+    for place, found in enumerate(own):
+        raised = reading.strings(found.promoted[:, 0].tolist())
+        promoted[place] = label_cases(lines[place], attended[0, place], every, max(VARIANTS.values()), raised)
+    return {"label": labels, "label_drawn": drawn, "label_promoted": promoted}
+
+
+__all__ = ["EFFECT_ROWS", "Amounts", "Reading", "head_cases"]
