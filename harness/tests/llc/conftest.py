@@ -1,11 +1,7 @@
-"""One thread for every test here, and the marker of tests that need the reference implementation."""
+"""One thread for every test here."""
 
 import pytest
 import torch
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "devinterp: compares with devinterp, in a tox environment of its own")
 
 
 @pytest.fixture(autouse=True)

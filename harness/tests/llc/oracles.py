@@ -23,13 +23,13 @@ def installed() -> str | None:
         return None
 
 
-def needs(version: str) -> list:
-    """Marks of a test that runs only beside this version of devinterp."""
+def needs(version: str) -> pytest.MarkDecorator:
+    """The mark of a test that runs only beside this version of devinterp."""
     found = installed()
     reason = (
         f"needs devinterp {version}, found {found or 'none'}; it has an environment of its own. Type: {TOX[version]}"
     )
-    return [pytest.mark.devinterp, pytest.mark.skipif(found != version, reason=reason)]
+    return pytest.mark.skipif(found != version, reason=reason)
 
 
 def dataset(tokens: torch.Tensor):
