@@ -7,6 +7,7 @@ Data-refined (drLLC): all weights, on other data. Settings are the paper's (eps 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,6 +109,7 @@ def measure_cells(
                 stored = kept.load(name) if kept is not None else None
                 cell = bench.measure(key) if stored is None else _unpack(key, stored)
                 if stored is None:
+                    gc.collect()  # a potential and its tables hold each other: gigabytes, if left to chance
                     fresh, spent = fresh + 1, spent + cell.numbers["seconds"]
                     if kept is not None:
                         kept.save(name, _pack(cell))

@@ -84,7 +84,7 @@ def untrained(run: LiveRun) -> AttentionOnly:
     """The run's own initialisation: its checkpoint of step 0, or one drawn by the seed on its card (else 1)."""
     if 0 in run.steps:
         return run.model(0)
-    seed = run.run.card.get("settings", {}).get("seed", 1)
+    seed = run.run.card.get("recipe", {}).get("seed", 1)
     return AttentionOnly(run.run.config).initialise(int(seed)).eval()
 
 

@@ -24,7 +24,7 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
 
 
 def standard_rows(
-    name: str, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int = ROWS
+    name: str, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int | None = None
 ) -> Int[Tensor, "row pos"]:
     """Rows of a standard text, BOS first, spread evenly over the text.
 
@@ -36,14 +36,14 @@ def standard_rows(
 
 
 def cut_evenly(
-    ids: Int[np.ndarray, " token"], bos: int, *, length: int = LENGTH, most: int = ROWS, name: str = "text"
+    ids: Int[np.ndarray, " token"], bos: int, *, length: int = LENGTH, most: int | None = None, name: str = "text"
 ) -> Int[Tensor, "row pos"]:
     """At most `most` windows of `length` - 1 tokens, evenly spread over `ids`, BOS in front of each.
 
     >>> cut_evenly(np.arange(9), 99, length=3, most=2).tolist()
     [[99, 0, 1], [99, 4, 5]]
     """
-    count = len(ids) // (length - 1)
+    count, most = len(ids) // (length - 1), most or ROWS
     if count == 0:
         raise CellsError(f"rows of {name}: expected at least {length - 1} tokens, found {len(ids)}. Give a longer text")
     windows = ids[: count * (length - 1)].reshape(count, length - 1).astype(np.int64)
@@ -51,7 +51,7 @@ def cut_evenly(
     return torch.from_numpy(np.concatenate([np.full((len(chosen), 1), bos), chosen], 1))
 
 
-def rows_from_file(path: Path, *, length: int = LENGTH, most: int = ROWS) -> Int[Tensor, "row pos"]:
+def rows_from_file(path: Path, *, length: int = LENGTH, most: int | None = None) -> Int[Tensor, "row pos"]:
     """The first `most` rows of an .npy file of token ids, cut to `length`. Raises `CellsError` for anything else."""
     try:
         found = np.load(path, allow_pickle=False, mmap_mode="r")
@@ -62,11 +62,11 @@ def rows_from_file(path: Path, *, length: int = LENGTH, most: int = ROWS) -> Int
             f"rows {path}\n  expected  a table of whole numbers, rows of {length} tokens or more\n"
             f"  found     shape {found.shape} of {found.dtype}\n  Save one with numpy.save(file, rows)"
         )
-    return torch.from_numpy(np.array(found[:most, :length], dtype=np.int64))
+    return torch.from_numpy(np.array(found[: most or ROWS, :length], dtype=np.int64))
 
 
 def rows_from_documents(
-    path: Path, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int = ROWS, seed: int = 0
+    path: Path, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int | None = None, seed: int = 0
 ) -> Int[Tensor, "row pos"]:
     """Rows of a .jsonl or .jsonl.zst file of documents, in an order drawn by `seed`, at most `PER_DOCUMENT` from one.
 
@@ -75,7 +75,7 @@ def rows_from_documents(
     from harness.attention_only.corpus import read_texts
 
     texts = [text for text in read_texts(path) if text.strip()]
-    parts, enough = [], most * (length - 1)
+    parts, enough = [], (most or ROWS) * (length - 1)
     for index in np.random.default_rng(seed).permutation(len(texts)):
         ids = np.asarray(tokenizer.encode(texts[index][: PER_DOCUMENT * 8 * length]), dtype=np.int64)
         parts.append(np.append(ids[: PER_DOCUMENT * (length - 1)], bos))

@@ -82,11 +82,14 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str, rules: dict[str, 
 
     Facts hold the strongest samples of each head as text, for a person to check, and how far both rules agree.
     """
+    import torch
+
     from harness.attention_only import multigrams as mg
 
     rows, chosen, heads = text_rows(run), mg.Rules(**rules), head_names(run)
     strings = token_strings(run)
-    found = mg.label_samples(_model(run, checkpoint), rows, strings, chosen)
+    effects = torch.from_numpy(ablation_effects(run, checkpoint=checkpoint, text=text).arrays["effects"])
+    found = mg.label_samples(_model(run, checkpoint), rows, strings, chosen, effects=effects)
     both = ("by_context", "by_source")
     counts = [[mg.count_multigrams(found, rows, heads, rule=rule)[head] for rule in both] for head in heads]
     labels = [[list(mg.count_labels(found, head, rule=rule).values()) for head in heads] for rule in both]
