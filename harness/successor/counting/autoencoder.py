@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from harness.successor.counting.autoencoder_step import adam_scalars, over_seeds
+from harness.successor.counting.autoencoder_step import adam_scalars, autoencoder_pass, over_seeds
 
 # After so many steps without a gradient Adam moves a row by less than 3e-7 in all (1e-3 x 10 x 0.9^100): it sleeps.
 ASLEEP = 100
@@ -238,7 +238,7 @@ class _State:
         dtype, count = raw.numpy().dtype, batch.shape[1]
         parts = (batch, raw, *self.weights, *self.bias, *self.shift, self.idle)
         over_seeds(
-            "autoencoder",
+            autoencoder_pass,
             len(batch),
             *(part.numpy() for part in parts),
             np.array([settings.l1 / count, 2 / count, 1], dtype=dtype),

@@ -13,25 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 # numpy's way with a division by zero: Python's raises, and a loop that may raise is not vectorised (7 times slower).
-OPTIONS: dict[str, Any] = {"fastmath": True, "nogil": True, "error_model": "numpy"}
+# Without the interpreter's lock, so that threads run side by side.
+compiled = numba.njit(fastmath=True, nogil=True, error_model="numpy")
 
 
-@functools.cache
-def compiled(name: str) -> Callable[..., Any]:
-    """A pass of this module by name, compiled at its first call; it lets other Python threads run."""
-    import numba
+def over_seeds(run: Callable[..., None], seeds: int, *arguments: Any) -> None:
+    """Call a pass of this module for seeds 0 to `seeds` - 1, in as many threads as torch uses.
 
-    return numba.njit(**OPTIONS)(_PASSES[name]())
-
-
-def over_seeds(name: str, seeds: int, *arguments: Any) -> None:
-    """Run a pass over seeds 0 to `seeds` - 1, in as many threads as torch uses; no seed is touched by two threads."""
-    run, threads = compiled(name), min(torch.get_num_threads(), seeds)
+    No seed is touched by two threads, so the number of threads changes no result.
+    """
+    threads = min(torch.get_num_threads(), seeds)
     if threads == 1:
         run(0, seeds, *arguments)
         return
@@ -47,7 +44,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def adam_scalars(rate: float, step: int, dtype: Any) -> np.ndarray:
-    """What `_adam_row` needs at step 1, 2, ..., in the numbers' own precision.
+    """What Adam needs at step 1, 2, ..., in the numbers' own precision.
 
     Rate over the first bias correction, root of the second's inverse, epsilon, both decays and what is left of them.
     """
@@ -55,134 +52,116 @@ def adam_scalars(rate: float, step: int, dtype: Any) -> np.ndarray:
     return np.array([*corrected, EPSILON, BETA1, 1 - BETA1, BETA2, 1 - BETA2], dtype=dtype)
 
 
-@functools.cache
-def adam_row() -> Callable[..., None]:
-    """torch.optim.Adam on one row, compiled: moments, then p -= rate / c1 m / (sqrt(v / c2) + eps)."""
-    import numba
-
-    def run(parameter, first, second, gradient, scalars):
-        rate, root, eps, b1, rest1, b2, rest2 = scalars
-        for j in range(parameter.shape[0]):
-            g = gradient[j]
-            m = b1 * first[j] + rest1 * g
-            v = b2 * second[j] + rest2 * g * g
-            first[j] = m
-            second[j] = v
-            parameter[j] -= rate * m / (np.sqrt(v) * root + eps)
-
-    return numba.njit(**OPTIONS)(run)
+@compiled
+def _update(parameter, first, second, gradient, scalars):
+    """torch.optim.Adam on one row: moments, then p -= rate / c1 m / (sqrt(v / c2) + eps)."""
+    rate, root, eps, b1, rest1, b2, rest2 = scalars
+    for j in range(parameter.shape[0]):
+        g = gradient[j]
+        m = b1 * first[j] + rest1 * g
+        v = b2 * second[j] + rest2 * g * g
+        first[j] = m
+        second[j] = v
+        parameter[j] -= rate * m / (np.sqrt(v) * root + eps)
 
 
-@functools.cache
-def add_times() -> Callable[..., None]:
-    """target += factor row, compiled."""
-    import numba
-
-    def run(target, factor, row):
-        for j in range(target.shape[0]):
-            target[j] += factor * row[j]
-
-    return numba.njit(**OPTIONS)(run)
+@compiled
+def _add(target, factor, row):
+    for j in range(target.shape[0]):
+        target[j] += factor * row[j]
 
 
-@functools.cache
-def dot() -> Callable[..., Any]:
-    """Inner product of two rows, compiled."""
-    import numba
-
-    def run(left, right):
-        total = left[0] * right[0]
-        for j in range(1, left.shape[0]):
-            total += left[j] * right[j]
-        return total
-
-    return numba.njit(**OPTIONS)(run)
+@compiled
+def _inner(left, right):
+    total = left[0] * right[0]
+    for j in range(1, left.shape[0]):
+        total += left[j] * right[j]
+    return total
 
 
-def _autoencoder_pass() -> Callable[..., None]:
-    update, add, inner = adam_row(), add_times(), dot()
-
-    def run(low, high, x, raw, weights, first, second, bias, bias1, bias2, shift, shift1, shift2, idle, penalty, unit,
-            tied, scalars):  # fmt: skip
-        """x (seed, b, d); raw (seed, L, b) pre-activations; weights and moments (seed, 2, L, d): encoder, decoder.
-
-        `penalty` is (l1 / b, 2 / b, 1); raw becomes the slope of the loss in each code.
-        """
-        n, features = x.shape[1], weights.shape[2]
-        wrong, to_encoder, to_decoder = np.empty_like(x[0]), np.empty_like(x[0, 0]), np.empty_like(x[0, 0])
-        zero = penalty[0] - penalty[0]
-        for s in range(low, high):
-            encoder, decoder, codes = weights[s, 0], weights[s, 1], raw[s]
-            for b in range(n):
-                wrong[b] = shift[s] - x[s, b]
-            for f in range(features):
-                for b in range(n):
-                    code = max(codes[f, b] + bias[s, f], zero)
-                    codes[f, b] = code
-                    if code > zero:
-                        add(wrong[b], code, decoder[f])
-            to_encoder[:] = zero
-            for b in range(n):
-                wrong[b] *= penalty[1]
-                add(to_encoder, penalty[2], wrong[b])
-            update(shift[s], shift1[s], shift2[s], to_encoder, scalars)
-            for f in range(features):
-                to_encoder[:] = zero
-                to_decoder[:] = zero
-                idle[s, f] += 1
-                for b in range(n):
-                    code = codes[f, b]
-                    if code > zero:
-                        slope = penalty[0] + inner(wrong[b], decoder[f])
-                        add(to_encoder, slope, x[s, b])
-                        add(to_decoder, code, wrong[b])
-                        codes[f, b] = slope
-                        idle[s, f] = 0
-                for b in range(1, n):
-                    codes[f, 0] += codes[f, b]
-                update(bias[s, f : f + 1], bias1[s, f : f + 1], bias2[s, f : f + 1], codes[f, :1], scalars)
-                if tied:
-                    to_decoder += to_encoder
-                else:
-                    update(encoder[f], first[s, 0, f], second[s, 0, f], to_encoder, scalars)
-                update(decoder[f], first[s, 1, f], second[s, 1, f], to_decoder, scalars)
-                if unit:
-                    decoder[f] /= np.sqrt(inner(decoder[f], decoder[f]))
-                if tied:
-                    encoder[f] = decoder[f]
-
-    return run
+@compiled
+def _decode(codes, bias, decoder, wrong):
+    """Pre-activations (feature, b) become codes, in place, and what they add is added to `wrong` (b, d)."""
+    zero = bias[0] - bias[0]
+    for f in range(codes.shape[0]):
+        for b in range(codes.shape[1]):
+            code = max(codes[f, b] + bias[f], zero)
+            codes[f, b] = code
+            if code > zero:
+                _add(wrong[b], code, decoder[f])
 
 
-def _softmax_pass() -> Callable[..., None]:
-    def run(low, high, slopes, bias, labels, ends):
-        """slopes (seed, b, class): logits less bias, becomes the slope of the mean cross-entropy of each modulus."""
-        n = slopes.shape[1]
-        for s in range(low, high):
-            for b in range(n):
-                for group in range(len(ends) - 1):
-                    start = ends[group]
-                    row = slopes[s, b, start : ends[group + 1]]
-                    row += bias[s, start : ends[group + 1]]
-                    row[:] = np.exp(row - row.max())
-                    row /= row.sum() * n
-                    row[labels[s, b, group]] -= row.dtype.type(1) / n
+@compiled
+def _slopes(codes, x, wrong, feature, penalty, to_encoder, to_decoder):
+    """Gradients of one feature's rows, and of its bias; returns whether any token activates it.
 
-    return run
-
-
-def _adam_pass() -> Callable[..., None]:
-    update = adam_row()
-
-    def run(low, high, parameters, first, second, gradients, scalars):
-        for s in range(low, high):
-            update(parameters[s], first[s], second[s], gradients[s], scalars)
-
-    return run
+    `codes` (b) of the feature become the slopes of the loss in them, their sum stands in the first.
+    """
+    active = False
+    to_encoder[:] = 0
+    to_decoder[:] = 0
+    for b in range(codes.shape[0]):
+        if codes[b] > 0:
+            active = True
+            slope = penalty + _inner(wrong[b], feature)
+            _add(to_encoder, slope, x[b])
+            _add(to_decoder, codes[b], wrong[b])
+            codes[b] = slope
+    for b in range(1, codes.shape[0]):
+        codes[0] += codes[b]
+    return active
 
 
-_PASSES: dict[str, Callable[[], Callable[..., None]]] = {
-    "autoencoder": _autoencoder_pass,
-    "softmax": _softmax_pass,
-    "adam": _adam_pass,
-}
+@compiled
+def autoencoder_pass(low, high, x, raw, weights, first, second, bias, bias1, bias2, shift, shift1, shift2, idle,
+                     penalty, unit, tied, scalars):  # fmt: skip
+    """Loss, gradients and Adam for every run: x (seed, b, d), raw (seed, feature, b) pre-activations less the bias.
+
+    Weights and their moments are (seed, 2, feature, d), encoder then decoder. `penalty` is (l1 / b, 2 / b, 1).
+    """
+    wrong, to_encoder, to_decoder = np.empty_like(x[0]), np.empty_like(x[0, 0]), np.empty_like(x[0, 0])
+    for s in range(low, high):
+        encoder, decoder, codes = weights[s, 0], weights[s, 1], raw[s]
+        for b in range(x.shape[1]):
+            wrong[b] = shift[s] - x[s, b]
+        _decode(codes, bias[s], decoder, wrong)
+        to_encoder[:] = 0
+        for b in range(x.shape[1]):
+            wrong[b] *= penalty[1]
+            _add(to_encoder, penalty[2], wrong[b])
+        _update(shift[s], shift1[s], shift2[s], to_encoder, scalars)
+        for f in range(codes.shape[0]):
+            active = _slopes(codes[f], x[s], wrong, decoder[f], penalty[0], to_encoder, to_decoder)
+            idle[s, f] = 0 if active else idle[s, f] + 1
+            _update(bias[s, f : f + 1], bias1[s, f : f + 1], bias2[s, f : f + 1], codes[f, :1], scalars)
+            if tied:
+                to_decoder += to_encoder
+            else:
+                _update(encoder[f], first[s, 0, f], second[s, 0, f], to_encoder, scalars)
+            _update(decoder[f], first[s, 1, f], second[s, 1, f], to_decoder, scalars)
+            if unit:
+                decoder[f] /= np.sqrt(_inner(decoder[f], decoder[f]))
+            if tied:
+                encoder[f] = decoder[f]
+
+
+@compiled
+def softmax_pass(low, high, slopes, bias, labels, ends):
+    """slopes (seed, b, class), logits less the bias, become the slopes of each modulus' mean cross-entropy."""
+    n = slopes.shape[1]
+    for s in range(low, high):
+        for b in range(n):
+            for group in range(len(ends) - 1):
+                row = slopes[s, b, ends[group] : ends[group + 1]]
+                row += bias[s, ends[group] : ends[group + 1]]
+                row[:] = np.exp(row - row.max())
+                row /= row.sum()
+                row[labels[s, b, group]] -= 1
+                row /= n
+
+
+@compiled
+def adam_pass(low, high, parameters, first, second, gradients, scalars):
+    """Adam on each seed's parameters, (seed, any)."""
+    for s in range(low, high):
+        _update(parameters[s], first[s], second[s], gradients[s], scalars)

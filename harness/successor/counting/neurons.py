@@ -190,19 +190,14 @@ def commonest_period(
         support={str(period): count / len(draws) for period, count in counts.items()},
         n=top,
         seed=seed,
-        arrays={
-            "neurons": found.neurons,
-            "drop": found.drop,
-            "period": found.period,
-            "explained": found.explained,
-            "p_value": found.p_value,
-            "positions": found.positions,
-            "curves": found.curves,
-            "by_period": found.by_period,
-            "spectra": spectra(found.curves),
-        },
+        arrays={**tables(found), "spectra": spectra(found.curves)},
         facts={"periodic": int((found.p_value < alpha / top).sum()), "periods": list(found.periods)},
     )
+
+
+def tables(found: NeuronPeriods) -> dict[str, np.ndarray]:
+    """The arrays of a set of neurons by name."""
+    return {name: value for name, value in vars(found).items() if isinstance(value, np.ndarray)}
 
 
 def best_periods(

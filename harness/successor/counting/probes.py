@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from harness.successor.counting.autoencoder import rows_of
-from harness.successor.counting.autoencoder_step import adam_scalars, over_seeds
+from harness.successor.counting.autoencoder_step import adam_pass, adam_scalars, over_seeds, softmax_pass
 
 MODULI = tuple(range(2, 26))
 
@@ -108,12 +108,12 @@ def train_probes(
             batch = rows_of(rows, places)
             slopes = torch.bmm(batch, weights[0].transpose(1, 2))  # (seed, b, class)
             labels = rows_of(known, places)
-            over_seeds("softmax", len(seeds), slopes.numpy(), bias[0].numpy(), labels.numpy(), ends)
+            over_seeds(softmax_pass, len(seeds), slopes.numpy(), bias[0].numpy(), labels.numpy(), ends)
             gradients = torch.bmm(slopes.transpose(1, 2), batch), slopes.sum(1)
             scalars = adam_scalars(settings.learning_rate, step, slopes.numpy().dtype)
             for parts, gradient in zip((weights, bias), gradients, strict=True):
                 flat = [part.flatten(1).numpy() for part in (*parts, gradient)]
-                over_seeds("adam", len(seeds), *flat, scalars)
+                over_seeds(adam_pass, len(seeds), *flat, scalars)
     return Probes(tuple(seeds), tuple(moduli), settings, weights[0], bias[0], centre, scale, trained)
 
 
