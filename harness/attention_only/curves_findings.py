@@ -76,34 +76,33 @@ class Coefficients:
 
         `checkpoints` defaults to all trained ones. Raises `RunNotAvailable` where they were not recorded.
         """
-        from harness.attention_only.curves_cells import CellKey, CellsError
-        from harness.attention_only.curves_rows import text_for
-        from harness.attention_only.subjects import RunNotAvailable
+        from harness.attention_only.curves_cells import CellKey
 
         names = list(checkpoints or (str(step) for step in self.run.steps if step > 0))
-        try:
-            at_hand = self.texts(names, loss, setting)
-            chosen = text if text in at_hand else text_for(role, [] if text else at_hand)
-        except CellsError:
-            reason = f"coefficients on {role} ({loss}, {setting} setting) were not recorded at all checkpoints"
-            raise RunNotAvailable(self.run.name, reason, f"claims record-cells {self.run.run.folder.name}") from None
+        chosen = self._text(role, text, names, loss, setting)
         heads = tuple(self.types)
         grid = [[self.cells.cells[CellKey(name, head, chosen, loss, setting)] for head in heads] for name in names]
-        steps = tuple(0 if name == "untrained" else int(name) for name in names)
+        facts = {"text": chosen, "role": role, "loss": loss, "setting": setting}
         return ct.HeadTable(
-            steps=steps,
+            steps=tuple(0 if name == "untrained" else int(name) for name in names),
             heads=heads,
             mean=np.array([[cell.mean for cell in row] for row in grid]),
             error=np.array([[cell.error for cell in row] for row in grid]),
             sound=np.array([[cell.status == "complete" for cell in row] for row in grid]),
-            facts={
-                "text": chosen,
-                "role": role,
-                "loss": loss,
-                "setting": setting,
-                **self.provenance(grid[-1][0].origin),
-            },
+            facts={**facts, **self.provenance(grid[-1][0].origin)},
         )
+
+    def _text(self, role: str, text: str, names: Sequence[str], loss: str, setting: str) -> str:
+        from harness.attention_only.curves_cells import CellsError
+        from harness.attention_only.curves_rows import text_for
+        from harness.attention_only.subjects import RunNotAvailable
+
+        at_hand = self.texts(names, loss, setting)
+        try:
+            return text if text in at_hand else text_for(role, [] if text else at_hand)
+        except CellsError:
+            reason = f"coefficients on {text or role} ({loss}, {setting} setting) were not recorded at all checkpoints"
+            raise RunNotAvailable(self.run.name, reason, f"claims record-cells {self.run.run.folder.name}") from None
 
     def last(self, role: str, **how: Any) -> ct.HeadTable:
         """The coefficients at the end of training."""

@@ -64,31 +64,29 @@ def record_cells(
     """Measure the cells of the run in `folder`, most needed first, and write them to `into` (beside the run).
 
     `given` maps names of texts ("training-mixture", "code", ...) to files of token rows or documents; the standard
-    texts are always among them. Finished cells are kept in `store`, and cells already in the table are not measured
-    again, so that an interrupted recording goes on. After `hours` it stops with what it has. Raises `RunError`,
-    `CellsError` for what does not fit.
+    texts are always among them. Finished cells are kept in `store`, those of the table stay: an interrupted recording
+    goes on. After `hours` it stops with what it has. Raises `RunError` or `CellsError` for what does not fit.
     """
     run = LiveRun(Run.open(folder), Context(store=None), folder.name, "own")
     texts = {name: given_rows(path, run.run.tokenizer, BOS) for name, path in given.items()}
     texts |= all_standard_rows(run.run.tokenizer, BOS)
     losses, target = losses_of(run), into or cells_folder(run)
     before = load_cells(target) if target.is_dir() else None
-    second = _second(run, texts, before, store, device, tell)
-    settings = {"paper": PAPER} | ({"second": second} if second else {})
+    settings = _settings(run, texts, before, store, device, tell)
     wanted = [key for part in plan(run, list(texts), losses) for key in part.cells() if key.setting in settings]
     missing = [key for key in dict.fromkeys(wanted) if before is None or key not in before.cells]
     tell(f"{len(missing):,} of {len(wanted):,} cells to measure, about {_hours(missing, before):.1f} hours on one core")
     ingredients = Ingredients(lambda checkpoint: model_at(run, checkpoint), texts, losses, settings, device)
-    fresh = _fresh_table(run, texts, losses, settings)
+    fresh, cells = _fresh_table(run, texts, losses, settings), dict[CellKey, Cell]()
     began = saved = clock()
-    cells: dict[CellKey, Cell] = {}
     for cell in measure_cells(missing, ingredients, store, progress):
         cells[cell.key] = cell
+        late = hours is not None and clock() - began > 3600 * hours
+        if late:
+            break
         if clock() - saved > SAVED_EVERY:
             saved = clock()
             save_cells(target, _joined(before, replace(fresh, cells=cells)))
-        if hours is not None and clock() - began > 3600 * hours:
-            break
     table = _joined(before, replace(fresh, cells=cells))
     save_cells(target, table)
     return Recorded(target, len(table.cells), len(missing) - len(cells))
@@ -115,22 +113,23 @@ def _fresh_table(
     return CellTable({}, checkpoints, digests, dict(settings), references, (recording(),))
 
 
-def _second(
+def _settings(
     run: LiveRun,
     texts: Mapping[str, Int[Tensor, "row pos"]],
     before: CellTable | None,
     store: KeptCells,
     device: str,
     tell: Callable[[str], None],
-) -> SGLDSettings | None:
-    """The second setting: the table's own, or chosen by the gate on the one-layer run, which no claim measures."""
+) -> dict[str, SGLDSettings]:
+    """The paper's setting and a second one: the table's own, or chosen on the one-layer run, which no claim measures."""
     if before is not None and "second" in before.settings:
-        return before.settings["second"]
+        return {"paper": PAPER, "second": before.settings["second"]}
     folder = run.run.folder.parent / ONE_LAYER
     if not folder.is_dir():
         tell(f"no one-layer run beside {run.run.folder.name}: the second setting and the reference loss are left out")
-        return None
-    return choose_second(Run.open(folder), texts[next(iter(texts))], store, device, tell)
+        return {"paper": PAPER}
+    second = choose_second(Run.open(folder), texts[next(iter(texts))], store, device, tell)
+    return {"paper": PAPER} | ({"second": second} if second else {})
 
 
 def choose_second(
