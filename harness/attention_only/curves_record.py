@@ -87,8 +87,7 @@ def record_cells(
         if clock() - saved > SAVED_EVERY:
             saved = clock()
             save_cells(target, _joined(before, replace(fresh, cells=cells)))
-    table = _joined(before, replace(fresh, cells=cells))
-    save_cells(target, table)
+    save_cells(target, table := _joined(before, replace(fresh, cells=cells)))
     return Recorded(target, len(table.cells), len(missing) - len(cells))
 
 
@@ -121,7 +120,7 @@ def _settings(
     device: str,
     tell: Callable[[str], None],
 ) -> dict[str, SGLDSettings]:
-    """The paper's setting and a second one: the table's own, or chosen on the one-layer run, which no claim measures."""
+    """The paper's setting and a second: the table's own, or chosen on the one-layer run, which no claim measures."""
     if before is not None and "second" in before.settings:
         return {"paper": PAPER, "second": before.settings["second"]}
     folder = run.run.folder.parent / ONE_LAYER

@@ -250,13 +250,22 @@ class Ablations:
         return nested_brackets(self.run, checkpoint=checkpoint or self.end, text=self.text)
 
     def nested_closers(self) -> Finding:
-        """How much more paths between multigram heads matter at nested closers than at words (RL-31c)."""
+        """How much more paths between multigram heads matter at nested closers than at words (RL-31c).
+
+        As a multiple of the same at initialisation: few closing marks and many words differ in any weights.
+        """
         first, second = (self.multigram_heads(layer) for layer in (0, 1))
 
+        def sides(checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
+            arrays = self.nested(checkpoint).arrays
+            return tuple(arrays[side][np.ix_(first, second)].mean((0, 1)) for side in ("closers", "elsewhere"))
+
         def ratio(checkpoint: str) -> Measurement:
-            found = self.nested(checkpoint)
-            sides = [found.arrays[side][np.ix_(first, second)].mean((0, 1)) for side in ("closers", "elsewhere")]
-            return row_ratio(*sides, self.run.context.profile.bootstrap_draws, self.generator(), found)
+            draws, source = self.run.context.profile.bootstrap_draws, self.nested(checkpoint)
+            if not (first and second):
+                facts = {**source.facts, "why": "a layer has no multigram heads"}
+                return source.derive("path ablation at nested closers", None, status="partial", facts=facts)
+            return closer_ratio(sides(checkpoint), sides("untrained"), draws, self.generator(), source)
 
         return Finding(ratio(self.end), {"untrained model": lambda: ratio("untrained")})
 
@@ -300,19 +309,25 @@ def _top(effects: Float[np.ndarray, "row pos"]) -> np.ndarray:
     return mask
 
 
-def row_ratio(
-    top: Float[np.ndarray, " row"],
-    bottom: Float[np.ndarray, " row"],
+def closer_ratio(
+    now: tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]],
+    start: tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]],
     draws: int,
     generator: np.random.Generator,
     source: Measurement,
 ) -> Measurement:
-    """Mean of one quantity over rows over the mean of another, rows drawn anew with replacement."""
-    picks = [generator.integers(len(top), size=len(top)) for _ in range(draws)]
-    ratio: Callable[[Any], float] = lambda rows: float(top[rows].mean() / max(bottom[rows].mean(), 1e-12))  # noqa: E731
+    """Effect at closers over effect elsewhere, `now` over at the `start`; rows of both drawn anew with replacement."""
+
+    def ratio(sides: tuple[np.ndarray, np.ndarray], rows: Any = slice(None)) -> float:
+        return float(sides[0][rows].mean() / max(sides[1][rows].mean(), 1e-12))
+
+    def anew(sides: tuple[np.ndarray, np.ndarray]) -> float:
+        return ratio(sides, generator.integers(len(sides[0]), size=len(sides[0])))
+
+    found = np.array([anew(now) / anew(start) for _ in range(draws)])
     interval = ct.interval_of(
-        np.array([ratio(rows) for rows in picks]), f"{draws:,} bootstrap draws over {len(top)} rows"
+        found, f"{draws:,} bootstrap draws over {len(now[0])} rows, those of the start drawn apart"
     )
-    facts = {**source.facts, "at closers": float(top.mean()), "elsewhere": float(bottom.mean())}
-    return source.derive("path ablation at nested closers over elsewhere", ratio(slice(None)), interval=interval,
-                         unit="times", facts=facts)  # fmt: skip
+    facts = {**source.facts, "closers over elsewhere": ratio(now), "the same at initialisation": ratio(start)}
+    return source.derive("path ablation at nested closers over elsewhere, as a multiple of that at initialisation",
+                         ratio(now) / ratio(start), interval=interval, unit="times", facts=facts)  # fmt: skip
