@@ -197,16 +197,19 @@ def test_coefficients_of_two_heads_are_written_and_kept(claims, place):
     status, text = claims(*words, CIRCUIT_CLAIMS_STORE=str(place / "llc-store"))
     assert status == 0, text
     first = (place / "llc.json").read_text()
-    assert {row["weights"] for row in json.loads(first)["estimates"]} == {"1:2", "0:0"}
+    estimates = json.loads(first)["estimates"]
+    assert {row["weights"] for row in estimates} == {"1:2", "0:0"}
+    assert all(f"Hessian trace {row['hessian_trace']:.4g}" in text for row in estimates)
     status, text = claims(*words, CIRCUIT_CLAIMS_STORE=str(place / "llc-store"))
     assert status == 0
-    assert text.count("(kept)") == 4
+    assert text.count("(kept)") == 2 * (2 + 1), "two chains and the Hessian trace of each head"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--weights", "99:0", "--text", "python-docs"), "layer 99"),
+        (("--weights", "99:0", "--text", "python-docs", "--length", "16"), "layer 99"),
+        (("--weights", "1:2", "--text", "python-docs"), "Type: --length 64"),
         (("--weights", "1:2", "--text", "no-such-text"), "no-such-text"),
         (("--weights", "1:2", "--text", "python-docs", "--eps", "-1"), "expected a step size above 0"),
     ],
