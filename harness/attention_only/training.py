@@ -170,7 +170,7 @@ class Trainer:
             return plain_loss(self.model, tokens)
 
     @torch.no_grad()
-    def test_loss(self) -> float:
+    def held_out_loss(self) -> float:
         """Mean loss in nats on the first held-out rows, fp32."""
         rows = torch.from_numpy(self.corpus.test[:TEST_ROWS].astype("int64"))
         parts = [plain_loss(self.model, part.to(self.device)).item() * len(part) for part in rows.split(8)]
@@ -194,7 +194,7 @@ class Trainer:
         else:
             write_text_atomically(self.folder / LOSSES, "step,tokens,train_loss,test_loss\n")
             save_checkpoint(self.folder, 0, self.model)
-            self._log(0, float("nan"), self.test_loss())
+            self._log(0, float("nan"), self.held_out_loss())
 
     def _card(self) -> dict[str, Any]:
         return {
@@ -216,7 +216,7 @@ class Trainer:
         self._count = 0
         if due:
             save_checkpoint(self.folder, self.step, self.model)
-            test = self.test_loss()
+            test = self.held_out_loss()
         self._log(self.step, mean, test)
         return mean, test
 

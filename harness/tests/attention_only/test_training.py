@@ -135,9 +135,9 @@ def test_training_lowers_the_loss_on_what_it_has_seen(tmp_path):
         np.repeat(small_corpus().train[:2], 40, axis=0), small_corpus().train[:2], {"digest": "", "tokenizer": ""}
     )
     trainer = Trainer(replace(SMALL, steps=30), corpus, tmp_path)
-    before = trainer.test_loss()
+    before = trainer.held_out_loss()
     list(trainer.advance())
-    assert trainer.test_loss() < before - 2
+    assert trainer.held_out_loss() < before - 2
 
 
 def test_a_run_opens_and_ships(tmp_path):
