@@ -158,8 +158,10 @@ def _cells(row: Mapping[str, Any], count: int) -> tuple[str, ...]:
 
 
 def _passages(blank: Exhibit, evidence: dict[str, Any], _name: str) -> Exhibit:
-    key = "Marked: what the head attends to most, 1 first. Boxed: the token that came next. ␣ a space, ↵ a new line."
-    return replace(blank, passages=passages_of(evidence), key=key)
+    shown = passages_of(evidence)
+    marked = any(piece.rank for passage in shown for piece in passage.pieces)
+    key = "Marked: what the head attends to most, 1 first. " if marked else ""
+    return replace(blank, passages=shown, key=f"{key}Boxed: the token that came next. ␣ a space, ↵ a new line.")
 
 
 def _head_curves(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:

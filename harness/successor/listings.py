@@ -18,6 +18,8 @@ WANTED = 64
 PER_DOCUMENT = 8
 # Characters tokenised before and behind a number: enough for `LENGTH` tokens of most texts.
 REACH = 6 * LENGTH
+# Prompts that end in so many equal tokens are one prompt.
+REPEATED = 32
 _ITEM = re.compile(r"^[ \t]*(?:#|//|\*)?[ \t]*\(?([0-9]{1,3})[.)](?=[ \t])", re.MULTILINE)
 
 
@@ -83,11 +85,16 @@ def cut_listings(
     """
     generator = np.random.default_rng(seed)
     pool: list[tuple[str, int, int, list[int]]] = []
+    known: set[tuple[int, ...]] = set()
     for document in documents:
         items = list(numbered_items(document.text))
         made = ((number, _window(document.text, at, begin, str(number), tokens, length)) for number, at, begin in items)
         cut = [(document.name, number, *window) for number, window in made if window is not None]
-        pool += [cut[place] for place in sorted(generator.permutation(len(cut))[:PER_DOCUMENT])]
+        kept = [cut[place] for place in sorted(generator.permutation(len(cut))[:PER_DOCUMENT])]
+        # One list may stand in two documents: its prompts count once.
+        ends = {tuple(ids[: case + 1][-REPEATED:]): place for place, (_, _, case, ids) in enumerate(kept)}
+        pool += [kept[place] for end, place in ends.items() if end not in known]
+        known |= set(ends)
     chosen = [pool[place] for place in generator.permutation(len(pool))[:wanted]]
     return Listings(
         tokens=np.array([ids for *_, ids in chosen], dtype=np.int64).reshape(len(chosen), length),

@@ -45,16 +45,16 @@ def _counted(found: HeadOnText) -> dict[str, quantities.Counted]:
 
 def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
     """Stacked bars of the behaviours among the cases of each kind, the paper's beside each."""
-    weights, rows = quantities.weights_of(found.cases, found.draws), []
+    rows = []
     for kind, counted in _counted(found).items():
         if kinds and kind not in kinds:
             continue
-        rows.append(_measured_row(kind, counted, weights))
+        rows.append(_measured_row(found, kind, counted))
         if kind in paper:
             rows.append(_paper_row(paper[kind]))
     rows += [] if kinds and "winning" not in kinds else [
-        _measured_row("winning, random heads", quantities.winning(found.cases, others=True), weights),
-        _measured_row("winning, random tokens", quantities.winning_with(found.cases, "label_drawn"), weights),
+        _measured_row(found, "winning, random heads", quantities.winning(found.cases, others=True)),
+        _measured_row(found, "winning, random tokens", quantities.winning_with(found.cases, "label_drawn")),
     ]  # fmt: skip
     return {
         "type": "stacked",
@@ -67,10 +67,10 @@ def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
     }
 
 
-def _measured_row(label: str, counted: quantities.Counted, weights: np.ndarray) -> dict[str, Any]:
+def _measured_row(found: HeadOnText, label: str, counted: quantities.Counted) -> dict[str, Any]:
     row: dict[str, Any] = {"label": label, "n": counted.n, "values": [], "low": [], "high": []}
     if counted.n:
-        drawn = counted.drawn(weights)
+        drawn = counted.drawn(quantities.weights_of(found.cases, len(counted.counts), found.draws))
         low, high = np.nanquantile(drawn, [0.05, 0.95], axis=0)
         row |= {"values": counted.shares.tolist(), "low": low.tolist(), "high": high.tolist()}
     return row
@@ -247,13 +247,17 @@ def loss_bars(found: HeadOnText) -> list[Evidence]:
         words = {"succession": "involves succession", "matched": "matched, does not", "all": "all cases"}
         kept = [key for key in words if np.isfinite(saved.means[key][0])]
         share, interval = saved.share
-        part = f"Of all the loss the head saves, {share:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
+        part = f"Ablating it does not raise the loss over all cases; {saved.part:.1%} are succession cases."
+        if saved.means["all"][0] > 0:
+            part = (
+                f"Of all the loss the head saves, {share:.0%} [{interval.low:.0%}, {interval.high:.0%}] is on "
+                f"succession cases, which are {saved.part:.1%} of all."
+            )
         shown.append({
             "type": "bars",
             "title": f"Loss that ablating {found.name} adds: {' effect, '.join(name)} ablation",
-            "caption": f"{part} is on succession cases, which are {saved.part:.1%} of all. Matched: the correct token "
-            "is of the same list, and nothing before it in the context is what it follows. 90 % bootstrap intervals "
-            "over documents.",
+            "caption": f"{part} Matched: the correct token is of the same list, and nothing before it in the context "
+            "is what it follows. 90 % bootstrap intervals over documents.",
             "labels": [f"{words[key]} ({saved.n[key]:,})" for key in kept],
             "values": [saved.means[key][0] for key in kept],
             "low": [saved.means[key][1].low for key in kept],

@@ -46,18 +46,22 @@ class Counted:
         return np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
 
 
-def weights_of(table: Measurement, draws: int) -> Int[np.ndarray, "draw document"]:
+def weights_of(table: Measurement, documents: int, draws: int) -> Int[np.ndarray, "draw document"]:
     """How often each document is drawn in each bootstrap draw: with replacement, as many as there are."""
-    documents = int(table.arrays["cluster"].max()) + 1
     generator = np.random.default_rng(0 if table.seed is None else table.seed)
     return generator.multinomial(documents, np.full(documents, 1 / documents), size=draws)
+
+
+def documents_in(table: Measurement, contexts: int) -> int:
+    """How many documents the first `contexts` contexts come from: they are numbered as they appear."""
+    return int(table.arrays["cluster"][:contexts].max()) + 1
 
 
 def count(table: Measurement, chosen: Bool[np.ndarray, "*head context case"], labels: np.ndarray) -> Counted:
     """Count the chosen cases by document and behaviour; heads in front, if any, are pooled."""
     cluster = table.arrays["cluster"]
     rows = np.broadcast_to(cluster[: chosen.shape[-2], None], chosen.shape)
-    counts = np.zeros((int(cluster.max()) + 1, len(BEHAVIOURS)), dtype=np.int64)
+    counts = np.zeros((documents_in(table, chosen.shape[-2]), len(BEHAVIOURS)), dtype=np.int64)
     np.add.at(counts, (rows[chosen], labels[chosen].astype(np.int64)), 1)
     return Counted(counts)
 
@@ -90,7 +94,7 @@ def behaviour_share(
     words = f"share of {of} that show {behaviours[0] if len(behaviours) == 1 else 'one of the four behaviours'}"
     if cases.n == 0:
         return table.derive(words, float("nan"), unit="share of cases", n=0)
-    drawn = cases.drawn(weights_of(table, draws))[:, columns].sum(1)
+    drawn = cases.drawn(weights_of(table, len(cases.counts), draws))[:, columns].sum(1)
     hits = round(value * cases.n)
     interval = widest(drawn, hits, cases.n, f"{draws:,} bootstrap draws over {_documents(cases)} documents")
     return table.derive(words, value, interval=interval, unit="share of cases", n=cases.n)
@@ -116,7 +120,7 @@ def leads(table: Measurement, rows: list[Counted], behaviour: str, draws: int, o
     """
     at, named = BEHAVIOURS.index(behaviour), [BEHAVIOURS.index(name) for name in NAMED]
     rest = [index for index in named if index != at]
-    weights = weights_of(table, draws)
+    weights = weights_of(table, len(rows[0].counts), draws)
     first, last = np.ones(draws, dtype=bool), np.zeros(draws, dtype=bool)
     for cases in rows:
         shares = cases.drawn(weights)
@@ -136,7 +140,7 @@ def spreads(table: Measurement, draws: int, variant: int = 0) -> tuple[np.ndarra
     The first head is the one asked about. The entropy of few cases falls short of that of many: it is corrected
     as Miller and Madow do, since heads differ in how many cases they win.
     """
-    weights = weights_of(table, draws)
+    weights = weights_of(table, documents_in(table, table.arrays["won"].shape[1]), draws)
     heads = range(len(table.arrays["won"]))
     counted = [count(table, table.arrays["won"][head], table.arrays["label"][variant, head]) for head in heads]
     value = np.array([_corrected(one.shares, one.n) for one in counted])
@@ -198,7 +202,7 @@ def saved(table: Measurement, row: int, draws: int, change: np.ndarray | None = 
     values = (table.arrays["change"][row] if change is None else change).astype(np.float64)
     here = len(values)
     kind, succession, cluster = (table.arrays[name][:here] for name in ("kind", "succession", "cluster"))
-    weights = weights_of(table, draws)
+    weights = weights_of(table, documents_in(table, here), draws)
     # All sums by document: succession, everything, and how many cases.
     sums = np.zeros((weights.shape[1], 3))
     np.add.at(sums, cluster, np.stack([(values * succession).sum(1), values.sum(1), [values.shape[1]] * here], axis=1))
@@ -240,9 +244,9 @@ def prompts_won(table: Measurement, rows: list[int], draws: int) -> Measurement:
     """Share of the listings in which a head costs the correct number most of all heads; `rows` are pooled (SH-23)."""
     drop = table.arrays["drop"]  # (prompt, head)
     hits = np.stack([drop.argmax(1) == row for row in rows]).mean(0)
-    documents = np.zeros((int(table.arrays["cluster"].max()) + 1, 2))
+    documents = np.zeros((documents_in(table, len(hits)), 2))
     np.add.at(documents, table.arrays["cluster"], np.stack([hits, np.ones_like(hits)], axis=1))
-    sums = weights_of(table, draws) @ documents
+    sums = weights_of(table, len(documents), draws) @ documents
     drawn = sums[:, 0] / np.maximum(sums[:, 1], 1)
     interval = widest(drawn, round(float(hits.sum())), len(hits), f"{draws:,} bootstrap draws over documents")
     return table.derive(

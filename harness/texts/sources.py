@@ -115,10 +115,24 @@ def _library(row: TextRow) -> Text:
 
 def _stand_in(row: TextRow) -> Text:
     """The stand-ins of a text, pooled: each one's documents keep its name as their group."""
-    parts = [_library(find_text(name)) for name in row.stand_ins]
+    parts = [without_repeats(_library(find_text(name))) for name in row.stand_ins]
     label = f"{' and '.join(row.stand_ins)} of Python {platform.python_version()}, standing in for {row.title}"
     documents = tuple(document for part in parts for document in part.documents)
     return Text("+".join(row.stand_ins), label, documents, {"from": "Python's library"}, stands_for=row.name)
+
+
+def without_repeats(text: Text) -> Text:
+    """The text without documents that stand whole inside another: two topics of the reference, say, with one chapter.
+
+    Windows of both would count one passage twice, as two documents. Compares all pairs: for texts of few documents.
+    """
+    by_length = sorted(text.documents, key=lambda document: -len(document.text))
+    kept: list[Document] = []
+    for document in by_length:
+        if not any(document.text.strip() in other.text for other in kept):
+            kept.append(document)
+    names = {id(document) for document in kept}
+    return replace(text, documents=tuple(document for document in text.documents if id(document) in names))
 
 
 Found = tuple[tuple[Document, ...], dict[str, str]]

@@ -96,7 +96,13 @@ class Opened(Letters):
     bos_id = 7
 
 
-LIST = "Some words come first, enough of them.\n" + "".join(f"{number}. item of the list\n" for number in range(1, 13))
+def listing(word: str) -> str:
+    """A numbered list of twelve items, each with words of its own."""
+    items = "".join(f"{number}. {word} {chr(96 + number) * 3} of the list\n" for number in range(1, 13))
+    return "Some words come first, enough of them.\n" + items
+
+
+LIST = listing("item")
 
 
 def test_items_count_from_the_third_on_and_only_in_order():
@@ -109,7 +115,7 @@ def test_items_count_from_the_third_on_and_only_in_order():
 
 @pytest.mark.parametrize("tokens", [Letters(), Opened()])
 def test_a_prompt_ends_where_its_number_comes_next(tokens):
-    found = cut_listings([Document("d", LIST * 3)], tokens, wanted=99, length=100)
+    found = cut_listings([Document("d", "".join(map(listing, ("one", "two", "three"))))], tokens, wanted=99, length=100)
     assert len(found) == PER_DOCUMENT
     for row, case, number in zip(found.tokens, found.cases, found.numbers, strict=True):
         assert row[case + 1] == ord(str(number)), "numbers of two digits are two tokens here and left out"
@@ -122,10 +128,15 @@ def test_a_prompt_ends_where_its_number_comes_next(tokens):
 
 
 def test_a_smaller_draw_of_listings_is_the_beginning_of_a_larger_one():
-    documents = [Document(f"d{place}", "x" * place + LIST) for place in range(6)]
+    documents = [Document(f"d{place}", listing(f"w{place}")) for place in range(6)]
     large, small = (cut_listings(documents, Letters(), wanted=wanted, length=64) for wanted in (20, 5))
     assert (large.tokens[:5] == small.tokens).all()
     assert len(large) == 20
     assert len(set(large.documents)) > 2
     assert large.digest != small.digest
     assert len(cut_listings([Document("none", "no list here " * 40)], Letters())) == 0
+
+
+def test_a_list_that_stands_in_two_documents_counts_once():
+    twice = [Document("a", LIST), Document("b", f"Before. {LIST} After.")]
+    assert len(cut_listings(twice, Letters(), length=64)) == len(cut_listings(twice[:1], Letters(), length=64))
