@@ -22,7 +22,7 @@ How to use it (heavy modules are imported only where they are used):
     from harness.successor.ablation.forward import open_model
     from harness.successor.ablation.settings import Ablations, HeadSettings
 
-    plan = Plan(lambda: open_model(subject.model), subject.identity(), contexts, reference, Ablations(), threads=2)
+    plan = Plan(lambda: open_model(subject.model), subject.identity(), contexts, reference, Ablations())
     effects = measure_contexts(plan, store, report)               # one `DirectEffects` a context: every head
     chosen = measure_heads(plan, [(12, 0), (3, 7)], store, report)  # {head: one `HeadEffects` a context}
     effects[0].winners()                                          # the winning head's row in each case

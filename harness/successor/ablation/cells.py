@@ -29,6 +29,7 @@ from harness.successor.ablation.results import DirectEffects, Head, HeadEffects
 from harness.successor.ablation.settings import Ablations, HeadSettings
 from harness.successor.ablation.views import most_attended, most_promoted
 
+MOST_THREADS = 8
 PARTS = ("harness.successor.ablation", "harness.models")
 
 
@@ -46,7 +47,8 @@ class Plan:
 
     `load` opens the model (`forward.open_model`) and is called only if a cell is missing; `identity` tells that model
     from every other (digests). `contexts` and `reference` are rows of token ids; the reference may be the contexts
-    themselves or others. `threads` contexts run side by side on the CPU; elsewhere `batch` share a forward pass.
+    themselves or others. `threads` contexts run side by side on the CPU (as many as torch has threads, if not said, but
+    no more than eight: each takes a few hundred megabytes); elsewhere `batch` share a forward pass.
     """
 
     load: Callable[[], AblationModel]
@@ -54,7 +56,7 @@ class Plan:
     contexts: Int[np.ndarray, "context pos"]
     reference: Int[np.ndarray, "reference pos"]
     ablations: Ablations = field(default_factory=Ablations)
-    threads: int = 1
+    threads: int | None = None
     batch: int = 1
     device: str = "cpu"
     _opened: list[Opened] = field(default_factory=list, repr=False, compare=False)
@@ -86,7 +88,9 @@ class Plan:
     @property
     def workers(self) -> int:
         """Calls side by side: on an accelerator one."""
-        return self.threads if self.device == "cpu" else 1
+        if self.device != "cpu":
+            return 1
+        return self.threads or min(torch.get_num_threads(), MOST_THREADS)
 
     def runs(
         self, model: AblationModel, rows: Int[np.ndarray, "context pos"], patterns_of: Mapping | None = None

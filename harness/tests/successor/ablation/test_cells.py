@@ -31,7 +31,7 @@ def plan_of(bench_of, contexts):
             opened.append(1)
             return bench.model
 
-        usual = {"contexts": contexts, "reference": contexts[:5], "ablations": Ablations(repeats=2)}
+        usual = {"contexts": contexts, "reference": contexts[:5], "ablations": Ablations(repeats=2), "threads": 1}
         return Plan(load, {"model": bench.local.digest}, **{**usual, **changes})
 
     plan.opened = opened
