@@ -135,7 +135,8 @@ class Coefficients:
         return Finding(
             order(table),
             {
-                "untrained model": lambda: order(self.untrained(role)),
+                # No head of an untrained model has a type: types are dealt out anew in each draw.
+                "untrained model": lambda: order(self.untrained(role), shuffle=True),
                 "shuffled head labels": lambda: order(table, shuffle=True),
             },
         )
@@ -144,12 +145,13 @@ class Coefficients:
         """Whether the induction heads' wdrLLC is higher on code than on the training mixture (RL-20b)."""
         induction = self.layer(1, "induction")
 
-        def order(tables: Mapping[str, ct.HeadTable]) -> Measurement:
-            return ct.text_order(tables, induction, self.draws, self.generator())
+        def order(tables: Mapping[str, ct.HeadTable], among: Sequence[str] = ()) -> Measurement:
+            return ct.text_order(tables, induction, self.draws, self.generator(), among=among)
 
+        roles = ("code", "training mixture")
         return Finding(
-            order({role: self.last(role) for role in ("code", "training mixture")}),
-            {"untrained model": lambda: order({role: self.untrained(role) for role in ("code", "training mixture")})},
+            order({role: self.last(role) for role in roles}),
+            {"untrained model": lambda: order({role: self.untrained(role) for role in roles}, self.layer(1))},
         )
 
     def separation(self) -> Finding:

@@ -137,18 +137,29 @@ def shares(labels: Sequence[str]) -> dict[str, float]:
 
 
 def text_order(
-    tables: Mapping[str, HeadTable], heads: Sequence[str], draws: int, generator: np.random.Generator
+    tables: Mapping[str, HeadTable],
+    heads: Sequence[str],
+    draws: int,
+    generator: np.random.Generator,
+    *,
+    among: Sequence[str] = (),
 ) -> Measurement:
-    """On which text the mean over `heads` is highest at the last step: shares of draws over chains."""
+    """On which text the mean over `heads` is highest at the last step: shares of draws over chains.
+
+    With `among`, as many of those heads are taken at random in each draw: where no head has a type.
+    """
     first = next(iter(tables.values()))
     quantity = "order of texts by the heads' mean coefficient, highest first"
     if not heads:
         return absent(first, quantity, "no such heads")
-    last = {name: table.of(heads).at(table.steps[-1]) for name, table in tables.items()}
+    last = {name: table.of(among or heads).at(table.steps[-1]) for name, table in tables.items()}
     means = {name: float(each.mean.mean()) for name, each in last.items()}
-    orders = [_order({name: each.draw(generator).mean() for name, each in last.items()}) for _ in range(draws)]
+    orders = []
+    for _ in range(draws):
+        pick = generator.permutation(len(among or heads))[: len(heads)]
+        orders.append(_order({name: each.draw(generator)[0, pick].mean() for name, each in last.items()}))
     status = "complete" if all(each.status == "complete" for each in last.values()) else "partial"
-    facts = {"means": means, "heads": list(heads)}
+    facts = {"means": means, "heads": list(among or heads)}
     return first.measured(quantity, _order(means), support=shares(orders), facts=facts, status=status)
 
 
