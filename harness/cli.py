@@ -229,6 +229,20 @@ def train(
     out.print(f"run: {run_dir}", markup=False, soft_wrap=True)
 
 
+@app.command("convert-checkpoint")
+def convert_checkpoint(
+    name: Annotated[str, typer.Argument(help="The published run: L2W256-3m-rr or L2W256-s-3.")],
+    files: Annotated[list[Path], typer.Argument(help="The authors' files, named as they name them.")],
+) -> None:
+    """Turn the authors' .pth checkpoints, which are pickles, into safetensors: tensors only, no code is run."""
+    from harness.attention_only.published import convert_checkpoints
+
+    with err.status("reading tensors, nothing else"):
+        written = convert_checkpoints(name, files)
+    for path in written:
+        out.print(f"{name}: {path}", markup=False, soft_wrap=True)
+
+
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with events.jsonl in it.")]) -> None:
     """Write the report of a run again from its event stream, finished or not."""

@@ -277,6 +277,23 @@ class Composition:
         return table.derive(quantity, float(table.arrays["curve"][-1]), interval=interval, unit="composition")
 
 
+@measure(*PARTS)
+def initialisation(run: TrainingRun, *, seed: int) -> Measurement:
+    """How an initialisation drawn from `seed` compares with the run's first checkpoint (RL-01)."""
+    from harness.attention_only.published_seed import seed_match
+
+    norms, total = run.position_norms()
+    return seed_match(norms, total, seed=seed)
+
+
+def seed_of(run: TrainingRun) -> Finding:
+    """Whether the published seed drew this run; other seeds must not have."""
+    from harness.attention_only.published_seed import OTHER_SEEDS, PUBLISHED_SEED
+
+    controls = {f"seed {seed}": lambda seed=seed: initialisation(run, seed=seed) for seed in OTHER_SEEDS}
+    return Finding(initialisation(run, seed=PUBLISHED_SEED), controls)
+
+
 def heads(run: TrainingRun) -> Heads:
     """The typed heads of a run."""
     return Heads(run)

@@ -174,6 +174,7 @@ def _head_curves(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit
     key = "One curve a head, its name at the end." + (
         " Shaded: the interval." if series and series[0].get("low") else ""
     )
+    key += " Behind, at the top: the stages." if evidence.get("stages") else ""
     figure = plots_heads.head_curves(evidence, name, blank.title)
     return replace(blank, figure=figure, key=key, grid=Grid(columns, rows), folded="The same as a table")
 

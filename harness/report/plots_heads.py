@@ -38,6 +38,7 @@ def head_curves(evidence: dict[str, Any], name: str, title: str) -> Markup:
         for index, panel in enumerate(panels):
             below = height - top - (index + 1) * PANEL - index * GAP - 16
             axes = axes_at(figure, height, 52, 44, height - below - PANEL, below)
+            _stages(axes, evidence.get("stages") or ())
             _curves(axes, x, list(panel["series"])[:MOST_SERIES], kinds, reach)
             axes.set_title(one_line(str(panel["name"])), fontsize=12, loc="left", color=C["ink"], pad=4)
             axes.set_ylabel(one_line(str(evidence.get("ylabel") or "")), color=C["muted"], fontsize=11)
@@ -49,7 +50,22 @@ def head_curves(evidence: dict[str, Any], name: str, title: str) -> Markup:
             style(axes)
 
     spoken = "; ".join(_spoken(panel) for panel in panels)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    stages = ", ".join(
+        f"{stage} from {number(first)} to {number(last)}" for stage, first, last in evidence.get("stages") or ()
+    )
+    return draw(paint, name, title, f"{spoken}." + (f" Stages: {stages}." if stages else ""), WIDTH, height)
+
+
+def _stages(axes: Any, stages: Sequence[Sequence[Any]]) -> None:
+    """Every other stage shaded, all named at the top of the panel, a thin line at each end."""
+    for index, (stage, first, last) in enumerate(stages):
+        start, end = finite([first, last])
+        if index % 2:
+            axes.axvspan(start, end, color=C["grid"], alpha=0.45, linewidth=0, zorder=0)
+        axes.axvline(end, color=C["grid"], linewidth=0.8, zorder=0)
+        middle = math.expm1((math.log1p(start) + math.log1p(end)) / 2) if start else end / 2.6
+        axes.text(middle, 0.985, one_line(str(stage)), color=C["muted"], fontsize=9, ha="center", va="top",
+                  transform=axes.get_xaxis_transform(), clip_on=True)  # fmt: skip
 
 
 def _log_steps(axes: Any, x: Sequence[float]) -> None:
