@@ -117,17 +117,16 @@ def group_logits(
     """`effective_ov_logits` within each group only: one list a layer, one tensor a group.
 
     Candidates are taken through W_O once a layer, so that a comparison costs d_head instead of d_model; the norms'
-    denominators come from each head's Gram matrix (see `_Folded`). Same values and errors as the plain version.
+    denominators come from each head's Gram matrix (see `FoldedLayer`). Same values and errors as the plain version.
     """
     weights = weights.with_choices(norms=norms, biases=biases)
     tokens, rows = _distinct([group.inputs for group in groups])
     candidates, columns = _distinct([group.candidates for group in groups])
-    final_norm, readout = weights.final_norm, weights.unembed(candidates)
-    shift = torch.zeros(len(candidates)) if final_norm.bias is None else final_norm.bias @ readout  # (c)
-    readout = _weighed(final_norm, readout)
+    final_norm = weights.final_norm
+    readout, shift = weighed_readout(final_norm, weights.unembed(candidates))
     for layer, resid in zip(weights.layers(), head_inputs(weights, tokens, path, bos), strict=True):
         value = layer.by_head(layer.values(layer.norm(resid)))  # (head, n, d_head)
-        folded = _fold(layer, final_norm, readout)
+        folded = fold_layer(layer, final_norm, readout)
         value = value / folded.scale(value)
         yield [
             value[:, row] @ folded.readout[..., column] + shift[column]  # (head, n_g, c_g)
@@ -142,13 +141,21 @@ def _distinct(parts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, " m"], list[I
     return distinct, list(places.split([len(part) for part in parts]))
 
 
+def weighed_readout(
+    final_norm: Norm, readout: Float[Tensor, "d_model c"]
+) -> tuple[Float[Tensor, "d_model c"], Float[Tensor, " c"]]:
+    """The unembedding times the final norm's weights, and the logits that the norm's shift gives every write."""
+    shift = torch.zeros(readout.shape[1]) if final_norm.bias is None else final_norm.bias @ readout
+    return _weighed(final_norm, readout), shift
+
+
 def _weighed(norm: Norm, rows: Float[Tensor, "d_model k"]) -> Float[Tensor, "d_model k"]:
     """Rows multiplied by the norm's weights, where it has any."""
     return rows if norm.weight is None else rows * norm.weight[:, None]
 
 
 @dataclass(frozen=True)
-class _Folded:
+class FoldedLayer:
     """A layer's output matrix, its norm and the final norm folded into one small readout for each head.
 
     The norm of a write W v is the root of v' (W'W) v / d_model + eps: `final_gram` and `post_gram` hold W'W / d_model
@@ -182,16 +189,16 @@ def _gram(matrix: Float[Tensor, "head d_model d_head"]) -> Float[Tensor, "head d
     return matrix.transpose(1, 2) @ matrix / matrix.shape[1]
 
 
-def _fold(layer: Layer, final_norm: Norm, readout: Float[Tensor, "d_model c"]) -> _Folded:
+def fold_layer(layer: Layer, final_norm: Norm, readout: Float[Tensor, "d_model c"]) -> FoldedLayer:
     """Take the candidates' readout back through the norms and W_O of a layer's heads."""
     out = _weighed(layer.post_norm, layer.out)  # (d_model, head d_head)
     if final_norm.kind == "layer":
         out = out - out.mean(0)
     through = (out.T @ readout).unflatten(0, (layer.n_heads, -1))  # (head, d_head, c)
     if final_norm.weight is None:
-        return _Folded(through, None, 0.0, None, 0.0)
+        return FoldedLayer(through, None, 0.0, None, 0.0)
     grams = [part.unflatten(-1, (layer.n_heads, -1)).transpose(0, 1) for part in (out, layer.out)]
     final = _gram(grams[0])
     if layer.post_norm.weight is None:
-        return _Folded(through, final, final_norm.eps, None, 0.0)
-    return _Folded(through, final, final_norm.eps, _gram(grams[1]), layer.post_norm.eps)
+        return FoldedLayer(through, final, final_norm.eps, None, 0.0)
+    return FoldedLayer(through, final, final_norm.eps, _gram(grams[1]), layer.post_norm.eps)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from harness.measurement import Interval, Measurement
 from harness.models.architectures import CircuitWeights, Layer, Projection
+from harness.successor.circuit import fold_layer, weighed_readout
 from harness.successor.counting.autoencoder import Autoencoders
 
 NOBODY = -1
@@ -33,10 +34,18 @@ Logits = Callable[[Tensor], Tensor]
 def head_logits(weights: CircuitWeights, head: tuple[int, int], candidates: Int[Tensor, " c"]) -> Logits:
     """Logits of `candidates` that one head (layer, head) gives to what it reads: W_U W_OV(.), with the model's norms.
 
-    Everything is read once. Raises `UnknownToken` for an id outside the vocabulary.
+    Everything is read once, and candidates go through W_O once: a vector costs d_head a candidate. Raises
+    `UnknownToken` for an id outside the vocabulary.
     """
-    layer, readout, norm = one_head(weights.layer(head[0]), head[1]), weights.unembed(candidates), weights.final_norm
-    return lambda x: norm(layer.outputs(layer.values(layer.norm(x)))[0]) @ readout
+    layer, norm = one_head(weights.layer(head[0]), head[1]), weights.final_norm
+    readout, shift = weighed_readout(norm, weights.unembed(candidates))
+    folded = fold_layer(layer, norm, readout)
+
+    def logits(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n c"]:
+        value = layer.by_head(layer.values(layer.norm(x)))  # (1, n, d_head)
+        return (value / folded.scale(value) @ folded.readout)[0] + shift
+
+    return logits
 
 
 def one_head(layer: Layer, head: int) -> Layer:

@@ -41,8 +41,7 @@ class ProbeSettings:
 class Probes:
     """Trained probes. Classes of all moduli stand one after another: those of `moduli[i]` at `columns(moduli[i])`.
 
-    `weights` read vectors less `centre` times `scale`. `trained` are the rows each seed learned from, `labels` the
-    index that each row of the data had in each seed's training (shuffled, in the control).
+    `weights` read vectors less `centre`, times `scale`. `trained` are the rows each seed learned from.
     """
 
     seeds: tuple[int, ...]
@@ -164,18 +163,15 @@ def shuffled_index(
 ) -> Int[Tensor, "seed n"]:
     """The control: for each seed the indices handed out anew, among rows of the same group where groups are given.
 
-    Groups keep two surface forms of one number at one index, which a probe could otherwise not have learned at all:
-    rows of the same index within a group move together.
+    Rows of one index (the surface forms of a number) move together: a probe could learn from one form what it is
+    asked of the other.
     """
+    groups = torch.zeros_like(index) if groups is None else groups
     found = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         new = index.clone()
-        for group in (
-            [torch.ones_like(index, dtype=torch.bool)]
-            if groups is None
-            else [groups == name for name in groups.unique()]
-        ):
+        for group in [groups == name for name in groups.unique()]:
             values = index[group].unique()
             moved = values[torch.randperm(len(values), generator=generator)]
             new[group] = moved[torch.searchsorted(values, index[group])]

@@ -67,7 +67,7 @@ def test_the_planted_period_is_the_commonest_and_a_shuffled_index_has_none(perio
     assert found.support == {str(period): 1.0}
     periodic = found.arrays["p_value"] < 0.1 / TOP
     assert periodic.sum() == found.facts["periodic"] >= 3
-    assert set(found.arrays["period"][periodic]) == {period}
+    assert (found.arrays["period"][periodic] == period).mean() > 0.5
     control = commonest_period(hidden, drops, shuffled(here.tokens.index), shuffles=199, alpha=0.1)
     assert control.value != period
     assert control.facts["periodic"] <= 2  # 16 curves at 0.1 / 16 each: three or more in 0.02 % of shuffles
