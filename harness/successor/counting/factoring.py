@@ -16,18 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from harness.measurement import Measurement
 from harness.statistics import binomial_interval
 from harness.successor.counting.steering import LEVEL, HeadReadout, strict_winner
 from harness.successor.counting.steering_tokens import Items
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 TUNED_ON = 0.2
+ROMAN = "roman numerals"
 
 
 @dataclass(frozen=True)
@@ -214,3 +217,61 @@ def share_interval(
 def _weights(generator: np.random.Generator, draws: int, n: int) -> Float[np.ndarray, "draw token"]:
     """How often each draw takes each token; a hair more than never, so that no draw is empty."""
     return generator.multinomial(n, np.full(n, 1 / n), draws) + 1e-9
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Maps tried on pairs: which decode in output space, which are counted on, and what the true vector gives there."""
+
+    pairs: Pairs
+    decoded: Bool[np.ndarray, " pair"]
+    counted: Bool[np.ndarray, " pair"]
+    true: Bool[np.ndarray, " pair"]
+    asked: Bool[np.ndarray, " pair"]
+
+    @classmethod
+    def of(cls, domains: Domains, maps: Maps, pairs: Pairs, readout: HeadReadout) -> _Tried:
+        counted, asked = counted_on(domains, maps, pairs, readout)
+        true, _ = counted_on(domains, None, pairs, readout)
+        return cls(pairs, decoded(domains, maps, pairs), counted, true, asked)
+
+    def share(self, which: str, generator: np.random.Generator, draws: int) -> dict[str, float | int]:
+        """The share of one column as facts: value, low, high, n."""
+        kept = np.ones(len(self.pairs), dtype=bool) if which == "decoded" else self.asked
+        value, low, high = share_interval(
+            getattr(self, which)[kept], self.pairs.take(np.flatnonzero(kept)), generator, draws
+        )
+        return {"value": value, "low": low, "high": high, "n": int(kept.sum())}
+
+
+def measured(domains: Domains, readout: HeadReadout, *, pairs: int, draws: int, shuffled: bool = False) -> Measurement:
+    """Learn the maps on four fifths of `pairs` swapped pairs and try them on the rest and on Roman numerals x.
+
+    Facts: `held out` and `roman`, each with shares `decoded` (output space), `counted` and `true` (successor space, by
+    the maps and by z's own vector), `domain only` (without the index map), and `numerals` (for each index the share of
+    its pairs that decode). `shuffled` hands out the indices of the learned domains anew. Raises `ValueError` where the
+    vocabulary has fewer than ten swapped pairs.
+    """
+    generator = np.random.default_rng(0)
+    roman = [number for number, one in enumerate(domains.items) if one.task == ROMAN]
+    learned = [number for number in range(len(domains.items)) if number not in roman]
+    taught = domains.with_shuffled_index(generator) if shuffled else domains
+    every = swapped_pairs(taught, generator, pairs, x_from=learned, y_from=learned)
+    left_out = every.take(np.arange(len(every) // 5))
+    maps = learn_maps(taught, every.take(np.arange(len(every) // 5, len(every))), generator)
+    tried = _Tried.of(taught, maps, left_out, readout)
+    bare = _Tried.of(taught, maps.domain_only(), left_out, readout)
+    facts: dict[str, Any] = {"pairs": len(every), "ridge": maps.ridge, "domains": [one.task for one in domains.items]}
+    columns = ("decoded", "counted", "true")
+    facts["held out"] = {which: tried.share(which, generator, draws) for which in columns}
+    facts["domain only"] = {which: bare.share(which, generator, draws) for which in columns[:2]}
+    numerals = swapped_pairs(domains, generator, pairs, x_from=roman, y_from=learned)
+    if len(numerals):
+        asked = _Tried.of(domains, maps, numerals, readout)
+        facts["roman"] = {which: asked.share(which, generator, draws) for which in columns}
+        facts["numerals"] = _by_index(domains.index[numerals.x], asked.decoded)
+    return Measurement("swapped pairs decoded", None, n=len(every), seed=0, facts=facts)
+
+
+def _by_index(index: Int[np.ndarray, " pair"], passed: Bool[np.ndarray, " pair"]) -> list[list[float]]:
+    return [[int(number), float(passed[index == number].mean())] for number in np.unique(index)]

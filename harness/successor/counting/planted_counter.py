@@ -60,9 +60,9 @@ PARTS: Mapping[str, int] = {
     "form": len(FORMS),
     "own": 2,
 }
-LENGTHS: Mapping[str, float] = dict(zip(PARTS, (3.0, 4.0, 3.0, 0.4, 2.5, 0.5, 3.0), strict=True))
+LENGTHS: Mapping[str, float] = dict(zip(PARTS, (5.2, 3.0, 1.5, 0.5, 2.3, 0.4, 1.5), strict=True))
 """What each part is multiplied by in MLP_0's output."""
-READOUT: Mapping[str, float] = dict(zip(PARTS, (1.0, 0.5, 1.0, 2.0, 1.0, 5.0, 30.0), strict=True))
+READOUT: Mapping[str, float] = dict(zip(PARTS, (0.8, 0.8, 3.8, 2.0, 1.2, 6.0, 20.0), strict=True))
 """How strongly the head's logits depend on each part."""
 COPIES = 2
 NOISE_NEURONS = 64
@@ -139,6 +139,7 @@ class Codes:
         # The successors of window w are p w + 1 ... p w + p: the number that carries belongs to the window before.
         magnitude = self.magnitude((word.index - 1) // self.plan.period)
         residue = torch.eye(MOST_RESIDUES, dtype=torch.float64)[word.index % self.plan.period]
+        residue = residue * (COUNTED.name in word.tasks)
         return {**code, "residue": residue, "wider": code["circle"], "own": code["circle"], "magnitude": magnitude}
 
     def step(self) -> Float[Tensor, "part part"]:
@@ -285,12 +286,13 @@ class _Builder:
         return W_in, torch.zeros(len(W_in), dtype=torch.float64), W_out
 
     def _noise(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Neurons that read what is random about a token and write a little of it everywhere."""
-        width = sum(PARTS.values())
+        """Neurons that read what is random about a token and write a little of it into what all tasks share."""
+        everywhere = {part: float(part in ("circle", "magnitude")) for part in PARTS}
+        shared = torch.cat([torch.full((width,), everywhere[part]) for part, width in PARTS.items()])
         reads = torch.randn(NOISE_NEURONS, ID_WIDTH, generator=self.generator, dtype=torch.float64)
-        writes = torch.randn(NOISE_NEURONS, width, generator=self.generator, dtype=torch.float64)
+        writes = torch.randn(NOISE_NEURONS, len(shared), generator=self.generator, dtype=torch.float64) * shared
         W_in = self.scale / ID_WIDTH**0.5 * reads @ self.spaces.identity.T
-        W_out = NOISE / (NOISE_NEURONS * width) ** 0.5 * writes @ self.spaces.mlp0.T
+        W_out = NOISE / (NOISE_NEURONS * float(shared.sum())) ** 0.5 * writes @ self.spaces.mlp0.T
         return W_in, torch.zeros(NOISE_NEURONS, dtype=torch.float64), W_out
 
     def _head(self) -> None:

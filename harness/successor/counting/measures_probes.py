@@ -1,0 +1,164 @@
+"""Stored tables of probes and neurons (SH-10, SH-12, SH-13), and of what has to be read inside the whole model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.measure import measure
+from harness.measurement import Measurement
+from harness.successor.counting.measures import PARTS, mod_ten_features_table
+
+LAST_NUMBER = 500
+IN_CONTEXT = ("months", "ordinal words", "number words")
+
+
+@measure(*PARTS)
+def probe_table(subject: Any, *, seeds: int, index: str = "true", weights: str = "own") -> Measurement:
+    """Probes of the index mod 2 ... 25 on MLP_0(W_E) of the numbers 0 to 500, asked for the other tasks.
+
+    The measurement is SH-12's (the modulus with the best probe out of distribution); facts `outside`, `days` and
+    `months` are SH-10's share and the counts of SH-12's other sentences. `index` "shuffled" teaches the probes wrong
+    indices; `weights` "untrained" draws the model's weights as before training.
+    """
+    import torch
+
+    from harness.successor.counting.features_tokens import counted_tokens
+    from harness.successor.counting.steering import mlp0_of
+    from harness.successor.measures import Settings, weights_of
+
+    weighed = weights_of(subject, Settings(weights=weights))
+    every = counted_tokens(subject.tokens)
+    numbers = every.take(every.of("numbers"))
+    own = mlp0_of(weighed, numbers.tokens.tolist())
+    return _probed(own, torch.from_numpy(numbers.index), _asked(weighed, subject), seeds, index == "shuffled")
+
+
+def _asked(weights: Any, subject: Any) -> Any:
+    """Every other task in its one form, and Roman numerals."""
+    from harness.successor.counting.probes_transfer import Asked
+    from harness.successor.counting.steering import mlp0_of
+
+    items = _others(subject)
+    return Asked(mlp0_of(weights, [token for one in items for token in one.tokens]), *_columns(items))
+
+
+def _others(subject: Any) -> list[Any]:
+    from harness.successor.counting.steering_tokens import counted_items
+
+    return [one for one in counted_items(subject.tokens) if one.task not in ("numbers", "digits")]
+
+
+def _columns(items: list[Any]) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    index = np.asarray([number for one in items for number in one.index])
+    texts = tuple(text for one in items for text in one.texts)
+    return index, texts, tuple(one.task for one in items for _ in one.texts)
+
+
+def _probed(own: Any, index: Any, asked: Any, seeds: int, shuffled: bool) -> Measurement:
+    from harness.successor.counting import probes_transfer as transfer
+    from harness.successor.counting.measures import _stated
+    from harness.successor.counting.probes import shuffled_index, train_probes
+
+    learned = shuffled_index(index, range(seeds)) if shuffled else index
+    probes = train_probes(own, learned, range(seeds))
+    best = transfer.best_modulus(probes, asked, own, index.numpy())
+    outside = transfer.out_of_distribution(probes, asked)
+    facts = {
+        "outside": {**_stated(outside), "n": outside.n, **outside.facts},
+        "tasks": list(dict.fromkeys(asked.tasks)),
+    }
+    for task, modulus in (("days", 7), ("months", 12)):
+        if task in asked.tasks:
+            counted = transfer.successes_in_task(probes, asked, task, modulus)
+            facts[task] = {**_stated(counted), "n": counted.n, **counted.facts}
+    return replace(best, facts={**best.facts, **facts})
+
+
+@measure(*PARTS)
+def neuron_table(subject: Any, *, head: list[int], shuffles: int, index: str = "true") -> Measurement:
+    """The commonest period among the 16 most important neurons of MLP_0 along the numbers 0 to 500 (SH-13).
+
+    `index` "shuffled" puts the numbers in a wrong order before the firing curves are drawn.
+    """
+    import torch
+
+    from harness.models.architectures import CircuitWeights
+    from harness.successor.counting.features import head_logits
+    from harness.successor.counting.features_tokens import counted_tokens
+    from harness.successor.counting.neurons import ablation_drops, commonest_period, neuron_values
+
+    weights = CircuitWeights.open(subject.tensors)
+    every = counted_tokens(subject.tokens)
+    numbers = every.take(every.of("numbers")).distinct()
+    ids = torch.from_numpy(numbers.tokens)
+    hidden = neuron_values(weights, weights.embed(ids))
+    logits = head_logits(weights, (head[0], head[1]), ids)
+    drops = ablation_drops(weights.mlp(0), hidden, torch.from_numpy(numbers.successor), logits)
+    order = numbers.index
+    if index == "shuffled":
+        values, places = np.unique(order, return_inverse=True)
+        order = np.random.default_rng(0).permutation(values)[places]
+    found = commonest_period(hidden, drops, order, shuffles=shuffles)
+    return replace(found, value=str(int(found.value)))
+
+
+@measure(*PARTS)
+def last_digit_table(subject: Any, *, layer: int, seeds: int, step: int, index: str = "true") -> Measurement:
+    """The adapted measure for models that split numbers: probes of the residual at a number's last digit, in context.
+
+    Every `step`-th number from 0 to 500 is read digit by digit, after the token the model expects first, and the
+    residual stream below `layer` at the last digit stands in for MLP_0(W_E) of a whole number. The other tasks are
+    read the same way. Facts and arrays as in `probe_table`.
+    """
+    import torch
+
+    from harness.models.bridge import boot
+    from harness.successor.counting.in_context import last_residuals
+    from harness.successor.counting.probes_transfer import Asked
+    from harness.successor.measures import first_token
+
+    device, first = subject.context.device, first_token(subject.tokens, "end of text")
+    numbers = list(range(0, LAST_NUMBER + 1, step))
+    items = _others(subject)
+    bridge = boot(subject.model, device)
+    written = [subject.tokens.encode(str(number)) for number in numbers]
+    alone = [[token] for one in items for token in one.tokens]
+    own, other = (last_residuals(bridge, part, layer, first=first, device=device) for part in (written, alone))
+    return _probed(own, torch.tensor(numbers), Asked(other, *_columns(items)), seeds, index == "shuffled")
+
+
+@measure(*PARTS)
+def in_context_table(
+    subject: Any, *, head: list[int], runs: int, probes: int, scales: list[float], vectors: str = "own"
+) -> Measurement:
+    """The edit inside the whole model: arrays `<task>/winner`, `<task>/edited` and `<task>/own` (log probabilities).
+
+    `vectors` "random" adds random features at the own ones' lengths instead.
+    """
+    import torch
+
+    from harness.models.bridge import boot
+    from harness.successor.counting.in_context import edit_in_context
+    from harness.successor.counting.measures import _described
+    from harness.successor.counting.steering_tokens import counted_items
+    from harness.successor.measures import first_token
+
+    features = mod_ten_features_table(subject, head=head, runs=runs, probes=probes)
+    directions = features.arrays["random"][0] if vectors == "random" else features.arrays["directions"]
+    steps = torch.from_numpy(directions * features.arrays["contrast"][:, None]).float()
+    device, first = subject.context.device, first_token(subject.tokens, "end of text")
+    bridge = boot(subject.model, device)
+    arrays: dict[str, np.ndarray] = {}
+    items: dict[str, Any] = {}
+    for one in counted_items(subject.tokens, IN_CONTEXT):
+        found = edit_in_context(bridge, one, steps, scales, first=first, device=device)
+        if found is not None:
+            items[one.task] = _described(one)
+            arrays |= {f"{one.task}/winner": found.table.winner[None], f"{one.task}/expected": found.table.expected}
+            arrays |= {f"{one.task}/rows": np.asarray(found.table.rows)}
+            arrays |= {f"{one.task}/edited": found.edited, f"{one.task}/own": found.own}
+    facts = {"items": items, "vectors": vectors, "scales": scales}
+    return Measurement("winners in the whole model", None, n=len(items), seed=0, arrays=arrays, facts=facts)
