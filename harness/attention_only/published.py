@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +71,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if (size := path.stat().st_size) > LARGEST:
         raise DamagedWeights(f"{path} is too large\n  expected at most {LARGEST:,} bytes\n  found    {size:,} bytes")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a foreign pickle protocol: what cannot be read is refused below, in words of our own.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeFile(
             f"{path} holds more than weights, or is no checkpoint: it was not opened\n  expected tensors in plain "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from harness.report.model import Results, Run, Session, VerdictRecord, tallies
@@ -92,7 +92,7 @@ def sureness(results: Results) -> tuple[str, ...]:
         filter(
             None,
             [
-                _interval_words(judged),
+                _interval_words(judged, {claim.id for claim in results.claims if claim.kind == "curve"}),
                 _control_words(verdicts),
                 f"The rules use {LEVEL:.0%} intervals: a claim that is false by just its margin is called reproduced, "
                 f"and one that is true by just its margin contradicted, in at most {ALPHA:.0%} of cases each. "
@@ -103,12 +103,13 @@ def sureness(results: Results) -> tuple[str, ...]:
     )
 
 
-def _interval_words(judged: Sequence[VerdictRecord]) -> str:
+def _interval_words(judged: Sequence[VerdictRecord], curves: Collection[str]) -> str:
+    """How many verdicts rest on an interval, on resamples or, for a claim about a curve, on a band."""
     if not judged:
         return "Nothing was judged."
     resting = sum(
         verdict.measurement is not None
-        and (verdict.measurement.interval is not None or bool(verdict.measurement.support))
+        and (verdict.measurement.interval is not None or bool(verdict.measurement.support) or verdict.claim in curves)
         for verdict in judged
     )
     return f"{resting} of {_count(len(judged), 'judged verdict')} rest on an interval or on resamples, not on a point."
