@@ -171,10 +171,12 @@ class _Bench:
     def measure(self, key: CellKey) -> Cell:
         """The cell of `key`, its controls with it."""
         settings, loss = self.given.settings[key.setting], self.given.losses[key.loss]
-        one_by_one = replace(settings, chains_per_call=1 if self.given.device == "cpu" else None)
+        on_cpu = self.given.device == "cpu"
+        threads = torch.get_num_threads() if on_cpu else 1
+        side_by_side = replace(settings, chains_per_call=1 if on_cpu else None, threads=threads)
         potential = self.potential(key)
         ceiling = loss_of_knowing_nothing(loss, self.model, self.rows(key.text))
-        found = estimate(potential, one_by_one, ceiling=ceiling, trace_probes=PROBES)
+        found = estimate(potential, side_by_side, ceiling=ceiling, trace_probes=PROBES)
         return cell_of(key, found, noise_llc(potential, settings, found.mean_displacement), settings.seed)
 
 

@@ -234,9 +234,10 @@ def attention_patterns(
     """Where one head of each type looks, on a line of code."""
     import torch
 
+    from harness.attention_only.curves_rows import tokenizer_of
     from harness.attention_only.head_types import attention_rows
 
-    tokenizer, types = run.run.tokenizer, run.head_types()
+    tokenizer, types = tokenizer_of(run), run.head_types()
     ids = [run.probes.bos, *map(int, tokenizer.encode(text))][-PATTERN_TOKENS - 1 :]
     tokens = torch.tensor([ids]).expand(len(ids), -1)
     looks = attention_rows(run.model(run.steps[-1]), tokens, torch.arange(len(ids))).numpy()

@@ -26,7 +26,7 @@ from harness.attention_only.curves_recorded import (
     plan,
     recording,
 )
-from harness.attention_only.curves_rows import all_standard_rows, given_rows
+from harness.attention_only.curves_rows import all_standard_rows, given_rows, tokenizer_of
 from harness.attention_only.live import BOS, LiveRun
 from harness.llc.losses import NextToken
 from harness.llc.sgld import SGLDSettings
@@ -68,8 +68,8 @@ def record_cells(
     goes on. After `hours` it stops with what it has. Raises `RunError` or `CellsError` for what does not fit.
     """
     run = LiveRun(Run.open(folder), Context(store=None), folder.name, "own")
-    texts = {name: given_rows(path, run.run.tokenizer, BOS) for name, path in given.items()}
-    texts |= all_standard_rows(run.run.tokenizer, BOS)
+    tokenizer = tokenizer_of(run)
+    texts = {name: given_rows(path, tokenizer, BOS) for name, path in given.items()} | all_standard_rows(tokenizer, BOS)
     losses, target = losses_of(run), into or cells_folder(run)
     before = load_cells(target) if target.is_dir() else None
     settings = _settings(run, texts, before, store, device, tell)

@@ -17,7 +17,7 @@ import torch
 from harness.attention_only.checkpoints import Run
 from harness.attention_only.curves import Ingredients, Part, measure_cells, rows_digest
 from harness.attention_only.curves_cells import Cell, CellKey, CellsError, CellTable, load_cells, seconds_each
-from harness.attention_only.curves_rows import all_standard_rows, comparable, text_for
+from harness.attention_only.curves_rows import all_standard_rows, comparable, text_for, tokenizer_of
 from harness.attention_only.head_types import all_heads
 from harness.attention_only.model import AttentionOnly
 from harness.attention_only.subjects import RunNotAvailable
@@ -111,7 +111,7 @@ def measure_again(
     Only cells on standard texts whose rows here are those of the recording can be compared: nothing comes back where
     there are none (another Python has other texts). Raises `RecordedCellDiffers` naming every cell that differs.
     """
-    rows = all_standard_rows(run.run.tokenizer, bos=run.probes.bos)
+    rows = all_standard_rows(tokenizer_of(run), run.probes.bos)
     same = comparable(rows, table.texts)
     at_hand = [key for key in sorted(table.cells) if key.text in same and key.loss == NEXT_TOKEN and ":" in key.weights]
     if not at_hand:
@@ -165,7 +165,7 @@ def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str =
 
     Raises `RecordedCellDiffers` as `measure_again` does, after all were measured.
     """
-    rows = all_standard_rows(run.run.tokenizer, bos=run.probes.bos)
+    rows = all_standard_rows(tokenizer_of(run), run.probes.bos)
     losses = losses_of(run)
     keys = [key for key in sorted(table.cells) if key.text in rows and key.loss in losses]
     if tell is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,11 @@ from torch import Tensor
 
 from harness.attention_only.curves import LENGTH, ROWS, rows_digest
 from harness.attention_only.curves_cells import CellsError
+from harness.attention_only.subjects import RunNotAvailable
+
+if TYPE_CHECKING:
+    from harness.attention_only.live import LiveRun
+    from harness.attention_only.tokenizer import Tokenizer
 
 # On every machine with Python: code, and prose about code.
 STANDARD = ("python-docs", "stdlib-source")
@@ -89,6 +94,14 @@ def rows_from_documents(
 def given_rows(path: Path, tokenizer: Any, bos: int) -> Int[Tensor, "row pos"]:
     """Rows of a file: token ids (.npy) or documents (.jsonl, .jsonl.zst)."""
     return rows_from_file(path) if path.suffix == ".npy" else rows_from_documents(path, tokenizer, bos)
+
+
+def tokenizer_of(run: LiveRun) -> Tokenizer:
+    """The run's tokenizer. Raises `RunNotAvailable` where it is not beside the checkpoints."""
+    if run.run.card.get("tokenizer") and run.run.tokenizer_path.exists():
+        return run.run.tokenizer
+    reason = f"texts cannot be cut into its tokens: there is no tokenizer.json in {run.run.folder.name} or beside it"
+    raise RunNotAvailable(run.name, reason, f"claims convert-checkpoint {run.name} FILE.pth ...")
 
 
 def all_standard_rows(tokenizer: Any, bos: int, names: Sequence[str] = STANDARD) -> dict[str, Int[Tensor, "row pos"]]:

@@ -35,10 +35,10 @@ def text_rows(run: LiveRun) -> Any:
     """Rows of both standard texts, prose about code and code, half and half: tokens (row, pos)."""
     import torch
 
-    from harness.attention_only.curves_rows import standard_rows
+    from harness.attention_only.curves_rows import standard_rows, tokenizer_of
 
-    tables = [standard_rows(name, run.run.tokenizer, run.probes.bos, length=LENGTH, most=ROWS_EACH) for name in TEXTS]
-    return torch.cat(tables)
+    own, bos = tokenizer_of(run), run.probes.bos
+    return torch.cat([standard_rows(name, own, bos, length=LENGTH, most=ROWS_EACH) for name in TEXTS])
 
 
 def head_names(run: LiveRun) -> tuple[str, ...]:
@@ -121,7 +121,9 @@ def _shown(sample: Sample, rows: Any, strings: Sequence[str]) -> dict[str, Any]:
 
 def token_strings(run: LiveRun) -> list[str]:
     """Each token id as text."""
-    tokenizer = run.run.tokenizer
+    from harness.attention_only.curves_rows import tokenizer_of
+
+    tokenizer = tokenizer_of(run)
     return [tokenizer.decode([token]) for token in range(run.run.config.d_vocab)]
 
 
