@@ -54,12 +54,15 @@ def _message(error: Exception) -> str:
 
 @app.command("list")
 def list_command(
-    subjects: Annotated[bool, typer.Option("--subjects", help="List the models instead of the claims.")] = False,
+    subjects: Annotated[bool, typer.Option("--subjects", help="List the models and training runs instead.")] = False,
+    texts: Annotated[bool, typer.Option("--texts", help="List the texts instead of the claims.")] = False,
 ) -> None:
-    """List the claims, or the models they can be asked of."""
-    from harness.listing import claims_table, subjects_table
+    """List the claims, or the models they can be asked of, or the texts they are measured on."""
+    from harness.listing import claims_table, runs_table, subjects_table, texts_table
 
-    out.print(subjects_table() if subjects else claims_table())
+    out.print(texts_table() if texts else subjects_table() if subjects else claims_table())
+    if subjects and not texts:
+        out.print(runs_table())
 
 
 @app.command()

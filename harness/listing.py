@@ -10,7 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from harness.atomic import write_text_atomically
-from harness.claims import load_papers, trust_words
+from harness.attention_only.runs import FIXTURES as RUN_FIXTURES
+from harness.attention_only.runs import RunRow, load_runs, published_folder
+from harness.claims import SCOPES_OF_RUNS, load_papers, trust_words
 from harness.messages import PHRASES, expected_value
 from harness.models.registry import ModelRow, load_registry
 from harness.run import ROOT
@@ -38,6 +40,26 @@ def subjects_table() -> Table:
     return table
 
 
+def runs_table() -> Table:
+    """The training runs that the second paper's claims are asked of."""
+    table = _table("Training runs", "name", "what", "counts as", "source")
+    for name, run in load_runs().items():
+        table.add_row(name, run.title, SCOPES_OF_RUNS.get(name, "reproduction"), run.source)
+    return table
+
+
+def texts_table() -> Table:
+    """Every text of the registry: where it comes from, what stands in for it, its licence."""
+    from harness.texts import load_texts
+
+    table = _table("Texts", "name", "what", "from", "stand-ins", "licence")
+    for name, row in load_texts().items():
+        source = "comes with Python" if row.kind == "library" else "--texts FOLDER"
+        source += f", or the hub: {row.hub.repo}" if row.hub else ""
+        table.add_row(name, row.title, source, ", ".join(row.stand_ins), row.licence)
+    return table
+
+
 def _table(title: str, first: str, *others: str) -> Table:
     """A table whose first column, which is there to be typed again, is never cut short; the others wrap."""
     table = Table(title=title, title_justify="left")
@@ -56,6 +78,8 @@ def doctor_lines(models_dir: Path | None) -> Iterator[str]:
     yield f"device   {_device()}"
     for name, row in load_registry().items():
         yield f"{name:<24} {_model_state(name, row, models_dir, memory.available)}"
+    for name, run in load_runs().items():
+        yield f"{name:<24} {_run_state(run)}"
     yield "The claims on what is here run with: pytest claims/"
 
 
@@ -74,6 +98,18 @@ def _model_state(name: str, row: ModelRow, models_dir: Path | None, free: int) -
         return f"here, {found}"
     fits = "" if row.memory_bytes < free else f"; needs {row.memory_bytes / 2**30:.1f} GiB to be booted whole"
     return f"not here{fits}. Type: claims fetch {name}"
+
+
+def _run_state(row: RunRow) -> str:
+    if row.kind == "recorded":
+        return f"numbers of {row.source}. Type: pytest claims/refined_llc --recorded DIR"
+    if row.kind == "own":
+        here = (RUN_FIXTURES / row.source).is_dir()
+        return "here, shipped with the project" if here else "not here. Type: claims train --help"
+    folder = published_folder(row.name)
+    return (
+        f"here, {folder}" if folder.is_dir() else f"not here. Type: claims convert-checkpoint {row.name} FILE.pth ..."
+    )
 
 
 def sweep_table(found: Mapping[str, Any], top: int) -> Table:

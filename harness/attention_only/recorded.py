@@ -250,7 +250,7 @@ class RecordedRun:
         """The recorded standard deviation of the LLC over chains."""
         return as_curves(self.data.series(f"L{n_layers}_llc_std"))
 
-    def test_loss(self, n_layers: int = 2) -> Curves:
+    def loss_curve(self, n_layers: int = 2) -> Curves:
         """The recorded mean test loss in nats; of the one-layer model it is the entry -1 of its losses by position."""
         keys = ("L2_test_loss",) if n_layers == 2 else (f"L{n_layers}_per_token_loss", "-1")
         return as_curves(self.data.series(*keys))

@@ -44,7 +44,7 @@ def llc_of(run: Any, *, n_layers: int = 2, corrected: bool = False) -> Curves:
     curves = run.llc_curve(n_layers)
     if not corrected:
         return curves
-    excess, loss = FirstGeneration().excess, run.test_loss(n_layers)
+    excess, loss = FirstGeneration().excess, run.loss_curve(n_layers)
     rows = np.searchsorted(loss.steps, curves.steps)
 
     def draw(generator: np.random.Generator) -> np.ndarray:
@@ -123,7 +123,7 @@ def spread_ratio(run: RecordedRun, *, n_layers: int, draws: int, seed: int) -> M
     The interval resamples the residuals in blocks of `BLOCK` neighbouring checkpoints. Arrays: `loss`, `spread`,
     `steps`. Facts: the line with an intercept, the correlation, and the median of the single ratios.
     """
-    spread, loss = run.llc_spread(n_layers), run.test_loss(n_layers)
+    spread, loss = run.llc_spread(n_layers), run.loss_curve(n_layers)
     x, y = loss.values[np.searchsorted(loss.steps, spread.steps)], spread.values
     ratio, generator = float(x @ y / (x @ x)), np.random.default_rng(seed)
     found = [float(x @ (ratio * x + _in_blocks(y - ratio * x, generator)) / (x @ x)) for _ in range(draws)]

@@ -101,7 +101,7 @@ class TrainingRun(Protocol):
     def llc_spread(self, n_layers: int = 2) -> Curves:
         """The LLC's standard deviation over chains, values (step,)."""
 
-    def test_loss(self, n_layers: int = 2) -> Curves:
+    def loss_curve(self, n_layers: int = 2) -> Curves:
         """Mean loss on held-out text in nats, values (step,)."""
 
     def position_norms(self) -> tuple[Float[np.ndarray, " pos"], float]:
@@ -157,9 +157,9 @@ class Rearranged:
     def llc_spread(self, n_layers: int = 2) -> Curves:
         return self._moved(self.run.llc_spread(n_layers), head_axes=())
 
-    def test_loss(self, n_layers: int = 2) -> Curves:
+    def loss_curve(self, n_layers: int = 2) -> Curves:
         """The run's own, in its own order: what is compared with it stands under wrong labels."""
-        return self.run.test_loss(n_layers)
+        return self.run.loss_curve(n_layers)
 
     def _moved(self, curves: Curves, head_axes: tuple[int, ...]) -> Curves:
         def move(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -68,15 +68,15 @@ def test_one_damaged_quantity_leaves_the_others_readable(written):
     run = written(L2_prev_scores=None)
     with pytest.raises(RecordedDataError, match=r"L2_prev_scores.*\n  expected this key\n  found    none"):
         run.head_scores("previous")
-    assert run.test_loss().values[0] > 7
+    assert run.loss_curve().values[0] > 7
 
 
 @pytest.mark.parametrize(
     ("changes", "ask", "found"),
     [
-        ({"L2_test_loss": [1.0, 2.0]}, lambda run: run.test_loss(), r"shape \(2,\)"),
-        ({"L2_test_loss": "many"}, lambda run: run.test_loss(), "not an array of numbers"),
-        ({"L2_test_loss": [float("nan")] * 501}, lambda run: run.test_loss(), "501 that are not"),
+        ({"L2_test_loss": [1.0, 2.0]}, lambda run: run.loss_curve(), r"shape \(2,\)"),
+        ({"L2_test_loss": "many"}, lambda run: run.loss_curve(), "not an array of numbers"),
+        ({"L2_test_loss": [float("nan")] * 501}, lambda run: run.loss_curve(), "501 that are not"),
         ({"L2_prev_scores": [[1.0] * 8] * 501}, lambda run: run.head_scores("previous"), r"shape \(501, 8\)"),
         ({"L2_kcomp": {}}, lambda run: run.k_composition(), "none"),
         ({"L2_llc_mean": {"50": 1.0}}, lambda run: run.llc_curve(), "1 labels"),
@@ -167,7 +167,7 @@ def test_the_authors_file_is_read_whole(published):
     assert len(published.steps) == 501
     assert len(published.llc_curve().steps) == 500
     assert len(published.llc_curve(1).steps) == 499
-    loss = published.test_loss()
+    loss = published.loss_curve()
     assert [round(float(loss.values[loss.at(step)]), 3) for step in (0, 900, 50_000)] == [7.943, 4.348, 3.215]
 
 
