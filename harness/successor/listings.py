@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from harness.texts import Document
 
-LENGTH = 128
+LENGTH = 112
 WANTED = 64
 PER_DOCUMENT = 8
 # Characters tokenised before and behind a number: enough for `LENGTH` tokens of most texts.

@@ -33,6 +33,8 @@ EFFECT_ROWS = tuple(
     (effect, ablation) for effect in ("direct", "indirect", "total") for ablation in ("mean", "resample")
 )
 REPEATS = 2
+# Contexts that means and donors are taken from, an eighth of all at the least: each costs a forward pass.
+LEAST_REFERENCE = 6
 ATTENDED = 6
 PROMOTED = 5
 NEIGHBOURS = 2
@@ -88,7 +90,7 @@ class Reading:
         return tuple(known[token] if token in known else known.setdefault(token, decode(token)) for token in tokens)
 
     def plan(self, contexts: np.ndarray, seed: int) -> Plan:
-        """Ablations of these contexts, with means and donors from the same contexts, a context's own left out."""
+        """Ablations of these contexts, with means and donors from the first of them, a context's own left out."""
         import torch
 
         from harness.successor.ablation.cells import Plan
@@ -96,12 +98,13 @@ class Reading:
         from harness.successor.ablation.settings import Ablations
 
         device = self.context.device
+        reference = max(LEAST_REFERENCE, len(contexts) // 8)
         return Plan(
             load=lambda: open_model(self.subject.model, device),
             identity=self.subject.identity(),
             contexts=contexts,
-            reference=contexts,
-            ablations=Ablations(repeats=min(REPEATS, max(1, len(contexts) - 1)), seed=seed),
+            reference=contexts[:reference],
+            ablations=Ablations(repeats=max(1, min(REPEATS, reference - 1, len(contexts) - 1)), seed=seed),
             threads=torch.get_num_threads(),
             device=device,
         )

@@ -272,3 +272,20 @@ def test_windows_are_where_they_say_they_are():
     for row, name, place in zip(found.tokens, found.documents, found.places, strict=True):
         start, begin = (int(word.replace(",", "")) for word in place.split() if word[0].isdigit())
         assert "".join(map(chr, row)) == whole[name][begin + start : begin + start + 100]
+
+
+def test_documents_that_stand_inside_another_are_left_out():
+    text = Text("t", "made up", tuple(Document(name, words) for name, words in
+                [("a", "one two"), ("b", "zero one two three"), ("c", "four"), ("d", "four")]), {})  # fmt: skip
+    assert [document.name for document in sources.without_repeats(text).documents] == ["b", "c"]
+
+
+def test_the_command_line_lists_the_texts_with_their_sources():
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    shown = CliRunner().invoke(app, ["list", "--texts"], env={"COLUMNS": "200"}).output
+    assert "NeelNanda/pile-10k" in shown
+    assert "comes with Python" in shown
+    assert all(name in shown for name in load_texts())
