@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TRAIT_REASONS: Mapping[str, str] = {
     "multi_digit_numbers": "not applicable: numbers are split into digits",
+    "split_numbers": "not applicable: numbers are whole tokens, which the claim this one is adapted from is about",
     "training_revisions": "not applicable: no weights of earlier training steps are published",
 }
 
@@ -98,6 +99,8 @@ class Subject:
         row = self.model.row
         if trait == "training_revisions":
             return bool(row and row.revisions)
+        if trait == "split_numbers":
+            return not self._has("multi_digit_numbers")
         if row is None:
             from harness.successor.dataset import succession
 

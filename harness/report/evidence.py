@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from harness.report import plots, plots_heads
 from harness.report.axes import finite
+from harness.report.grid_map import grid_map
 from harness.report.passages import Passage, passages_of
 from harness.report.stacked import stacked
 from harness.report.text import head_name, number
@@ -208,8 +209,22 @@ def _pattern(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
     return replace(blank, figure=plots_heads.pattern(evidence, name, blank.title), key=key)
 
 
+def _grid_map(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit:
+    columns = tuple(map(str, evidence["columns"]))
+    cells = evidence.get("texts") or evidence["values"]
+    corner = " / ".join(str(evidence[key]) for key in ("ylabel", "xlabel") if evidence.get(key))
+    head = tuple(map(str, evidence.get("text_columns") or columns))
+    names = tuple(map(str, evidence.get("text_rows") or evidence["rows"]))
+    rows = tuple((label, *map(number, row)) for label, row in zip(names, cells, strict=True))
+    key = f"Outlined: {evidence['mark_label']}." if evidence.get("marks") else ""
+    folded = str(evidence.get("folded") or "The same as a table")
+    figure = grid_map(evidence, name, blank.title)
+    return replace(blank, figure=figure, key=key, grid=Grid((corner, *head), rows), folded=folded)
+
+
 _MAKERS: Mapping[str, Callable[[Exhibit, dict[str, Any], str], Exhibit]] = {
     "head_map": _head_map,
+    "grid_map": _grid_map,
     "bars": _bars,
     "ranked": _ranked,
     "lines": _lines,

@@ -90,7 +90,7 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     values = [finite(row) for row in evidence["values"]]
     layers, heads = len(values), max(map(len, values))
     known = [value for row in values for value in row if math.isfinite(value)]
-    low, high = _limits(evidence.get("vmin"), evidence.get("vmax"), known)
+    low, high = limits(evidence.get("vmin"), evidence.get("vmax"), known)
     cell = max(4.0, min(14.0 if layers > 6 else 26.0, 380 / max(layers, 1)))
     height = layers * cell + 66
 
@@ -98,7 +98,7 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
         axes = axes_at(figure, height, 52, 96, 24, 42)
         axes.set_xlim(-0.5, heads - 0.5)
         axes.set_ylim(layers - 0.5, -0.5)
-        _cells(axes, values, low, high)
+        cells(axes, values, low, high)
         _mark(axes, evidence, values)
         axes.set_xlabel("head", color=C["muted"])
         axes.set_ylabel("layer", color=C["muted"])
@@ -106,7 +106,7 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
         style(axes, numbers="")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        _scale_bar(figure, height, low, high, str(evidence.get("label") or ""))
+        scale_bar(figure, height, low, high, str(evidence.get("label") or ""))
 
     return draw(paint, name, title, _head_words(values, evidence), WIDTH, height)
 
@@ -263,7 +263,7 @@ def _ends(points: Sequence[Point]) -> list[float]:
     return [end for end in ends if end is not None and math.isfinite(end)]
 
 
-def _cells(axes: Any, values: list[list[float]], low: float, high: float) -> None:
+def cells(axes: Any, values: list[list[float]], low: float, high: float) -> None:
     """All cells of one level as one path: a map of a thousand heads stays small."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
@@ -320,7 +320,8 @@ def _name(evidence: dict[str, Any], layer: int, head: int) -> str:
     return head_name(layer, head, str(evidence.get("head_names") or "L12H0"))
 
 
-def _scale_bar(figure: Any, height: float, low: float, high: float, label: str) -> None:
+def scale_bar(figure: Any, height: float, low: float, high: float, label: str) -> None:
+    """The scale of a heat map at the right edge of its figure, with three figures and what they are."""
     size = min(200.0, height - 66)
     axes = figure.add_axes(((WIDTH - 72) / WIDTH, 42 / height, 14 / WIDTH, size / height))
     for level, (colour, _) in enumerate(scale()):
@@ -350,7 +351,8 @@ def top_heads(values: list[list[float]], count: int) -> list[tuple[int, int, flo
     return sorted((cell for cell in cells if not math.isnan(cell[2])), key=lambda cell: (-cell[2], cell[:2]))[:count]
 
 
-def _limits(low: Any, high: Any, known: list[float]) -> tuple[float, float]:
+def limits(low: Any, high: Any, known: list[float]) -> tuple[float, float]:
+    """The ends of a scale: as given, or around the known values."""
     ends = finite([low, high])
     low = ends[0] if math.isfinite(ends[0]) else min([0.0, *known])
     high = ends[1] if math.isfinite(ends[1]) else max(known, default=1.0)
