@@ -22,6 +22,7 @@ PARTS = ("harness.attention_only", "harness.llc")
 LEVEL = 0.90
 TYPE_OF: dict[Score, tuple[str, int]] = {"previous": ("previous-token", 0), "prefix": ("induction", 1)}
 LEADERS = 2
+BAND_DRAWS = 400  # for a figure's band, more would only take memory
 SHARE_OF_TRAINING = 0.13  # the end of LM2: step 6,500 of 50,000
 
 
@@ -32,10 +33,14 @@ def leading_heads(run: TrainingRun, *, score: Score, layer: int, draws: int, see
     Arrays: `final` (head,) the scores there, `steps`, `curve` (step, head) with `low` and `high`, each point's own.
     """
     curves, generator = run.head_scores(score), np.random.default_rng(seed)
-    resampled = np.stack([curves.draw(generator)[:, layer] for _ in range(draws)])  # (draw, step, head)
-    labels = [_leaders(draw[-1], layer) for draw in resampled]
+    labels, kept = [], []
+    for index in range(draws):
+        drawn = curves.draw(generator)[:, layer]  # (step, head)
+        labels.append(_leaders(drawn[-1], layer))
+        if index < BAND_DRAWS:
+            kept.append(drawn)
     best = _leaders(curves.values[-1, layer], layer)
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(np.stack(kept), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Measurement(
         f"the {LEADERS} heads of layer {layer} with the highest {score} score",
         best,

@@ -79,7 +79,7 @@ def test_a_constant_curve_is_smoothed_to_itself():
     curve = np.full(len(LABELS), 7.0)
     smoother = fit_smoother(LABELS, curve)
     assert np.allclose(smoother.curve @ curve[KEPT], 7.0)
-    assert np.abs(smoother.slope @ curve[KEPT]).max() < 1e-6
+    assert np.abs(smoother.slope @ curve[KEPT]).max() < 1e-4
 
 
 def test_the_slope_is_the_curve_s_derivative():

@@ -51,6 +51,17 @@ def test_curves_say_what_each_head_is_and_where_it_ends():
     assert exhibit(CURVES, "f1").grid.columns == ("step", "1:6", NASTY)
 
 
+def test_stages_stand_behind_the_curves_and_are_spoken():
+    stages = [["LM1", 0, 100], [NASTY, 100, 1000], ["odd", None, 5]]
+    plain, staged = exhibit(CURVES, "f1"), exhibit({**CURVES, "stages": stages, "each": "setting"}, "f1")
+    assert staged.trouble == ""
+    assert "LM1 from 0 to 100" in str(staged.figure)
+    assert "<script>" not in str(staged.figure)
+    assert "One curve a setting" in staged.key
+    assert "stages" in staged.key
+    assert "stages" not in plain.key
+
+
 def test_the_pattern_says_where_the_last_token_looks():
     assert "0.75" in str(exhibit(PATTERN, "f1").figure)
 
