@@ -20,7 +20,7 @@ from harness.successor.ablation.settings import ABLATIONS, EFFECTS, Ablations, H
 from harness.texts import standard_text
 
 DEFAULTS = [row.name for row in load_registry().values() if row.default and row.format != "tokenizer"]
-LENGTH, CONTEXTS, HEADS = 96, 4, 3
+LENGTH, CONTEXTS, HEADS = 96, 4, 2
 
 
 @pytest.fixture(params=DEFAULTS)
