@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.attention_only.composition import ablated_to, head_effects, head_writes, token_losses
-from harness.attention_only.head_types import attention_rows, head_name
-from harness.attention_only.model import AttentionOnly, project
+from harness.attention_only.head_types import head_name
+from harness.attention_only.model import AttentionOnly
 
 LABELS = ("induction", "bracket", "n-gram", "skip n-gram")
 MULTIGRAMS = ("n-gram", "skip n-gram")
@@ -172,25 +172,23 @@ def sources(
     model: AttentionOnly, tokens: Tensor, head: tuple[int, int], rows: Int[Tensor, " n"], at: Int[Tensor, " n"]
 ) -> Int[Tensor, " n"]:
     """The position from which a head raises each sample's target most: attention times the value's direct logit."""
-    layer, index = head
-    block = model.blocks[layer]
-    values = _values(model, tokens, layer)[:, index] @ block.attn.W_O[index]  # (row, pos, d)
-    found = []
-    for row, position in zip(rows.tolist(), at.tolist(), strict=True):
-        inputs = tokens[[row], : position + 1]
-        looks = attention_rows(model, inputs, torch.tensor([position], device=tokens.device))[0, layer, index]
-        direction = model.ln_final.w * model.unembed["W_U"][:, tokens[row, position + 1]]
-        found.append(int((looks * (values[row, : position + 1] @ (direction - direction.mean()))).argmax()))
-    return torch.tensor(found)
-
-
-def _values(model: AttentionOnly, tokens: Tensor, layer: int) -> Float[Tensor, "row head pos k"]:
-    inputs = tokens[:, :-1]
-    resid = model.embed["W_E"][inputs]
+    inputs, (layer, index) = tokens[:, :-1], head
+    positions, resid = model.positions(inputs.shape[1]), model.embed["W_E"][inputs]
     for block in model.blocks[:layer]:
-        resid = block(resid, model.positions(inputs.shape[1]))
-    attn = model.blocks[layer].attn
-    return project(model.blocks[layer].ln1(resid), attn.W_V, attn.b_V)
+        resid = block(resid, positions)
+    block, normed = model.blocks[layer], model.blocks[layer].ln1(resid)
+    attn, located = block.attn, normed + positions
+    query = located[rows, at] @ attn.W_Q[index] + attn.b_Q[index]  # (n, k)
+    key = located @ attn.W_K[index] + attn.b_K[index]  # (row, pos, k)
+    scores = torch.einsum("nk,npk->np", query, key[rows]) / key.shape[-1] ** 0.5
+    ahead = torch.arange(inputs.shape[1], device=tokens.device) > at[:, None]
+    looks = scores.masked_fill(ahead, -torch.inf).softmax(-1)
+    directions = model.ln_final.w * model.unembed["W_U"].T[tokens[rows, at + 1]]  # (n, d)
+    pulls = (directions - directions.mean(-1, keepdim=True)) @ attn.W_O[index].T  # (n, k)
+    value = normed @ attn.W_V[index] + attn.b_V[index]
+    gains = looks * torch.einsum("nk,npk->np", pulls, value[rows])
+    # Where every position seen lowers the target, those ahead, at exactly 0, must not win.
+    return gains.masked_fill(ahead, -torch.inf).argmax(-1).cpu()
 
 
 @torch.no_grad()
