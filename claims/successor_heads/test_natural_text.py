@@ -1,4 +1,4 @@
-"""Section 5: what the successor head does on real text, and how much of the loss it saves there."""
+"""The section on natural text: what the successor head does on real text, and how much of the loss it saves there."""
 
 from harness.plugin import claim
 from harness.successor.on_text import head_on_text
@@ -20,7 +20,7 @@ PAPER = paper_shares(__file__)
 
 @claim("SH-21", "SH-21b", "SH-21c", "SH-21d")
 def test_what_it_wins_is_mostly_succession(subject, text, judge):
-    """Section 5: of the cases in which the head matters most, most are one of four behaviours, succession first."""
+    """Natural text: of the cases in which the head matters most, most are one of four behaviours, succession first."""
     found = head_on_text(subject, text)
     bars = behaviour_bars(found, PAPER, "winning")
     which = [head_chosen(found), heads_by_wins(found)]
@@ -32,7 +32,7 @@ def test_what_it_wins_is_mostly_succession(subject, text, judge):
 
 @claim("SH-22", "SH-22b", "SH-22c", "SH-22d", "SH-22e")
 def test_succession_leads_where_the_direct_effect_counts(subject, text, judge):
-    """Section 5: among the cases whose loss the head reduces, succession leads unless the direct effect is left out."""
+    """Natural text: among the cases whose loss the head reduces, succession leads unless the direct effect is left out."""
     found = head_on_text(subject, text)
     bars = behaviour_bars(found, PAPER)
     samples = passages(found, "direct, mean")
@@ -45,7 +45,7 @@ def test_succession_leads_where_the_direct_effect_counts(subject, text, judge):
 
 @claim("SH-22f")
 def test_greater_than_leads_in_the_indirect_effect(subject, text, judge):
-    """Section 5: in the indirect effect alone succession does not lead; greater-than does."""
+    """Natural text: in the indirect effect alone succession does not lead; greater-than does."""
     found = head_on_text(subject, text)
     bars = behaviour_bars(found, PAPER, "indirect, mean", "indirect, resample")
     judge("SH-22f", found.reducing_leads("greater-than", "indirect"), evidence=[bars])
@@ -53,13 +53,13 @@ def test_greater_than_leads_in_the_indirect_effect(subject, text, judge):
 
 @claim("SH-23")
 def test_it_wins_on_numbered_lists(subject, text, judge):
-    """Section 5: on 64 listings from real text L12H0 is the winning head in 64."""
+    """Natural text: on 64 listings from real text L12H0 is the winning head in 64."""
     found = head_on_text(subject, text).listings()
     judge("SH-23", found.won(), evidence=[heads_on_listings(found), listing_passages(found)], text=found.text)
 
 
 @claim("SH-23b")
 def test_it_saves_loss_where_succession_is_involved(subject, text, judge):
-    """Section 5: the head is important for a low loss on examples that involve succession."""
+    """Natural text: the head is important for a low loss on examples that involve succession."""
     found = head_on_text(subject, text)
     judge("SH-23b", found.saves_on_succession(), evidence=loss_bars(found))

@@ -1,4 +1,4 @@
-"""Which of the paper's four behaviours a case shows: rules written as code (Gould et al. 2024, section 5).
+"""Which of the paper's four behaviours a case shows: rules written as code (Gould et al. 2024, on natural text).
 
 The paper gives four behaviours and no rules. These are the project's: a case shows a behaviour if its target token (the
 correct next token, which the head raised) stands in that behaviour's relation to one of the tokens that the head

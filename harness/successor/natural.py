@@ -2,7 +2,7 @@
 
 A *case* is a prefix of a context. The head's *winning cases* are those in which its direct-effect mean ablation lowers
 the correct token's logit most of all heads; its *loss-reducing cases*, for each effect and ablation, those in which
-ablating it raises the loss (Gould et al. 2024, section 5). Behaviours are told by `harness.successor.behaviours`.
+ablating it raises the loss (Gould et al. 2024, on natural text). Behaviours are told by `harness.successor.behaviours`.
 """
 
 from __future__ import annotations

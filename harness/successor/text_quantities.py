@@ -7,14 +7,18 @@ it has no width: the exact binomial interval is taken where it is the wider.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from harness.measurement import Interval, Measurement
 from harness.statistics import binomial_interval
 from harness.successor.behaviours import BEHAVIOURS, NAMED, effective_number
 from harness.successor.cases import compare
+
+if TYPE_CHECKING:
+    # Costs what collecting the claims should not.
+    from jaxtyping import Bool, Float, Int
 
 EFFECTS = tuple((effect, ablation) for effect in ("direct", "indirect", "total") for ablation in ("mean", "resample"))
 LEVEL = 0.90

@@ -1,16 +1,19 @@
-"""Contexts of equal length drawn from a text's documents with a seed (Gould et al. 2024, section 4: 128 of 512)."""
+"""Contexts of equal length drawn from a text's documents with a seed (Gould et al. 2024: 128 of 512)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from jaxtyping import Int
 
 from harness.texts.sources import Text
+
+if TYPE_CHECKING:
+    # Costs what collecting the claims should not.
+    from jaxtyping import Int
 
 LENGTH = 512
 PER_DOCUMENT = 3

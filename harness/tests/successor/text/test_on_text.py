@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from harness.claims import load_paper
 from harness.measure import Context
@@ -115,6 +116,37 @@ def test_everything_is_measured_over_from_the_cells_alike(found, context):
     again = found.cases
     assert again.origin == "live"
     assert all(np.array_equal(again.arrays[name], first.arrays[name]) for name in first.arrays)
+
+
+class Dying(Store):
+    """A store that is killed at its seventh entry."""
+
+    left = 6
+
+    def save(self, key, measurement, *, anew=False):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        super().save(key, measurement, anew=anew)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_interrupted_and_resumed_on_one_thread_or_two_the_same_counts(tmp_path, found, threads):
+    def measured(store: Store):
+        reader = PlantedReader(Context(store, profile=PROFILES["quick"]))
+        return head_cases(Reading(reader, planted_text()), head=list(HEAD), amounts=AMOUNTS.parameters())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measured(Dying(tmp_path))
+        kept = len(list(tmp_path.rglob("measurement.json")))
+        again = measured(Store(tmp_path))
+    finally:
+        torch.set_num_threads(before)
+    assert kept == 6
+    assert all(np.array_equal(again.arrays[name], array) for name, array in found.cases.arrays.items())
 
 
 def test_the_sweep_finds_the_planted_head(context, reading):
