@@ -30,7 +30,7 @@ class RunNotAvailable(ModelNotAvailable):
 
     def __init__(self, name: str, reason: str, command: str = "") -> None:
         self.name, self.tried, self.command = name, (), command
-        Exception.__init__(self, f"{name}: {reason}" + (f"\n  Type: {command}" if command else ""))
+        Exception.__init__(self, reason + (f"\n  Type: {command}" if command else ""))
 
 
 @dataclass(frozen=True)

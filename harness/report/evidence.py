@@ -172,7 +172,7 @@ def _head_curves(blank: Exhibit, evidence: dict[str, Any], name: str) -> Exhibit
         (number(x), *(number(one["y"][row]) if row < len(one["y"]) else "none" for one in series))
         for row, x in enumerate(evidence["x"])
     )
-    key = f"One curve a {evidence.get('each') or 'head'}, its name at the end." + (
+    key = f"One curve for each {evidence.get('each') or 'head'}, its name at the end." + (
         " Shaded: the interval." if series and series[0].get("low") else ""
     )
     key += " Behind, at the top: the stages." if evidence.get("stages") else ""

@@ -57,7 +57,7 @@ def test_stages_stand_behind_the_curves_and_are_spoken():
     assert staged.trouble == ""
     assert "LM1 from 0 to 100" in str(staged.figure)
     assert "<script>" not in str(staged.figure)
-    assert "One curve a setting" in staged.key
+    assert "One curve for each setting" in staged.key
     assert "stages" in staged.key
     assert "stages" not in plain.key
 
