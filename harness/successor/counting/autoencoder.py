@@ -122,15 +122,35 @@ def draw(x: Float[Tensor, "n d_model"], seeds: Sequence[int], settings: Autoenco
     return Draws(torch.stack(trained), torch.stack(decoders), torch.stack(orders))
 
 
-def basis_of(x: Float[Tensor, "n d_model"], settings: AutoencoderSettings) -> Float[Tensor, "d_model rank"] | None:
-    """Orthonormal columns that span the vectors (less their mean), turned at random; None where the model's own do."""
-    if settings.basis == "model" or len(x) > x.shape[1]:
-        return None
-    centre = x.mean(0) if settings.centre else torch.zeros_like(x[0])
-    _, sizes, rows = torch.linalg.svd((x - centre).double(), full_matrices=False)
-    rank = int((sizes > 1e-6 * sizes[0]).sum())
-    turn = torch.randn(rank, rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return (rows[:rank].T @ torch.linalg.qr(turn).Q).to(x.dtype)
+@dataclass(frozen=True)
+class Frame:
+    """The coordinates that runs are trained in: `basis` holds orthonormal columns, None for the model's own."""
+
+    origin: Float[Tensor, " d_model"]
+    basis: Float[Tensor, "d_model rank"] | None
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "n d_model"], settings: AutoencoderSettings) -> Frame:
+        """The span of the vectors (less their mean where they are centred), turned at random; see the settings."""
+        exact = x.double()  # in single precision rounding of the mean would look like one more direction
+        origin = exact.mean(0) if settings.centre else torch.zeros_like(exact[0])
+        if settings.basis == "model" or len(x) > x.shape[1]:
+            return cls(torch.zeros_like(x[0]), None)
+        _, sizes, rows = torch.linalg.svd(exact - origin, full_matrices=False)
+        rank = int((sizes > 1e-6 * sizes[0]).sum())
+        turn = torch.randn(rank, rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return cls(origin.to(x.dtype), (rows[:rank].T @ torch.linalg.qr(turn).Q).to(x.dtype))
+
+    def inside(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n rank"]:
+        """Vectors in these coordinates."""
+        return x if self.basis is None else (x - self.origin) @ self.basis
+
+    def back(self, runs: Autoencoders) -> Autoencoders:
+        """Runs trained in these coordinates, in those of the model."""
+        if self.basis is None:
+            return runs
+        out = {name: getattr(runs, name) @ self.basis.T for name in ("encoder", "decoder", "decoder_bias")}
+        return replace(runs, centre=runs.centre @ self.basis.T + self.origin, **out)
 
 
 def prepare(
@@ -161,22 +181,14 @@ def train_autoencoders(
         raise ValueError(
             f"training autoencoders: expected at least 10 vectors and one seed\n  found {len(x)} and {len(seeds)}"
         )
-    basis = basis_of(x, settings)
-    inside = x.detach() if basis is None else (x.detach() - x.mean(0)) @ basis
+    frame = Frame.of(x.detach(), settings)
+    inside = frame.inside(x.detach())
     each = inside.element_size() * settings.features * inside.shape[1] * 2 * 4
     at_once = max(MOST_BYTES // each, 1)
     parts = [_train(inside, seeds[start : start + at_once], settings) for start in range(0, len(seeds), at_once)]
     names = ("encoder", "decoder", "encoder_bias", "decoder_bias", "centre", "scale", "trained", "alive")
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    return back_to_model(replace(parts[0], seeds=tuple(seeds), **joined), x, basis)
-
-
-def back_to_model(runs: Autoencoders, x: Float[Tensor, "n d_model"], basis: Tensor | None) -> Autoencoders:
-    """Runs trained in coordinates of `basis`, in those of the model."""
-    if basis is None:
-        return runs
-    out = {name: getattr(runs, name) @ basis.T for name in ("encoder", "decoder", "decoder_bias")}
-    return replace(runs, centre=runs.centre @ basis.T + x.mean(0), **out)
+    return frame.back(replace(parts[0], seeds=tuple(seeds), **joined))
 
 
 def _train(x: Tensor, seeds: Sequence[int], settings: AutoencoderSettings) -> Autoencoders:

@@ -9,8 +9,7 @@ from torch import Tensor
 from harness.successor.counting.autoencoder import (
     Autoencoders,
     AutoencoderSettings,
-    back_to_model,
-    basis_of,
+    Frame,
     draw,
     prepare,
 )
@@ -19,8 +18,8 @@ from harness.successor.counting.autoencoder import (
 def train_one(x: Float[Tensor, "n d_model"], seed: int, settings: AutoencoderSettings | None = None) -> Autoencoders:
     """The autoencoder of one seed, step by step as written in `harness.successor.counting.autoencoder`."""
     settings = settings or AutoencoderSettings()
-    basis = basis_of(x, settings)
-    inside = x if basis is None else (x - x.mean(0)) @ basis
+    frame = Frame.of(x, settings)
+    inside = frame.inside(x)
     draws = draw(inside, [seed], settings)
     centre, scale = prepare(inside, draws.trained, settings)
     rows = (inside[draws.trained[0]] - centre) * scale  # (n_train, d)
@@ -45,4 +44,4 @@ def train_one(x: Float[Tensor, "n d_model"], seed: int, settings: AutoencoderSet
     encoder, decoder, bias, shift = (part.detach()[None] for part in (encoder, decoder, bias, shift))
     alive = ((rows[None] @ encoder.transpose(1, 2) + bias[:, None]) > 0).any(1)
     found = Autoencoders((seed,), settings, encoder, decoder, bias, shift, centre, scale, draws.trained, alive)
-    return back_to_model(found, x, basis)
+    return frame.back(found)

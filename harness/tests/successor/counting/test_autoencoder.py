@@ -11,6 +11,7 @@ from harness.successor.counting import autoencoder
 from harness.successor.counting.autoencoder import (
     Autoencoders,
     AutoencoderSettings,
+    Frame,
     mean_max_cosine,
     train_autoencoders,
 )
@@ -145,3 +146,17 @@ def test_too_little_to_learn_from_is_refused() -> None:
         train_autoencoders(vectors(9), [0])
     with pytest.raises(ValueError, match="one seed"):
         train_autoencoders(vectors(), [])
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_the_basis_of_the_span_loses_nothing(centre: bool) -> None:
+    """Fewer vectors than dimensions: coordinates give the vectors back, and no run has a part outside their span."""
+    x = vectors(20, 48, dtype=torch.float32)
+    chosen = AutoencoderSettings(**{**SMALL, "centre": centre})
+    frame = Frame.of(x, chosen)
+    assert frame.basis.shape == (48, 19 if centre else 20)
+    assert torch.allclose(frame.inside(x) @ frame.basis.T + frame.origin, x, atol=1e-4)
+    runs = train_autoencoders(x, [0], chosen)
+    outside = runs.encoder[0] - runs.encoder[0] @ frame.basis @ frame.basis.T
+    assert outside.abs().max() < 1e-5
+    assert Frame.of(x, AutoencoderSettings(basis="model")).basis is None
