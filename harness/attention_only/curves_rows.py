@@ -29,7 +29,7 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
 
 
 def standard_rows(
-    name: str, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int | None = None
+    name: str, tokenizer: Any, bos: int, *, length: int | None = None, most: int | None = None
 ) -> Int[Tensor, "row pos"]:
     """Rows of a standard text, BOS first, spread evenly over the text.
 
@@ -41,14 +41,15 @@ def standard_rows(
 
 
 def cut_evenly(
-    ids: Int[np.ndarray, " token"], bos: int, *, length: int = LENGTH, most: int | None = None, name: str = "text"
+    ids: Int[np.ndarray, " token"], bos: int, *, length: int | None = None, most: int | None = None, name: str = "text"
 ) -> Int[Tensor, "row pos"]:
     """At most `most` windows of `length` - 1 tokens, evenly spread over `ids`, BOS in front of each.
 
     >>> cut_evenly(np.arange(9), 99, length=3, most=2).tolist()
     [[99, 0, 1], [99, 4, 5]]
     """
-    count, most = len(ids) // (length - 1), most or ROWS
+    length, most = length or LENGTH, most or ROWS
+    count = len(ids) // (length - 1)
     if count == 0:
         raise CellsError(f"rows of {name}: expected at least {length - 1} tokens, found {len(ids)}. Give a longer text")
     windows = ids[: count * (length - 1)].reshape(count, length - 1).astype(np.int64)
@@ -56,8 +57,9 @@ def cut_evenly(
     return torch.from_numpy(np.concatenate([np.full((len(chosen), 1), bos), chosen], 1))
 
 
-def rows_from_file(path: Path, *, length: int = LENGTH, most: int | None = None) -> Int[Tensor, "row pos"]:
+def rows_from_file(path: Path, *, length: int | None = None, most: int | None = None) -> Int[Tensor, "row pos"]:
     """The first `most` rows of an .npy file of token ids, cut to `length`. Raises `CellsError` for anything else."""
+    length = length or LENGTH
     try:
         found = np.load(path, allow_pickle=False, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -71,7 +73,7 @@ def rows_from_file(path: Path, *, length: int = LENGTH, most: int | None = None)
 
 
 def rows_from_documents(
-    path: Path, tokenizer: Any, bos: int, *, length: int = LENGTH, most: int | None = None, seed: int = 0
+    path: Path, tokenizer: Any, bos: int, *, length: int | None = None, most: int | None = None, seed: int = 0
 ) -> Int[Tensor, "row pos"]:
     """Rows of a .jsonl or .jsonl.zst file of documents, in an order drawn by `seed`, at most `PER_DOCUMENT` from one.
 
@@ -79,6 +81,7 @@ def rows_from_documents(
     """
     from harness.attention_only.corpus import read_texts
 
+    length = length or LENGTH
     texts = [text for text in read_texts(path) if text.strip()]
     parts, enough = [], (most or ROWS) * (length - 1)
     for index in np.random.default_rng(seed).permutation(len(texts)):

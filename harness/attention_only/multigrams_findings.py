@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
     from harness.attention_only.multigrams import Rules, Sample
 
-PARTS = (
-    "harness.attention_only.multigrams", "harness.attention_only.composition", "harness.attention_only.brackets",
-    "harness.attention_only.head_types", "harness.attention_only.curves_rows", "harness.attention_only.model",
-)  # fmt: skip
+PARTS = ("harness.attention_only.composition", "harness.attention_only.curves_rows", "harness.attention_only.model")
+LABELLING, NESTING = "harness.attention_only.multigrams", "harness.attention_only.brackets"
 TEXTS = ("python-docs", "stdlib-source")
 ROWS_EACH, LENGTH, PATH_ROWS = 24, 129, 16
 EARLY = 0.17  # 8,500 of 50,000 steps: the first of the two checkpoints at which the authors ablate
@@ -76,7 +74,7 @@ def ablation_effects(run: Any, *, checkpoint: str, text: str, resample: bool = F
                        facts=facts)  # fmt: skip
 
 
-@measure(*PARTS)
+@measure(*PARTS, LABELLING)
 def multigram_samples(run: Any, *, checkpoint: str, text: str, rules: dict[str, Any]) -> Measurement:
     """Affected tokens with labels: arrays `counts` (head, rule) of multigrams and `labels` (rule, head, label).
 
@@ -140,7 +138,7 @@ def path_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
     return Measurement("path ablation", None, unit="nats", n=len(rows), arrays=arrays, facts={"checkpoint": checkpoint})
 
 
-@measure(*PARTS)
+@measure(*PARTS, NESTING)
 def nested_brackets(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """Nested brackets and quotes: path ablation at closers and elsewhere, margins, and what each head adds to them."""
     import torch

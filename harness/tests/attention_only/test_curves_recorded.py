@@ -33,9 +33,10 @@ STEPS = (0, 5, 9)
 
 @pytest.fixture(scope="module", autouse=True)
 def few_rows():
-    """Rows enough for a batch: tables of tokens by vocabulary are what takes time and memory."""
+    """Few and short rows: tables of tokens by vocabulary are what takes time and memory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(curves_rows, "ROWS", 16)
+        patch.setattr(curves_rows, "LENGTH", 17)
         yield
 
 
@@ -94,7 +95,7 @@ def test_a_recorded_cell_that_is_wrong_is_named(recorded):
     run = opened(recorded[0])
     table = cr.open_cells(run)
     wrong = {
-        key: replace(cell, numbers={**cell.numbers, "mean": cell.mean + 50 * cell.error + 1})
+        key: replace(cell, numbers={**cell.numbers, "mean": cell.mean + 1000 * cell.error + 100})
         for key, cell in table.cells.items()
     }
     with pytest.raises(cr.RecordedCellDiffers, match=r"\d:\d at .* on (python-docs|stdlib-source)") as error:
@@ -150,12 +151,13 @@ def test_coefficients_are_the_recorded_ones_with_errors(recorded):
 
 def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch):
     monkeypatch.setattr(mf, "ROWS_EACH", 4)
+    monkeypatch.setattr(mf, "LENGTH", 33)
     monkeypatch.setattr(mf, "PATH_ROWS", 4)
     ablations = mf.Ablations(opened(recorded[0]))
     counts = ablations.counts()
     assert set(counts) == {"0:0", "0:1", "1:0", "1:1"}
     effects = ablations.effects("9")
-    assert effects.shape == (2, 2, 8, 128)
+    assert effects.shape == (2, 2, 8, 32)
     assert set(ablations.types.values()) <= {"multigram", "bracket", "current-token", "previous-token", "induction"}
     assert -1 <= ablations.paths_and_composition().measurement.value <= 1
     assert ablations.nested().arrays["closers"].shape[:2] == (2, 2)
