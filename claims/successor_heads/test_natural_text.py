@@ -32,7 +32,7 @@ def test_what_it_wins_is_mostly_succession(subject, text, judge):
 
 @claim("SH-22", "SH-22b", "SH-22c", "SH-22d", "SH-22e")
 def test_succession_leads_where_the_direct_effect_counts(subject, text, judge):
-    """Natural text: among the cases whose loss the head reduces, succession leads unless the direct effect is left out."""
+    """Natural text: in the cases whose loss the head reduces, succession leads unless the direct effect is left out."""
     found = head_on_text(subject, text)
     bars = behaviour_bars(found, PAPER)
     samples = passages(found, "direct, mean")

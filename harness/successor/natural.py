@@ -138,9 +138,9 @@ def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) ->
     row = effects[0].row((head[0], head[1]))
     rows = [row, *matched_rows(sizes, row, asked.others, np.random.default_rng(asked.seed))]
     heads = effects[0].heads[rows]
-    attended = attention_of(plan, heads)
+    views = views_of(plan, heads)
     losses = _losses(plan, reading, heads, asked)
-    arrays = _arrays(reading, drawn, effects, rows, attended, losses)
+    arrays = _arrays(reading, drawn, effects, rows, views, losses)
     facts = {
         "text": drawn.text,
         "contexts": len(drawn),
@@ -164,23 +164,43 @@ def matched_rows(sizes: np.ndarray, row: int, count: int, generator: np.random.G
     return sorted(pool[index] for index in generator.permutation(len(pool))[:count])
 
 
-def attention_of(plan: Plan, heads: np.ndarray) -> np.ndarray:
-    """Positions that each of `heads` attends to most, the most first: (head, context, case, `ATTENDED`)."""
-    from harness.successor.ablation.filling import side_by_side
-    from harness.successor.ablation.views import most_attended
+@dataclass(frozen=True)
+class Views:
+    """What heads attend to, (head, context, case, `ATTENDED`) positions, the most first; and for the first head the
+    shares of its attention and the tokens it promotes most."""
 
-    model = plan.opened().model
-    wanted: dict[int, list[int]] = {}
+    attended: np.ndarray
+    attention: np.ndarray
+    promoted: np.ndarray
+    promoted_logit: np.ndarray
+
+
+def views_of(plan: Plan, heads: np.ndarray) -> Views:
+    """What each of `heads` attends to, and what the first promotes, in every case of the plan's contexts."""
+    from harness.successor.ablation.filling import side_by_side
+    from harness.successor.ablation.losses import HeadReadout
+    from harness.successor.ablation.views import most_attended, most_promoted
+
+    model, wanted = plan.opened().model, {}
     for layer, head in heads.tolist():
         wanted.setdefault(layer, []).append(head)
+    readout = HeadReadout.of(model, (int(heads[0][0]), int(heads[0][1])))
 
-    def look(row: np.ndarray) -> np.ndarray:
+    def look(row: np.ndarray) -> tuple[np.ndarray, ...]:
         (run,) = plan.runs(model, row[None], wanted)
         patterns = [run.patterns[layer][wanted[layer].index(head)] for layer, head in heads.tolist()]
-        return np.stack([most_attended(pattern, ATTENDED)[0].cpu().numpy() for pattern in patterns])
+        seen = [most_attended(pattern, ATTENDED) for pattern in patterns]
+        promoted, logits = most_promoted(readout, run, PROMOTED)
+        positions = np.stack([places.cpu().numpy() for places, _ in seen])
+        return positions, seen[0][1].cpu().numpy(), promoted.cpu().numpy(), logits.cpu().numpy()
 
-    found = list(side_by_side(look, list(plan.contexts), plan.workers))
-    return np.stack(found, axis=1).astype(np.int16)
+    attended, attention, promoted, logits = zip(*side_by_side(look, list(plan.contexts), plan.workers), strict=True)
+    return Views(
+        attended=np.stack(attended, axis=1).astype(np.int16),
+        attention=np.stack(attention).astype(np.float32),
+        promoted=np.stack(promoted).astype(np.int32),
+        promoted_logit=np.stack(logits).astype(np.float32),
+    )
 
 
 def _losses(
@@ -192,7 +212,7 @@ def _losses(
 
     part = replace(plan, contexts=plan.contexts[: amounts.loss_contexts])
     store, (own, *others) = CellStore(reading.context), [(int(layer), int(head)) for layer, head in heads]
-    whole = HeadSettings(attended=ATTENDED, promoted=PROMOTED)
+    whole = HeadSettings(attended=1, promoted=1)  # both are known from `views_of`, in more contexts
     found = measure_heads(part, [own], store, tell(reading, "ablating the head"), whole)[own]
     direct = replace(whole, effects=("direct",))
     other = measure_heads(part, others[:1], store, tell(reading, "ablating a random head"), direct)
@@ -225,7 +245,7 @@ def _arrays(
     drawn: Contexts,
     effects: Sequence[DirectEffects],
     rows: list[int],
-    attended: np.ndarray,
+    views: Views,
     losses: tuple[list[HeadEffects], list[HeadEffects]],
 ) -> dict[str, Any]:
     """Arrays over (head, context, case); the first head is the one asked about, the others are matched random ones."""
@@ -246,10 +266,7 @@ def _arrays(
         "tokens": drawn.tokens,
         "won": np.stack([winners == row for row in rows]),
         "drop": np.stack([[found.mean[row] for found in effects] for row in rows]).astype(np.float32),
-        "attended": attended,
-        "attention": np.stack([found.attention for found in own]).astype(np.float32),
-        "promoted": np.stack([found.promoted for found in own]),
-        "promoted_logit": np.stack([found.promoted_logit for found in own]).astype(np.float32),
+        **vars(views),
         "loss": np.stack([found.loss for found in own]).astype(np.float32),
         "change": np.stack([[found.changes[name] for found in own] for name in EFFECT_ROWS]).astype(np.float32),
         "other_change": np.stack([[found.changes[name] for found in other] for name in EFFECT_ROWS[:2]]).astype(
@@ -258,19 +275,15 @@ def _arrays(
         "kind": np.stack([found.kind for found in examples]).astype(np.int8),
         "succession": np.stack([found.succession for found in examples]),
         "kinds": list(kinds),
-        **_labels(lines, attended, own, reading, generator),
+        **_labels(lines, views, reading, generator),
     }
 
 
 def _labels(
-    lines: Sequence[Line],
-    attended: np.ndarray,
-    own: Sequence[HeadEffects],
-    reading: Reading,
-    generator: np.random.Generator,
+    lines: Sequence[Line], views: Views, reading: Reading, generator: np.random.Generator
 ) -> Mapping[str, np.ndarray]:
     """Behaviours of every case by both variants, by what is promoted most, and with tokens drawn from the prefix."""
-    n_heads, n_contexts, n_cases = attended.shape[:3]
+    attended, (n_heads, n_contexts, n_cases) = views.attended, views.attended.shape[:3]
     labels = np.full((len(VARIANTS), n_heads, n_contexts, n_cases), OTHER, dtype=np.int8)
     drawn = np.full((n_contexts, n_cases), OTHER, dtype=np.int8)
     every = range(n_cases)
@@ -282,10 +295,10 @@ def _labels(
         anywhere = 1 + generator.integers(0, np.maximum(np.arange(n_cases), 1)[:, None], (n_cases, ATTENDED))
         anywhere[0] = -1
         drawn[place] = label_cases(line, anywhere, every, max(VARIANTS.values()))
-    promoted = np.full((len(own), n_cases), OTHER, dtype=np.int8)
-    for place, found in enumerate(own):
-        raised = reading.strings(found.promoted[:, 0].tolist())
-        promoted[place] = label_cases(lines[place], attended[0, place], every, max(VARIANTS.values()), raised)
+    promoted = np.full((n_contexts, n_cases), OTHER, dtype=np.int8)
+    for place, line in enumerate(lines):
+        raised = reading.strings(views.promoted[place, :, 0].tolist())
+        promoted[place] = label_cases(line, attended[0, place], every, max(VARIANTS.values()), raised)
     return {"label": labels, "label_drawn": drawn, "label_promoted": promoted}
 
 
