@@ -235,12 +235,12 @@ class Counting:
         draws = self._profile.bootstrap_draws
         return self._of_tables(lambda table: quantities.lead_over_days_and_letters(table, draws))
 
-    def in_context(self, vectors: str = "own") -> Measurement | None:
+    def in_context(self) -> Measurement | None:
         """The edits made in the whole model; None in a profile that leaves them out."""
         scales = list(self._profile.context_scales)
         if not scales:
             return None
-        return in_context_table(self.subject, scales=scales, vectors=vectors, **self._runs(self.subject))
+        return in_context_table(self.subject, scales=scales, **self._runs(self.subject))
 
     # Greater-than bias
 

@@ -91,7 +91,7 @@ def mod_ten_features_table(subject: Any, *, head: list[int], runs: int, probes: 
     facts = {
         "head": head,
         "shown": shown,
-        "shuffled": _stated(found.modal_coverage(shuffled)),
+        "shuffled": stated(found.modal_coverage(shuffled)),
         "rows": _rows(vectors, tokens, modal, probes),
         "between runs": _between(mean_max_cosine(trained)),
         "runs": runs,
@@ -148,7 +148,7 @@ def _random(trained: Any, modal: Any, seed: int) -> np.ndarray:
     return random_features(trained, modal, torch.Generator().manual_seed(seed)).numpy()
 
 
-def _stated(measured: Measurement) -> dict[str, Any]:
+def stated(measured: Measurement) -> dict[str, Any]:
     """A measurement as facts: value, interval and how it was made."""
     interval = measured.interval
     return {"value": measured.value, "low": interval.low, "high": interval.high, "method": interval.method}
@@ -168,7 +168,7 @@ def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> dict[str, Any] |
     probes = train_probes(vectors[torch.from_numpy(numbers)], index, range(seeds), (10,))
     turned = replace(modal, directions=modal.directions.roll(3, dims=1))
     own, other = rows_against_features(probes, modal), rows_against_features(probes, turned)
-    return {"own": _stated(own), "other": _stated(other), "cosine": own.arrays["cosine"].tolist()}
+    return {"own": stated(own), "other": stated(other), "cosine": own.arrays["cosine"].tolist()}
 
 
 @measure(*PARTS)
@@ -197,7 +197,7 @@ def steering_tables(
     for one in counted_items(subject.tokens, STEERED):
         made = [steering_table(readout, one, torch.from_numpy(f * lengths[:, None]).float()) for f in sets]
         if made[0] is not None:
-            items[one.task] = _described(one)
+            items[one.task] = described(one)
             arrays[f"{one.task}/winner"] = np.stack([table.winner for table in made])
             arrays[f"{one.task}/expected"] = made[0].expected
             arrays[f"{one.task}/rows"] = np.asarray(made[0].rows)
@@ -205,7 +205,8 @@ def steering_tables(
     return Measurement("winners of steering tables", None, n=len(items), seed=0, arrays=arrays, facts=facts)
 
 
-def _described(items: Items) -> dict[str, Any]:
+def described(items: Items) -> dict[str, Any]:
+    """A task's strings as facts."""
     return {"form": items.form, "texts": list(items.texts), "index": list(items.index), "around": items.around}
 
 

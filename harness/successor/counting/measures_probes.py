@@ -9,10 +9,11 @@ import numpy as np
 
 from harness.measure import measure
 from harness.measurement import Measurement
-from harness.successor.counting.measures import PARTS, mod_ten_features_table
+from harness.successor.counting.measures import PARTS, described, mod_ten_features_table, stated
 
 LAST_NUMBER = 500
-IN_CONTEXT = ("months", "ordinal words", "number words")
+IN_CONTEXT = ("months", "ordinal words")
+RANDOM = ", random features"
 
 
 @measure(*PARTS)
@@ -59,7 +60,6 @@ def _columns(items: list[Any]) -> tuple[np.ndarray, tuple[str, ...], tuple[str, 
 
 def _probed(own: Any, index: Any, asked: Any, seeds: int, shuffled: bool) -> Measurement:
     from harness.successor.counting import probes_transfer as transfer
-    from harness.successor.counting.measures import _stated
     from harness.successor.counting.probes import shuffled_index, train_probes
 
     learned = shuffled_index(index, range(seeds)) if shuffled else index
@@ -67,13 +67,13 @@ def _probed(own: Any, index: Any, asked: Any, seeds: int, shuffled: bool) -> Mea
     best = transfer.best_modulus(probes, asked, own, index.numpy())
     outside = transfer.out_of_distribution(probes, asked)
     facts = {
-        "outside": {**_stated(outside), "n": outside.n, **outside.facts},
+        "outside": {**stated(outside), "n": outside.n, **outside.facts},
         "tasks": list(dict.fromkeys(asked.tasks)),
     }
     for task, modulus in (("days", 7), ("months", 12)):
         if task in asked.tasks:
             counted = transfer.successes_in_task(probes, asked, task, modulus)
-            facts[task] = {**_stated(counted), "n": counted.n, **counted.facts}
+            facts[task] = {**stated(counted), "n": counted.n, **counted.facts}
     return replace(best, facts={**best.facts, **facts})
 
 
@@ -106,59 +106,69 @@ def neuron_table(subject: Any, *, head: list[int], shuffles: int, index: str = "
 
 
 @measure(*PARTS)
-def last_digit_table(subject: Any, *, layer: int, seeds: int, step: int, index: str = "true") -> Measurement:
-    """The adapted measure for models that split numbers: probes of the residual at a number's last digit, in context.
+def last_digit_residuals(subject: Any, *, layer: int, step: int) -> Measurement:
+    """For models that split numbers: the residual stream below `layer` where a number's last digit stands.
 
-    Every `step`-th number from 0 to 500 is read digit by digit, after the token the model expects first, and the
-    residual stream below `layer` at the last digit stands in for MLP_0(W_E) of a whole number. The other tasks are
-    read the same way. Facts and arrays as in `probe_table`.
+    Every `step`-th number from 0 to 500 is read digit by digit, after the token the model expects first (or its end
+    of text); the other tasks' tokens are read alone in the same way. Arrays `numbers` and `others`, a row a text.
     """
-    import torch
-
     from harness.models.bridge import boot
     from harness.successor.counting.in_context import last_residuals
-    from harness.successor.counting.probes_transfer import Asked
     from harness.successor.measures import first_token
 
     device, first = subject.context.device, first_token(subject.tokens, "end of text")
-    numbers = list(range(0, LAST_NUMBER + 1, step))
-    items = _others(subject)
     bridge = boot(subject.model, device)
-    written = [subject.tokens.encode(str(number)) for number in numbers]
-    alone = [[token] for one in items for token in one.tokens]
-    own, other = (last_residuals(bridge, part, layer, first=first, device=device) for part in (written, alone))
-    return _probed(own, torch.tensor(numbers), Asked(other, *_columns(items)), seeds, index == "shuffled")
+    written = [subject.tokens.encode(str(number)) for number in range(0, LAST_NUMBER + 1, step)]
+    alone = [[token] for one in _others(subject) for token in one.tokens]
+    read = [last_residuals(bridge, part, layer, first=first, device=device).numpy() for part in (written, alone)]
+    return Measurement("residuals at the last digit", None, n=len(written), arrays=dict(zip(("numbers", "others"), read,
+                       strict=True)))  # fmt: skip
 
 
 @measure(*PARTS)
-def in_context_table(
-    subject: Any, *, head: list[int], runs: int, probes: int, scales: list[float], vectors: str = "own"
-) -> Measurement:
+def last_digit_table(subject: Any, *, layer: int, seeds: int, step: int, index: str = "true") -> Measurement:
+    """The adapted measure for models that split numbers: probes of the residual at a number's last digit.
+
+    What stands in for MLP_0(W_E) of a whole number is `last_digit_residuals`. Facts and arrays as in `probe_table`.
+    """
+    import torch
+
+    from harness.successor.counting.probes_transfer import Asked
+
+    read = last_digit_residuals(subject, layer=layer, step=step)
+    asked = Asked(torch.from_numpy(read.arrays["others"]), *_columns(_others(subject)))
+    numbers = torch.arange(0, LAST_NUMBER + 1, step)
+    return _probed(torch.from_numpy(read.arrays["numbers"]), numbers, asked, seeds, index == "shuffled")
+
+
+@measure(*PARTS)
+def in_context_table(subject: Any, *, head: list[int], runs: int, probes: int, scales: list[float]) -> Measurement:
     """The edit inside the whole model: arrays `<task>/winner`, `<task>/edited` and `<task>/own` (log probabilities).
 
-    `vectors` "random" adds random features at the own ones' lengths instead.
+    Each task stands there a second time, with `RANDOM` after its name, edited with random features at the own ones'
+    lengths.
     """
     import torch
 
     from harness.models.bridge import boot
     from harness.successor.counting.in_context import edit_in_context
-    from harness.successor.counting.measures import _described
     from harness.successor.counting.steering_tokens import counted_items
     from harness.successor.measures import first_token
 
     features = mod_ten_features_table(subject, head=head, runs=runs, probes=probes)
-    directions = features.arrays["random"][0] if vectors == "random" else features.arrays["directions"]
-    steps = torch.from_numpy(directions * features.arrays["contrast"][:, None]).float()
     device, first = subject.context.device, first_token(subject.tokens, "end of text")
     bridge = boot(subject.model, device)
     arrays: dict[str, np.ndarray] = {}
     items: dict[str, Any] = {}
-    for one in counted_items(subject.tokens, IN_CONTEXT):
-        found = edit_in_context(bridge, one, steps, scales, first=first, device=device)
-        if found is not None:
-            items[one.task] = _described(one)
-            arrays |= {f"{one.task}/winner": found.table.winner[None], f"{one.task}/expected": found.table.expected}
-            arrays |= {f"{one.task}/rows": np.asarray(found.table.rows)}
-            arrays |= {f"{one.task}/edited": found.edited, f"{one.task}/own": found.own}
-    facts = {"items": items, "vectors": vectors, "scales": scales}
+    for after, vectors in (("", features.arrays["directions"]), (RANDOM, features.arrays["random"][0])):
+        steps = torch.from_numpy(vectors * features.arrays["contrast"][:, None]).float()
+        for one in counted_items(subject.tokens, IN_CONTEXT):
+            found = edit_in_context(bridge, one, steps, scales, first=first, device=device)
+            if found is not None:
+                name = one.task + after
+                items[name] = described(one)
+                arrays |= {f"{name}/winner": found.table.winner[None], f"{name}/expected": found.table.expected}
+                arrays |= {f"{name}/rows": np.asarray(found.table.rows)}
+                arrays |= {f"{name}/edited": found.edited, f"{name}/own": found.own}
+    facts = {"items": items, "scales": scales}
     return Measurement("winners in the whole model", None, n=len(items), seed=0, arrays=arrays, facts=facts)
