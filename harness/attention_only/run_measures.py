@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from harness.attention_only.recorded import PREFIX_FROM, PREVIOUS_FROM
 from harness.attention_only.subjects import Curves, Rearranged, Score, TrainingRun
 from harness.findings import Finding
 from harness.measure import measure
@@ -21,6 +22,8 @@ from harness.measurement import Interval, Measurement
 PARTS = ("harness.attention_only", "harness.llc")
 LEVEL = 0.90
 TYPE_OF: dict[Score, tuple[str, int]] = {"previous": ("previous-token", 0), "prefix": ("induction", 1)}
+# A type has formed where its leading heads' mean score reaches what makes a head one of it.
+FORMED: dict[Score, float] = {"previous": PREVIOUS_FROM, "prefix": PREFIX_FROM}
 LEADERS = 2
 BAND_DRAWS = 400  # for a figure's band, more would only take memory
 SHARE_OF_TRAINING = 0.13  # the end of LM2: step 6,500 of 50,000
@@ -93,7 +96,8 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
 
     The heads are the `LEADERS` highest at the last checkpoint. Half of the rise is from the least mean score of these
     heads to their last one, crossed for the last time upwards, by a straight line in log step. Arrays: `half`
-    (draw, type), `steps`, and `curves` (type, step).
+    (draw, type), `steps`, and `curves` (type, step). A type that has not formed by the last checkpoint comes after one
+    that has; where neither has, the measurement is partial.
     """
     generator, named = np.random.default_rng(seed), list(TYPE_OF.items())
     scores = [run.head_scores(score) for score, _ in named]
@@ -101,7 +105,8 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     layers = [layer for _, (_, layer) in named]
 
     def half(which: int, values: np.ndarray) -> float:
-        return half_rise(scores[which].steps, values[:, layers[which], picked[which]].mean(1))
+        curve = values[:, layers[which], picked[which]].mean(1)
+        return half_rise(scores[which].steps, curve) if curve[-1] >= FORMED[named[which][0]] else float("inf")
 
     resampled = np.array([[half(which, one.draw(generator)) for which, one in enumerate(scores)] for _ in range(draws)])
     values = [half(which, one.values) for which, one in enumerate(scores)]
@@ -112,6 +117,7 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
         support={label: labels.count(label) / draws for label in sorted(set(labels))},
         n=len(scores[0].steps),
         seed=seed,
+        status="complete" if np.isfinite(values).any() else "partial",
         arrays={
             "half": resampled,
             "steps": scores[0].steps,
@@ -138,10 +144,10 @@ def half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> float:
 
 
 def _in_order(halves: Any) -> str:
-    """The types by the step of their half rise, earliest first; no order where a type never rises or both tie."""
+    """The types by the step of their half rise, earliest first; no order where neither has one or both tie."""
     first, second = map(float, halves)
     kinds = [kind for kind, _ in TYPE_OF.values()]
-    if not np.isfinite([first, second]).all() or first == second:
+    if first == second:
         return "neither"
     return " > ".join(kinds if first < second else kinds[::-1])
 
