@@ -30,11 +30,12 @@ _OPENED: dict[tuple[Path, str], Coefficients] = {}
 
 @dataclass(frozen=True)
 class Coefficients:
-    """A live run's recorded cells, with those that this session measured again."""
+    """A live run's recorded cells, with those that this session measured again (`live`: it measured all of them)."""
 
     run: LiveRun
     cells: CellTable
     again: tuple[Comparison, ...]
+    live: bool = False
 
     @cached_property
     def types(self) -> Mapping[str, str]:
@@ -114,7 +115,9 @@ class Coefficients:
 
     def provenance(self, origin: int) -> dict[str, Any]:
         """On what machine, when and at which commit cells were recorded, and how many were compared with live ones."""
-        return {"recorded": dict(self.cells.recordings[origin]), "measured again in this run": len(self.again)}
+        where = dict(self.cells.recordings[origin])
+        again = len(self.cells.cells) if self.live else len(self.again)
+        return {"origin": "live" if self.live else "recorded", "recorded": where, "measured again in this run": again}
 
     def by_kind(self, **how: Any) -> Finding:
         """Whether multigram heads of layer 1 have a higher wrLLC than simple ones at the end (RL-10)."""
@@ -252,7 +255,7 @@ class Coefficients:
         status = "complete" if len(spoilt) <= ct.SPOILT * len(cells) else "partial"
         facts = {**measured.facts, "fail the gate": spoilt, **self.provenance(cells[0].origin)}
         return Finding(
-            replace(measured, status=status, facts=facts),
+            replace(measured, status=status, facts=facts, origin="live" if self.live else "recorded"),
             {"shuffled data labels": lambda: ct.between_share(values, names, self.generator())},
         )
 
@@ -266,7 +269,7 @@ class Coefficients:
         status = found.status if table.status == "complete" else "partial"
         facts = {**table.facts, "counts": dict(counts), "estimates that fail the gate": int((~table.sound).sum())}
         return Finding(
-            replace(found, facts=facts, status=status, origin="recorded"),
+            replace(found, facts=facts, status=status, origin=table.origin),
             {
                 "shuffled head labels": lambda: ct.shuffled_correlation(x, y, self.draws, self.generator()),
                 "planted curves": lambda: ct.rank_correlation(
@@ -367,7 +370,7 @@ def coefficients(run: LiveRun) -> Coefficients:
             table = cr.remeasure(run, table, _tell, device=run.context.device)
         else:
             again = cr.measure_again(run, table, np.random.default_rng(), device=run.context.device)
-        _OPENED[folder, identity] = Coefficients(run, table, again)
+        _OPENED[folder, identity] = Coefficients(run, table, again, live=run.context.remeasure)
     return _OPENED[folder, identity]
 
 

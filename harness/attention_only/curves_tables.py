@@ -69,6 +69,11 @@ class HeadTable:
         """Complete unless more than a tenth of the estimates failed the gate."""
         return "complete" if np.mean(~self.sound) <= SPOILT else "partial"
 
+    @property
+    def origin(self) -> str:
+        """Where the figures come from: "live" where this run measured all of them anew."""
+        return "live" if self.facts.get("origin") == "live" else "recorded"
+
     def measured(self, quantity: str, value: float | str | None, **more: object) -> Measurement:
         """A measurement read off this table, with its status and facts."""
         facts = {
