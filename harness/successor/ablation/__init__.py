@@ -38,8 +38,6 @@ themselves (`Ablations(in_sample=True)`); other contexts as reference keep the m
 | `results`   | `DirectEffects` (a context, all heads) and `HeadEffects` (a context, one head): numpy           |
 | `cells`     | `Plan`, `measure_contexts`, `measure_heads`: stored by context, resumable                       |
 | `filling`   | the store filled side by side, with progress (`Progress`: step, done, total, seconds left)      |
-| `pooled`    | `pool`: shares and means over cases, their differences and order, by bootstrap over documents   |
-| `matching`  | `matched_heads`: random heads of the same layer or size, `sizes`                                |
 | `forward`   | `open_model`: a model whose passes keep head outputs, and go on from any layer                  |
 | `reference` | means and donors of reference contexts                                                          |
 | `direct`    | all heads at once, the correct token's logit; `contributions`: the logit taken apart            |

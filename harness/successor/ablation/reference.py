@@ -79,7 +79,7 @@ class Reference:
         if self.ablations.donors == "any position":
             positions = generator.integers(0, self.bank[0].shape[1], shape)
         device = self.bank[0].device
-        return torch.from_numpy(donors).to(device), torch.from_numpy(np.ascontiguousarray(positions)).to(device)
+        return torch.from_numpy(donors).to(device), torch.from_numpy(np.array(positions)).to(device)
 
 
 def reference_of(runs: Iterable[Pass], ablations: Ablations) -> Reference:
