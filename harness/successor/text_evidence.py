@@ -33,7 +33,8 @@ def _about(found: HeadOnText) -> str:
     documents = len(set(facts["documents"]))
     return (
         f"{found.name} on {facts['contexts']} contexts of {found.amounts.length} tokens from {documents} documents; "
-        f"losses on the first {facts['loss_contexts']} of them. Text: {facts['text']}."
+        f"losses on the first {facts['loss_contexts']} of them. Text: {facts['text']}; the contexts' token ids have "
+        f"sha256 {facts['contexts_digest'][:12]}."
     )
 
 
