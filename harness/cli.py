@@ -209,7 +209,7 @@ def train(
     text: Annotated[Path, typer.Option(help="A folder with the files of the mixture.")],
     run_dir: Annotated[Path, typer.Option("--run", help="Where the run is kept; the same folder goes on with it.")],
     layers: Annotated[int, typer.Option(min=1)] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Updates in all: one pass at most.")] = 50_000,
+    steps: Annotated[int, typer.Option(min=1, help="Updates in all; the same run goes on to more.")] = 50_000,
     batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 100,
     context: Annotated[int, typer.Option(min=2, help="Tokens a row.")] = 1024,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",

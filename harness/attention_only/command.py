@@ -47,7 +47,7 @@ def run_training(
 ) -> Iterator[Step]:
     """Prepare the corpus under `into` unless it is there, then train; yields after each update.
 
-    `recipe.steps` is one pass at most; `most_steps` stops earlier, to go on with the same command later. Raises
+    `most_steps` stops earlier, to go on with the same command later. Raises
     `CorpusError` and `RunError`, which say what to type.
     """
     corpus = prepared(text, into, load_mixture(mixture), recipe.n_ctx, tell)
@@ -63,7 +63,8 @@ def run_training(
 
 def progress_line(step: Step, recipe: Recipe) -> str:
     """Where training stands: losses in nats, tokens a second, share of the machine's peak, time left."""
-    left = (recipe.steps - step.number) * recipe.tokens_per_step / step.tokens_per_second / 60
+    to_read = recipe.tokens_before(recipe.steps) - recipe.tokens_before(step.number)
+    left = to_read / step.tokens_per_second / 60
     test = "" if step.test_loss is None else f", test loss {step.test_loss:.4f}"
     return (
         f"step {step.number:,} of {recipe.steps:,}: loss {step.train_loss:.4f}{test}; {step.tokens_per_second:,.0f} "

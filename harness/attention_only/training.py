@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
@@ -32,7 +35,10 @@ TEST_ROWS = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained; the defaults are the published run's."""
+    """How a model is trained; the defaults are the published run's.
+
+    `later` lists (step, batch): from that step on, that batch. Steps beyond one pass begin another, in new order.
+    """
 
     n_layers: int = 2
     steps: int = 50_000
@@ -43,6 +49,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 1
     precision: str = "fp32"
+    later: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "steps", "batch", "lr"):
@@ -50,6 +57,8 @@ class Recipe:
                 raise RunError(f"training: expected {name} above 0, found {getattr(self, name)}")
         if self.n_ctx < 2:
             raise RunError(f"training: expected a context of at least 2 tokens, found {self.n_ctx}")
+        if list(self.later) != sorted(self.later) or any(step < 1 or batch < 1 for step, batch in self.later):
+            raise RunError(f"training: expected later batches as step, batch in order, found {self.later}")
         if self.precision not in ("fp32", "bf16"):
             raise RunError(f"training: expected precision fp32 or bf16, found {self.precision!r}")
 
@@ -58,10 +67,23 @@ class Recipe:
         """Sizes of the model: the paper's but for layers and context."""
         return AttentionOnlyConfig(n_layers=self.n_layers, n_ctx=self.n_ctx)
 
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens read a step, BOS included."""
-        return self.batch * self.n_ctx
+    def batch_at(self, step: int) -> int:
+        """Rows of the update that follows `step` others."""
+        return next((batch for start, batch in reversed(self.later) if step >= start), self.batch)
+
+    def rows_before(self, step: int) -> int:
+        """Rows read by the first `step` updates."""
+        starts = [0, *(start for start, _ in self.later if start < step), step]
+        return sum((end - start) * self.batch_at(start) for start, end in pairwise(starts))
+
+    def tokens_before(self, step: int) -> int:
+        """Tokens read by the first `step` updates, BOS included."""
+        return self.rows_before(step) * self.n_ctx
+
+    def continues(self, other: Recipe, step: int) -> bool:
+        """Whether a run of `other` that stands at `step` is one of this recipe so far."""
+        same = replace(self, steps=other.steps, later=other.later) == other
+        return same and all(self.batch_at(at) == other.batch_at(at) for at in range(step))
 
 
 @dataclass(frozen=True)
@@ -101,12 +123,10 @@ class Trainer:
     def __post_init__(self) -> None:
         if self.corpus.n_ctx != self.recipe.n_ctx:
             raise RunError(f"training: expected rows of {self.recipe.n_ctx} tokens, found {self.corpus.n_ctx}")
-        needed = self.recipe.steps * self.recipe.batch
-        if needed > len(self.corpus.train):
+        if len(self.corpus.train) < self.recipe.batch:
             raise RunError(
-                f"training: one pass of {self.recipe.steps:,} steps needs {needed:,} rows\n"
-                f"  found     {len(self.corpus.train):,} rows\n"
-                f"  Give more text, or ask for at most {len(self.corpus.train) // self.recipe.batch:,} steps."
+                f"training: a step needs {self.recipe.batch:,} rows\n  found     {len(self.corpus.train):,} rows\n"
+                "  Give more text, or ask for a smaller batch."
             )
         self.model = AttentionOnly(self.recipe.model).initialise(self.recipe.seed).to(self.device)
         self.optimiser = torch.optim.AdamW(
@@ -138,7 +158,8 @@ class Trainer:
             self._count += 1
             self.step += 1
             due, last = self.step in schedule, self.step == self.recipe.steps
-            speed = (self.step - first) * self.recipe.tokens_per_step / (time.monotonic() - began)
+            read = self.recipe.tokens_before(self.step) - self.recipe.tokens_before(first)
+            speed = read / (time.monotonic() - began)
             mean, test = float("nan"), None
             if due or self.step % 100 == 0 or last:
                 mean, test = self._report(due)
@@ -147,10 +168,14 @@ class Trainer:
             yield Step(self.step, mean, speed, test)
 
     def rows(self, step: int) -> Int[Tensor, "batch pos"]:
-        """The batch of a step: the next rows of the corpus, in its order."""
-        start = step * self.recipe.batch
-        rows = self.corpus.train[start : start + self.recipe.batch]
-        return torch.from_numpy(rows.astype("int64")).to(self.device)
+        """The batch of a step: the next rows of the corpus, in its order; each later pass in an order of its own."""
+        first = self.recipe.rows_before(step)
+        numbers = [self._row(number) for number in range(first, first + self.recipe.batch_at(step))]
+        return torch.from_numpy(self.corpus.train[numbers].astype("int64")).to(self.device)
+
+    def _row(self, number: int) -> int:
+        reading, place = divmod(number, len(self.corpus.train))
+        return int(pass_order(reading, len(self.corpus.train), self.recipe.seed)[place]) if reading else place
 
     def update(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
         """One AdamW step; returns the loss before it. Raises `RunError` where the loss is no longer a number."""
@@ -177,21 +202,21 @@ class Trainer:
         return sum(parts) / len(rows)
 
     def _begin(self) -> None:
-        about = self._card()
-        path = self.folder / CARD
-        if not path.exists():
-            write_text_atomically(path, json.dumps(about, indent=1) + "\n")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name in about if name != "corpus_card" and found.get(name) != about[name]]
+        about, path = self._card(), self.folder / CARD
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else about
+        if (self.folder / STATE).exists():
+            self._resume()
+        wrong = [name for name in about if name not in ("corpus_card", "recipe") and found.get(name) != about[name]]
+        if not self.recipe.continues(recipe_of(found["recipe"]), self.step):
+            wrong.append("recipe")
         if wrong:
             detail = "; ".join(f"{name}: {found.get(name)} -> {about[name]}" for name in wrong)
             raise RunError(
                 f"run {self.folder}\n  expected  the run that was begun here\n  found     other settings ({detail})\n"
                 "  Use the same settings, or another folder."
             )
-        if (self.folder / STATE).exists():
-            self._resume()
-        else:
+        write_text_atomically(path, json.dumps(about, indent=1) + "\n")
+        if self.step == 0:
             write_text_atomically(self.folder / LOSSES, "step,tokens,train_loss,test_loss\n")
             save_checkpoint(self.folder, 0, self.model)
             self._log(0, float("nan"), self.held_out_loss())
@@ -199,7 +224,7 @@ class Trainer:
     def _card(self) -> dict[str, Any]:
         return {
             "model": asdict(self.recipe.model),
-            "recipe": {**asdict(self.recipe), "betas": list(self.recipe.betas)},
+            "recipe": json.loads(json.dumps(asdict(self.recipe))),
             "corpus": self.corpus.digest,
             "tokenizer": self.corpus.card["tokenizer"],
             "threads": torch.get_num_threads(),
@@ -221,7 +246,7 @@ class Trainer:
         return mean, test
 
     def _log(self, step: int, train: float, test: float | None) -> None:
-        cells = [step, step * self.recipe.tokens_per_step, "" if math.isnan(train) else f"{train:.6f}"]
+        cells = [step, self.recipe.tokens_before(step), "" if math.isnan(train) else f"{train:.6f}"]
         with (self.folder / LOSSES).open("a", encoding="utf-8") as file:
             file.write(",".join(map(str, [*cells, "" if test is None else f"{test:.6f}"])) + "\n")
 
@@ -262,6 +287,18 @@ class Trainer:
         head, *rows = (self.folder / LOSSES).read_text(encoding="utf-8").splitlines()
         kept = [row for row in rows if row.count(",") == 3 and int(row.split(",")[0]) <= self.step]
         write_text_atomically(self.folder / LOSSES, "\n".join([head, *kept]) + "\n")
+
+
+def recipe_of(card: Mapping[str, Any]) -> Recipe:
+    """The recipe a run card holds."""
+    later = tuple((int(step), int(batch)) for step, batch in card.get("later", ()))
+    return Recipe(**{**card, "betas": tuple(card["betas"]), "later": later})
+
+
+@cache
+def pass_order(reading: int, rows: int, seed: int) -> Int[np.ndarray, " row"]:
+    """The order of the corpus' rows in a later pass."""
+    return np.random.default_rng([seed, reading]).permutation(rows)
 
 
 def checkpoint_steps(steps: int, per_decade: int = 8, every: int = 2_500) -> frozenset[int]:

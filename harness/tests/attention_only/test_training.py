@@ -176,10 +176,29 @@ def test_settings_out_of_range_are_refused(change, said):
 
 
 def test_too_few_rows_and_other_contexts_are_refused(tmp_path):
-    with pytest.raises(RunError, match="at most 32 steps"):
-        Trainer(replace(SMALL, steps=33), small_corpus(), tmp_path)
+    with pytest.raises(RunError, match="smaller batch"):
+        Trainer(replace(SMALL, batch=65), small_corpus(), tmp_path)
     with pytest.raises(RunError, match="rows of 32 tokens"):
         Trainer(replace(SMALL, n_ctx=32), small_corpus(), tmp_path)
+
+
+def test_each_pass_reads_every_row_once_in_an_order_of_its_own(tmp_path):
+    recipe = replace(SMALL, steps=48, later=((20, 6),))  # 40 + 168 rows of 64: three passes and a quarter
+    trainer = Trainer(recipe, small_corpus(), tmp_path)
+    read = [tuple(row.tolist()) for step in range(48) for row in trainer.rows(step)]
+    assert len(read) == recipe.rows_before(48) == 208
+    passes = [read[start : start + 64] for start in (0, 64, 128)]
+    assert [len(set(one)) for one in passes] == [64, 64, 64]
+    assert len({tuple(one) for one in passes}) == 3
+    assert recipe.tokens_before(21) == (40 + 6) * 16
+
+
+def test_a_run_goes_on_to_more_steps_and_a_later_batch(tmp_path):
+    train(tmp_path)
+    longer = replace(SMALL, steps=16, later=((12, 4),))
+    assert train(tmp_path, longer).step == 16
+    with pytest.raises(RunError, match="other settings"):
+        train(tmp_path, replace(longer, later=((3, 4),)))
 
 
 def test_a_folder_with_another_run_is_left_alone(tmp_path):
