@@ -76,6 +76,7 @@ def killed_after(place, name, seconds):
     raise AssertionError(f"{name}: no run was still going when it was to be killed")
 
 
+@pytest.mark.timeout(2700)  # twenty runs: minutes on a quiet machine, far more on a busy one
 def test_twenty_kills_change_nothing_in_the_final_results(place, undisturbed):
     wanted, seconds = undisturbed
     draw = random.Random(20240101)
