@@ -11,7 +11,6 @@ import torch
 from harness.models.architectures import CircuitWeights
 from harness.successor.counting.features import NOBODY, head_logits, successor_probability
 from harness.successor.counting.neurons import (
-    TOP,
     ablation_drops,
     commonest_period,
     explained_by_period,
@@ -61,11 +60,12 @@ def test_the_planted_period_is_the_commonest_and_a_shuffled_index_has_none(perio
     mlp = here.weights.mlp(0)
     hidden = neuron_values(here.weights, here.weights.embed(torch.from_numpy(here.tokens.tokens)))
     drops = ablation_drops(mlp, hidden, here.successors, here.logits)
-    found = commonest_period(hidden, drops, here.tokens.index, shuffles=199, alpha=0.1)
+    # As many neurons as residues are planted; behind them come those of the slow magnitude code, with its wavelengths.
+    found = commonest_period(hidden, drops, here.tokens.index, top=period, shuffles=199, alpha=0.1)
     assert found.value == period
     assert (found.interval.low, found.interval.high) == (period, period)
     assert found.support == {str(period): 1.0}
-    periodic = found.arrays["p_value"] < 0.1 / TOP
+    periodic = found.arrays["p_value"] < 0.1 / period
     assert periodic.sum() == found.facts["periodic"] >= 3
     assert (found.arrays["period"][periodic] == period).mean() > 0.5
     control = commonest_period(hidden, drops, shuffled(here.tokens.index), shuffles=199, alpha=0.1)
