@@ -172,14 +172,14 @@ class Coefficients:
     def drift(self) -> Finding:
         """How much the heads' coefficients spread from the first checkpoint to the last (RL-13)."""
 
-        def growth(table: ct.HeadTable) -> Measurement:
-            return ct.spread_growth(table, self.draws, self.generator())
+        def growth(table: ct.HeadTable, **more: Any) -> Measurement:
+            return ct.spread_growth(table, self.draws, self.generator(), **more)
 
         table = self.table("training mixture")
         return Finding(
             growth(table),
             {
-                "reversed steps": lambda: growth(table.reversed_steps()),
+                "shuffled steps": lambda: growth(table, shuffle=True),
                 "planted curves": lambda: growth(planted_table()),
             },
         )

@@ -55,15 +55,6 @@ class HeadTable:
         """The table as another measurement might have found it."""
         return self.mean + generator.normal(size=self.mean.shape) * self.error
 
-    def shuffled_steps(self, generator: np.random.Generator) -> HeadTable:
-        """The rows in a random order under the true steps."""
-        order = generator.permutation(len(self.steps))
-        return replace(self, mean=self.mean[order], error=self.error[order])
-
-    def reversed_steps(self) -> HeadTable:
-        """Training run backwards."""
-        return replace(self, mean=self.mean[::-1], error=self.error[::-1], sound=self.sound[::-1])
-
     @property
     def status(self) -> str:
         """Complete unless more than a tenth of the estimates failed the gate."""
@@ -168,8 +159,12 @@ def text_order(
     return first.measured(quantity, _order(means), support=shares(orders), facts=facts, status=status)
 
 
-def spread_growth(table: HeadTable, draws: int, generator: np.random.Generator) -> Measurement:
+def spread_growth(
+    table: HeadTable, draws: int, generator: np.random.Generator, *, shuffle: bool = False
+) -> Measurement:
     """Standard deviation over heads at the last step over that at the first.
+
+    With `shuffle` the steps' rows are put in a new order in each draw, and the value is the median over draws.
 
     Monte Carlo noise spreads heads that are alike, and the draws add it again: where heads truly start alike the growth
     is understated.
@@ -178,12 +173,12 @@ def spread_growth(table: HeadTable, draws: int, generator: np.random.Generator) 
     def growth(values: Float[np.ndarray, "step head"]) -> float:
         return float(values[-1].std(ddof=1) / max(values[0].std(ddof=1), 1e-12))
 
-    found = np.array([growth(table.draw(generator)) for _ in range(draws)])
+    orders = [generator.permutation(len(table.steps)) if shuffle else slice(None) for _ in range(draws)]
+    found = np.array([growth(table.draw(generator)[order]) for order in orders])
     interval = interval_of(found, f"{draws:,} draws of every estimate's Monte Carlo error")
+    value = float(np.median(found)) if shuffle else growth(table.mean)
     facts = {"spread": table.mean.std(axis=1, ddof=1).tolist(), "steps": list(table.steps)}
-    return table.measured(
-        "growth of the spread over heads", growth(table.mean), interval=interval, unit="times", facts=facts
-    )
+    return table.measured("growth of the spread over heads", value, interval=interval, unit="times", facts=facts)
 
 
 Landmark = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
