@@ -28,7 +28,7 @@ def grid_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     low, high = limits(evidence.get("vmin"), evidence.get("vmax"), known)
     cell = max(SMALLEST, min(LARGEST, TALLEST / max(len(rows), 1)))
     turned = max(map(len, columns), default=0) > 2
-    below = 44 + (6.6 * max(map(len, columns), default=0) if turned else 12)
+    below = 28 + (6.2 * max(map(len, columns), default=0) if turned else 12)
     left = 34 + 6.6 * max(map(len, rows), default=0)
     height = max(len(rows) * cell, 80.0) + 26 + below
 

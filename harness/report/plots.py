@@ -356,7 +356,7 @@ def limits(low: Any, high: Any, known: list[float]) -> tuple[float, float]:
     ends = finite([low, high])
     low = ends[0] if math.isfinite(ends[0]) else min([0.0, *known])
     high = ends[1] if math.isfinite(ends[1]) else max(known, default=1.0)
-    return (low, high) if high > low else (low, low + 1.0)
+    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
 
 
 def _whole_ticks(axes: Any, heads: int, layers: int) -> None:

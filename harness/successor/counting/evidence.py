@@ -160,7 +160,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 def feature_logits(heads: Counting) -> list[Evidence]:
     """What the head makes of each feature alone: the paper's bands of ten, the successors of f_i's residue outlined."""
     table = heads.features()
-    shown = [text.strip() for text in table.facts["shown"]]
+    shown = [text.strip().lower() for text in table.facts["shown"]]
     first = [place for place, text in enumerate(shown) if text not in shown[:place]]
     residues = [_residue(shown[place]) for place in first]
     marks = [[row, (residue - 1) % 10] for row, residue in enumerate(residues) if residue is not None]
@@ -341,10 +341,9 @@ def decoded_numerals(table: Measurement) -> Evidence:
     return {
         "type": "bars",
         "title": "Index read from a Roman numeral",
-        "caption": "Share of swapped pairs with this numeral that decode. The paper's exceptions are I, V and X, which "
-        "are letters too.",
+        "caption": "Share of swapped pairs with this numeral that decode; it counts as read where more than half do. "
+        "The paper's exceptions are I, V and X, which are letters too.",
         "labels": [ROMAN.items[int(index) - 1] for index, _ in numerals],
         "values": [share for _, share in numerals],
-        "threshold": 0.5,
         "label": "share of its pairs",
     }
