@@ -61,7 +61,10 @@ def test_a_quantity_may_lack_the_last_labels(written, numbers):
 
 
 def test_nothing_is_parsed_before_it_is_asked_for(tmp_path):
-    RecordedRun(RecordedData(tmp_path / "not there"), Context(None))
+    run = RecordedRun(RecordedData(tmp_path / "not there"), Context(None))
+    assert not vars(run.data).keys() & {"_bytes", "_table", "labels"}
+    with pytest.raises(RecordedDataError, match="a file that can be read"):
+        _ = run.steps
 
 
 def test_one_damaged_quantity_leaves_the_others_readable(written):
