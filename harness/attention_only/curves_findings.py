@@ -292,7 +292,7 @@ class Coefficients:
             "as judged: 0.3 nats, by context": counted(Rules()),
             "0.3 nats, by source": counted(Rules(), "by_source"),
             "1 nat, by context": counted(Rules(at_least=1.0)),
-            "0.1 nats, at most 400 tokens": counted(Rules(at_least=0.1, most=400)),
+            "0.3 nats, the 200 strongest tokens of a head": counted(Rules(most=200)),
             "second setting of the sampler": counted(Rules(), setting="second"),
         }
 

@@ -29,13 +29,14 @@ CLOSES: Mapping[str, str] = {")": "(", "]": "[", "}": "{", '"': '"'}
 class Rules:
     """Which tokens count as affected and what makes a sample an n-gram.
 
-    A token is affected when ablation costs it `at_least` nats, the `most` strongest of each head at the most. A sample
-    is an n-gram when what decides it lies within the last `window` tokens; with the context cut to those, at least the
-    share `kept` of the head's effect must be left.
+    A token is affected when ablation costs it `at_least` nats, the `most` strongest of each head at the most (a bound
+    on time: were it reached by every head, counts would say nothing about heads). A sample is an n-gram when what
+    decides it lies within the last `window` tokens; with the context cut to those, at least the share `kept` of the
+    head's effect must be left.
     """
 
     at_least: float = 0.3
-    most: int = 200
+    most: int = 2_000
     window: int = 3
     kept: float = 0.5
 
@@ -216,8 +217,9 @@ def _effect_in_window(
     resid = model.embed["W_E"][cut[:, :-1]]
     for block in model.blocks:
         resid = block(resid, model.positions(window))
-    change = token_losses(model, ablated_to(model, cut[:, :-1], head, mean), cut) - token_losses(model, resid, cut)
-    effect[long] = change[:, -1].cpu()
+    ablated = ablated_to(model, cut[:, :-1], head, mean)
+    before, after = (token_losses(model, each[:, -1:], cut[:, -2:]) for each in (resid, ablated))
+    effect[long] = (after - before)[:, 0].cpu()
     return effect
 
 
