@@ -63,7 +63,7 @@ PROFILES: Mapping[str, Profile] = {
         probe_seeds=5,
         numbers_step=2,
         swapped_pairs=4_000,
-        context_scales=(0.0, 1.0, 2.0),
+        context_scales=(2.0,),
     ),
     "full": Profile(
         "full",
