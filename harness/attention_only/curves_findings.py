@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
     from harness.attention_only.multigrams_findings import Ablations
 
-CLUSTERINGS, SHUFFLES = 100, 500
+CLUSTERINGS, FEWER, SHUFFLES = 100, 20, 500
 SIMPLE = ("induction", "bracket")
 _OPENED: dict[tuple[Path, str], Coefficients] = {}
 
@@ -234,7 +234,7 @@ class Coefficients:
         ways = [(method, scale) for method in METHODS for scale in (False, True)]
         return {
             f"{'as judged: ' if not index else ''}{method}{', curves scaled' if scale else ''}": partial(
-                self.clusters, method, scale=scale
+                self.clusters, method, scale=scale, draws=FEWER if index else CLUSTERINGS
             )
             for index, (method, scale) in enumerate(ways)
         }
@@ -327,6 +327,7 @@ def clustering_agreement(
     *,
     scale: bool = False,
     shuffle: bool = False,
+    draws: int = CLUSTERINGS,
 ) -> Measurement:
     """Adjusted Rand index of clusters of the table's curves with the heads' types, as many clusters as types.
 
@@ -348,9 +349,9 @@ def clustering_agreement(
         null = cl.shuffled_agreement(kinds, own, SHUFFLES, generator)
         interval = ct.interval_of(null, f"{SHUFFLES} shuffles of the types")
         return table.measured(quantity, float(null.mean()), interval=interval)
-    draws = np.array([cl.adjusted_rand(kinds, clusters(table.draw(generator))) for _ in range(CLUSTERINGS)])
+    found = np.array([cl.adjusted_rand(kinds, clusters(table.draw(generator))) for _ in range(draws)])
     value = cl.adjusted_rand(kinds, own)
-    interval = ct.interval_of(np.append(draws, value), f"{CLUSTERINGS} draws of every estimate's Monte Carlo error")
+    interval = ct.interval_of(np.append(found, value), f"{draws} draws of every estimate's Monte Carlo error")
     facts = {"types": dict(zip(table.heads, kinds, strict=True)), "clusters": own.tolist(), "k": k}
     return table.measured(quantity, value, interval=interval, facts=facts, unit="adjusted Rand index")
 
