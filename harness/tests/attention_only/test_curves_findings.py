@@ -115,7 +115,10 @@ def test_what_was_not_recorded_is_not_there_and_says_what_to_type():
     with pytest.raises(RunNotAvailable, match="claims record-cells"):
         found.table("training mixture", setting="second")
     assert list(under_settings(found.by_kind)) == ["as judged: the paper's setting"]
-    assert len(settings_of(found.clusterings())) == 10
+    assert len(found.clusterings()) == 10
+    assert list(settings_of({"there": found.by_kind, "not there": lambda: found.by_kind(setting="second")})) == [
+        "there"
+    ]
 
 
 def test_every_piece_of_evidence_can_be_drawn():
