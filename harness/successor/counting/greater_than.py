@@ -88,6 +88,11 @@ def head_bias(readout: HeadReadout, tasks: Sequence[Items], orders: Sequence[Seq
     return _bias(tasks, found)
 
 
+def over_draws(biases: Sequence[Bias]) -> Bias:
+    """One bias of many draws of the weights: each draw's value is a source, so the interval is one over draws."""
+    return Bias(("draws of the weights",), (np.asarray([bias.value for bias in biases]),))
+
+
 def feature_bias(readout: HeadReadout, tasks: Sequence[Items], vectors: Float[Tensor, "residue d_model"]) -> Bias:
     """The bias of features: logits of a task's values where the head reads f_i, around each value it could mean.
 

@@ -23,6 +23,7 @@ PARTS = ("harness.successor", "harness.models", "harness.statistics")
 VALUES = ("numbers", "digits", "number words")
 """Tasks whose tokens are values; the features of a residue are looked for among the first two that there are."""
 STEERED = ("numbers", "number words", "ordinal words", "months", "days", "letters")
+UNTRAINED = 20
 ORDERED = ("numbers", "number words", "ordinal words")
 RANDOM_DRAWS = 5
 LEVEL = 0.90
@@ -217,26 +218,30 @@ def greater_than_table(
     """The greater-than bias of a head (`source` "head") or of its mod-10 features ("features"; `vectors` says which).
 
     The paper's numbers where the tokenizer has them, else digits, number words and ordinals. `order` "shuffled" puts
-    every task in a wrong order, `weights` "untrained" draws the weights as before training.
+    every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
+    head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
     """
     import torch
 
-    from harness.successor.counting.greater_than import feature_bias, head_bias, mean_profile
+    from harness.successor.counting.greater_than import feature_bias, head_bias, mean_profile, over_draws
     from harness.successor.counting.steering import HeadReadout
     from harness.successor.counting.steering_tokens import counted_items
     from harness.successor.measures import Settings, weights_of
 
-    readout = HeadReadout.open(weights_of(subject, Settings(weights=weights)), (head[0], head[1]))
     tasks = counted_items(subject.tokens, ORDERED)
     tasks = [one for one in tasks if one.task == "numbers"] or tasks
     generator = np.random.default_rng(0)
+    seeds = range(UNTRAINED if weights == "untrained" else 1)
+    readouts = [HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), tuple(head)) for s in seeds]
+    readout = readouts[0]
     if source == "features":
         table = mod_ten_features_table(subject, **vectors)
         scaled = table.arrays["directions"] * table.arrays["contrast"][:, None]
         bias = feature_bias(readout, tasks, torch.from_numpy(scaled).float())
     else:
         orders = None if order == "true" else [generator.permutation(len(one.tokens)) for one in tasks]
-        bias = head_bias(readout, tasks, orders)
+        biases = [head_bias(one, tasks, orders) for one in readouts]
+        bias = biases[0] if weights == "own" else over_draws(biases)
     low, high = bias.interval(generator, draws)
     distances, profile = mean_profile(readout, tasks[0])
     by_task = {task: float(shares.mean()) for task, shares in zip(bias.tasks, bias.shares, strict=True)}

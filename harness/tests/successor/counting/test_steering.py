@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.models.architectures import CircuitWeights
 from harness.successor.circuit import effective_ov_logits
-from harness.successor.counting.greater_than import feature_bias, head_bias, mean_profile, share_above
+from harness.successor.counting.greater_than import Bias, feature_bias, head_bias, mean_profile, over_draws, share_above
 from harness.successor.counting.planted_counter import HEAD, planted_counter, token_ids, vocabulary
 from harness.successor.counting.planted_counter_subject import CounterTokens, Plan
 from harness.successor.counting.steering import (
@@ -232,3 +232,14 @@ def test_a_task_too_short_for_a_bias_says_so():
     few = Items("digits", "plain", ("0", "1"), (1, 2), (0, 1))
     with pytest.raises(ValueError, match="greater-than bias: expected a task with values on both sides"):
         head_bias(HeadReadout.open(weights(), HEAD), [few])
+
+
+def test_draws_of_the_weights_are_told_apart_from_their_tokens():
+    """Heads with a chance order each: certain by their tokens, open over draws. False alarm: 1 in 10,000."""
+    generator = np.random.default_rng(0)
+    chance = generator.uniform(0.2, 0.8, size=20)
+    heads = [Bias(("ordinal words",), (np.full(28, value),)) for value in chance]
+    low, high = over_draws(heads).interval(generator, 2_000)
+    assert over_draws(heads).n == 20
+    assert low < 0.5 < high
+    assert over_draws(heads).value == pytest.approx(chance.mean())
