@@ -221,9 +221,7 @@ def greater_than_table(
     every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
     head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
     """
-    import torch
-
-    from harness.successor.counting.greater_than import feature_bias, head_bias, mean_profile, over_draws
+    from harness.successor.counting.greater_than import mean_profile
     from harness.successor.counting.steering import HeadReadout
     from harness.successor.counting.steering_tokens import counted_items
     from harness.successor.measures import Settings, weights_of
@@ -233,17 +231,13 @@ def greater_than_table(
     generator = np.random.default_rng(0)
     seeds = range(UNTRAINED if weights == "untrained" else 1)
     readouts = [HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), tuple(head)) for s in seeds]
-    readout = readouts[0]
     if source == "features":
-        table = mod_ten_features_table(subject, **vectors)
-        scaled = table.arrays["directions"] * table.arrays["contrast"][:, None]
-        bias = feature_bias(readout, tasks, torch.from_numpy(scaled).float())
+        bias = _feature_bias(subject, readouts[0], tasks, vectors)
     else:
         orders = None if order == "true" else [generator.permutation(len(one.tokens)) for one in tasks]
-        biases = [head_bias(one, tasks, orders) for one in readouts]
-        bias = biases[0] if weights == "own" else over_draws(biases)
+        bias = _head_bias(readouts, tasks, orders)
     low, high = bias.interval(generator, draws)
-    distances, profile = mean_profile(readout, tasks[0])
+    distances, profile = mean_profile(readouts[0], tasks[0])
     by_task = {task: float(shares.mean()) for task, shares in zip(bias.tasks, bias.shares, strict=True)}
     return Measurement(
         f"greater-than bias of the {source}",
@@ -255,6 +249,23 @@ def greater_than_table(
         arrays={"distance": distances, "profile": profile},
         facts={"by task": by_task, "profile of": tasks[0].task},
     )
+
+
+def _feature_bias(subject: Any, readout: Any, tasks: Any, vectors: Any) -> Any:
+    import torch
+
+    from harness.successor.counting.greater_than import feature_bias
+
+    table = mod_ten_features_table(subject, **vectors)
+    scaled = table.arrays["directions"] * table.arrays["contrast"][:, None]
+    return feature_bias(readout, tasks, torch.from_numpy(scaled).float())
+
+
+def _head_bias(readouts: Any, tasks: Any, orders: Any) -> Any:
+    from harness.successor.counting.greater_than import head_bias, over_draws
+
+    biases = [head_bias(one, tasks, orders) for one in readouts]
+    return biases[0] if len(biases) == 1 else over_draws(biases)
 
 
 @measure(*PARTS)
