@@ -280,12 +280,15 @@ def test_documents_that_stand_inside_another_are_left_out():
     assert [document.name for document in sources.without_repeats(text).documents] == ["b", "c"]
 
 
-def test_the_command_line_lists_the_texts_with_their_sources():
+def test_the_command_line_lists_the_texts_with_their_sources(monkeypatch):
+    from rich.console import Console
     from typer.testing import CliRunner
 
-    from harness.cli import app
+    from harness import cli
 
-    shown = CliRunner().invoke(app, ["list", "--texts"], env={"COLUMNS": "200"}).output
+    # The width of the terminal is read when the module is first imported, which another test may have done.
+    monkeypatch.setattr(cli, "out", Console(width=200, highlight=False))
+    shown = CliRunner().invoke(cli.app, ["list", "--texts"]).output
     assert "NeelNanda/pile-10k" in shown
     assert "comes with Python" in shown
     assert all(name in shown for name in load_texts())
