@@ -124,6 +124,8 @@ class Judge:
         rerun = "" if verdict.outcome == "not run" else self.rerun
         ways = {"re-run": rerun, "to run": command}
         message = verdict_text(claim, self.subject, scope, measurement, verdict, ways)
+        # Each verdict counts from the one before: claims that share a test must not count its time twice.
+        began, self.started = self.started, time.perf_counter()
         self.stream.write(
             "verdict",
             claim=claim.id,
@@ -137,7 +139,7 @@ class Judge:
             deviation=None if deviation is None else deviation.model_dump(mode="json"),
             rerun=rerun,
             command=command,
-            seconds=time.perf_counter() - self.started,
+            seconds=self.started - began,
         )
         self.judged.append(Judged(claim, verdict, message, deviation))
         return self.judged[-1]

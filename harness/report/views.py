@@ -280,7 +280,7 @@ def _provenance(
             ("origin", ORIGIN_WORDS.get(cost.origin, cost.origin)),
             ("time to measure", "" if cost.measured_seconds is None else duration(cost.measured_seconds)),
             ("peak memory", size(cost.peak_bytes) if cost.peak_bytes else ""),
-            ("time of the test", "" if cost.seconds is None else duration(cost.seconds)),
+            ("time in the test", "" if cost.seconds is None else duration(cost.seconds)),
         ]
     return tuple((name, value) for name, value in [*rows, ("test", verdict.node)] if value)
 

@@ -89,6 +89,16 @@ def test_every_claim_of_a_test_is_recorded_when_one_misses(tmp_path):
     assert code == 1
 
 
+def test_claims_that_share_a_test_do_not_count_its_time_twice(tmp_path):
+    tests = 'import time\n\n\n@claim("TY-01", "TY-02")\ndef test_it(subject, judge):\n    time.sleep(0.4)\n'
+    tests += '    judge("TY-01", found(0.6, 0.9))\n    judge("TY-02", found(0.6, 0.7))\n'
+    root = make_project(tmp_path, tests, claims=("TY-01", "TY-02"))
+    run(root)
+    first, second = (item["seconds"] for item in events(root, "verdict"))
+    assert first > 0.4
+    assert second < first
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
