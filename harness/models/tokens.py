@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from tokenizers import Tokenizer
 
@@ -20,6 +21,8 @@ class TokenTable:
     12397
     """
 
+    _read: ClassVar[dict[str, TokenTable]] = {}
+
     def __init__(self, tokenizer: Tokenizer, digest: str) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -31,7 +34,11 @@ class TokenTable:
         """The table of a tokenizer.json; raises `DamagedWeights` if it cannot be read as one."""
         try:
             data = Path(path).read_bytes()
-            return cls(Tokenizer.from_str(data.decode("utf-8")), hashlib.sha256(data).hexdigest())
+            digest = hashlib.sha256(data).hexdigest()
+            # A run opens each model once a test, and reading a large table takes half a second: one a content.
+            if digest not in cls._read:
+                cls._read[digest] = cls(Tokenizer.from_str(data.decode("utf-8")), digest)
+            return cls._read[digest]
         except FileNotFoundError as error:
             raise DamagedWeights(
                 f"no tokenizer at {path}: expected a tokenizer.json beside the weights"

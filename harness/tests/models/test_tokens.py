@@ -103,3 +103,16 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(DamagedWeights, match="is not a tokenizer"):
         TokenTable.from_file(tmp_path / "tokenizer.json")
+
+
+def test_one_content_is_read_once_and_a_changed_file_anew(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    for copy in (path, tmp_path / "copy.json"):
+        small_tokenizer().save(str(copy))
+    first = TokenTable.from_file(path)
+    assert TokenTable.from_file(tmp_path / "copy.json") is first
+    path.write_text(path.read_text() + "\n")
+    assert TokenTable.from_file(path) is not first
+    path.write_text("{")
+    with pytest.raises(DamagedWeights):
+        TokenTable.from_file(path)
