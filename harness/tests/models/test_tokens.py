@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -74,6 +74,7 @@ def test_truncation_and_padding_asked_for_in_the_file_are_switched_off(tmp_path)
     assert len(tokens.encode(" one")) == 1
 
 
+@settings(deadline=None)  # the first example imports transformers
 @given(st.text(max_size=40))
 def test_encoding_loses_nothing(text):
     tokens = table()
