@@ -230,8 +230,3 @@ def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list
     parts.append(Part(steps[-1:], heads, list(dict.fromkeys([mixture, code])), setting="second"))
     parts.append(Part(steps[-1:], ["all"], list(texts)))
     return parts
-
-
-__all__ = [
-    "Comparison", "RecordedCellDiffers", "measure_again", "open_cells", "plan", "recording", "remeasure",
-]  # fmt: skip

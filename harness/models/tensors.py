@@ -173,6 +173,3 @@ def open_tensors(path: Path, *, manifest: Manifest | None = None, repair: Repair
     from harness.models.gguf_files import GGUFTensors
 
     return GGUFTensors(path)
-
-
-__all__ = ["FolderTensors", "Repair", "TensorSource", "open_tensors"]

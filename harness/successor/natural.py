@@ -300,6 +300,3 @@ def _labels(
         raised = reading.strings(views.promoted[place, :, 0].tolist())
         promoted[place] = label_cases(line, attended[0, place], every, max(VARIANTS.values()), raised)
     return {"label": labels, "label_drawn": drawn, "label_promoted": promoted}
-
-
-__all__ = ["EFFECT_ROWS", "Amounts", "Reading", "head_cases"]

@@ -233,6 +233,3 @@ def head_on_text(subject: Any, text: Text) -> HeadOnText:
     profile = subject.context.profile
     amounts = Amounts(profile.contexts, profile.loss_contexts, others=OTHERS)
     return HeadOnText(Reading(subject, text), leading_head(subject), amounts)
-
-
-__all__ = ["HeadOnListings", "HeadOnText", "head_on_text", "leading_head"]

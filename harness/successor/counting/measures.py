@@ -14,7 +14,7 @@ import numpy as np
 from harness.measure import measure
 from harness.measurement import Interval, Measurement
 from harness.successor.measures import successor_scores
-from harness.successor.quantities import head_name, ranking
+from harness.successor.quantities import ranking
 
 if TYPE_CHECKING:
     from harness.successor.counting.steering_tokens import Items
@@ -290,7 +290,3 @@ def factoring_table(subject: Any, *, head: list[int], pairs: int, draws: int, in
         draws=draws,
         shuffled=index == "shuffled",
     )
-
-
-__all__ = ["Head", "factoring_table", "greater_than_table", "head_name", "leading_head", "mod_ten_features_table",
-           "other_head", "steering_tables"]  # fmt: skip

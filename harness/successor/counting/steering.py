@@ -213,17 +213,3 @@ def best_scale(rates: Float[np.ndarray, "*draw scale"], scales: Sequence[float])
 def rate_above(upper: Float[np.ndarray, " draw"], lower: Float[np.ndarray, " draw"]) -> float:
     """Share of draws in which the first rate is the higher one, ties counted half."""
     return float(np.mean((upper > lower) + 0.5 * (upper == lower)))
-
-
-__all__ = [
-    "SCALES",
-    "HeadReadout",
-    "SteeringTable",
-    "best_scale",
-    "contrasts",
-    "mlp0_of",
-    "rate_above",
-    "rate_draws",
-    "rate_interval",
-    "steering_table",
-]
