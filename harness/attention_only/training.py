@@ -31,6 +31,7 @@ from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
 
 STATE = "state.safetensors"
 TEST_ROWS = 64
+PART_TOKENS = 2_048
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,15 @@ class Trainer:
     def update(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
         """One AdamW step; returns the loss before it. Raises `RunError` where the loss is no longer a number."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.loss(tokens)
-        loss.backward()
+        total = torch.zeros((), device=self.device)
+        # On a CPU a large batch is slower than its parts in turn, whose logits stay in the cache.
+        rows = max(1, PART_TOKENS // self.recipe.n_ctx) if self.device == "cpu" else len(tokens)
+        for part in tokens.split(rows):
+            loss = self.loss(part) * (len(part) / len(tokens))
+            loss.backward()
+            total += loss.detach()
         self.optimiser.step()
-        return loss.detach()
+        return total
 
     def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
         """The training loss in the recipe's precision on this device."""
