@@ -129,7 +129,7 @@ class Run:
         from harness.summary import headline
 
         try:
-            paths = write_report(self.run_dir)
+            paths = write_report(self.run_dir, figures=self.store_dir / "figures")
         except OSError as error:
             return [f"no report was written: {error}", f"Type: claims report {self.run_dir}"]
         return [*headline(paths.results), f"report: {paths.index}"]

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.report.axes import LABEL, WIDTH, C, axes_at, finite, style
+from harness.report.kept import drawn_once
 from harness.report.plots import cells, limits, scale_bar
 from harness.report.svg import draw
 from harness.report.text import number, one_line, shorten
@@ -17,6 +18,7 @@ MOST_NAMES = 26
 NAME = 14
 
 
+@drawn_once
 def grid_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """Cells in steps of one hue; `marks`, a list of (row, column), are outlined; a cell without a value is crossed out.
 

@@ -28,6 +28,7 @@ from harness.report.axes import (
     row_label,
     style,
 )
+from harness.report.kept import drawn_once
 from harness.report.palette import LEVELS, SERIES, scale
 from harness.report.svg import draw
 from harness.report.text import head_name, number, one_line, shorten
@@ -54,6 +55,7 @@ class Point:
 MARKERS = {"measured": "o", "negative": "D", "positive": "s"}
 
 
+@drawn_once
 def strip(points: Sequence[Point], band: tuple[float, float], expected: float, unit: str, name: str) -> Markup:
     """The paper's value as a band, the measured point with its interval and the controls, on one axis.
 
@@ -81,6 +83,7 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
     return draw(paint, name, f"Paper's value {number(expected)} {unit}", f"{sides} {spoken}.", WIDTH, height)
 
 
+@drawn_once
 def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """A layer x head heat map in `LEVELS` steps of one hue, with its scale; the marked head is outlined and named.
 
@@ -111,16 +114,19 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     return draw(paint, name, title, _head_words(values, evidence), WIDTH, height)
 
 
+@drawn_once
 def bars(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """One bar a label with its interval, the paper's threshold as a dashed line, the null as a grey mark a bar."""
     return _rows(evidence, name, title, as_bars=True)
 
 
+@drawn_once
 def ranked(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """One point a label with its interval, best first as given; the null of the maximum is a grey band."""
     return _rows(evidence, name, title, as_bars=False)
 
 
+@drawn_once
 def lines(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """Up to six curves over `x`, each with its own colour and dashes, and a band where low and high are given."""
     x, series = finite(evidence["x"]), list(evidence["series"])[:SERIES]
@@ -147,6 +153,7 @@ def lines(evidence: dict[str, Any], name: str, title: str) -> Markup:
     return draw(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
+@drawn_once
 def distribution(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """A histogram of the null's draws with the observed value as a line."""
     draws = [value for value in finite(evidence["values"]) if math.isfinite(value)]

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from harness.report.axes import WIDTH, C, axes_at, finite, reach_of, style
+from harness.report.kept import drawn_once
 from harness.report.palette import LEVELS, SERIES, scale
 from harness.report.svg import draw
 from harness.report.text import number, one_line, shorten
@@ -24,6 +25,7 @@ PANEL, GAP, LEGEND = 220, 52, 18
 MOST_PANELS, MOST_SERIES, MOST_TOKENS = 6, 16, 32
 
 
+@drawn_once
 def head_curves(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """One panel below the other, each with a curve a head, a band where low and high are given, its name at the end."""
     panels, kinds = list(evidence["panels"])[:MOST_PANELS], _kinds(evidence)
@@ -116,6 +118,7 @@ def apart(values: Sequence[float], reach: tuple[float, float], gap: float = 0.05
     return places
 
 
+@drawn_once
 def scatter(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """One named point a head, with its interval along y where low and high are given."""
     points, kinds = list(evidence["points"])[: 4 * MOST_SERIES], _kinds(evidence)
@@ -145,6 +148,7 @@ def scatter(evidence: dict[str, Any], name: str, title: str) -> Markup:
     return draw(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
+@drawn_once
 def cluster_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """A row a method, a column a head: cells of one cluster share letter and shade; beside each row its agreement."""
     heads, kinds, rows = list(evidence["heads"]), list(evidence["kinds_of_heads"]), list(evidence["rows"])
@@ -189,6 +193,7 @@ def _cluster_row(axes: Any, row: int, letters: Sequence[str]) -> None:
         axes.text(column + 0.5, row + 0.52, letter, ha="center", va="center", fontsize=10, color=C["ink"])
 
 
+@drawn_once
 def pattern(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """Attention patterns as triangles: a row where the head looks from, a column where to; tokens on both sides."""
     panels = list(evidence["panels"])[:MOST_PANELS]

@@ -18,6 +18,7 @@ from harness.atomic import write_bytes_atomically, write_text_atomically
 from harness.report import groups, opening, text, views
 from harness.report.collect import Collected, read_run
 from harness.report.files import RESULTS, RUN, results_bytes, run_bytes
+from harness.report.kept import keeping
 from harness.report.model import Results, Run
 from harness.report.palette import css
 
@@ -33,16 +34,17 @@ class ReportPaths:
     run: Path
 
 
-def write_report(run_dir: Path) -> ReportPaths:
+def write_report(run_dir: Path, figures: Path | None = None) -> ReportPaths:
     """Write `index.html`, `results.json` and `run.json` into `run_dir` from the event stream that lies there.
 
     Works at any time, on a finished run or one that was cut short; the same stream gives the same bytes. Each file
-    is replaced whole: on a full disk (`NoSpaceLeft`) those not yet written stay as they were. Raises `ReportError`
-    where there is no event stream.
+    is replaced whole: on a full disk (`NoSpaceLeft`) those not yet written stay as they were. `figures` is a folder
+    where drawn figures are kept for the next report. Raises `ReportError` where there is no event stream.
     """
     run_dir = Path(run_dir)
     collected = read_run(run_dir)
-    page = render_index(collected)
+    with keeping(figures):
+        page = render_index(collected)
     paths = ReportPaths(run_dir / INDEX, run_dir / RESULTS, run_dir / RUN)
     write_bytes_atomically(paths.results, results_bytes(collected.results))
     write_bytes_atomically(paths.run, run_bytes(collected.run))

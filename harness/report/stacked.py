@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.report.axes import ROW, WIDTH, C, axes_at, finish, finite, label_width, row_label
+from harness.report.kept import drawn_once
 from harness.report.palette import SERIES
 from harness.report.svg import draw
 from harness.report.text import number, one_line, shorten
@@ -17,6 +18,7 @@ NARROW = 0.055
 LEGEND_ROW = 17
 
 
+@drawn_once
 def stacked(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """One bar a row, its segments in the order given; what is missing to one is left blank, a percentage in each.
 
