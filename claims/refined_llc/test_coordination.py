@@ -1,6 +1,7 @@
 """Section 4.3 and interviews: multigrams move from layer 0 to layer 1, whose heads come to work together."""
 
 from harness.attention_only import curves_evidence as show
+from harness.attention_only import multigrams_evidence as together
 from harness.attention_only.curves_findings import coefficients, settings_of
 from harness.attention_only.multigrams_findings import Ablations
 from harness.plugin import claim
@@ -13,13 +14,17 @@ def test_layer_0_peaks_while_layer_1_still_rises(subject, judge):
     peaks = found.peak_by_layer()
     title, label = "rLLC against the one-layer reference", "rLLC"
     curves = show.wrllc_curves(found.table("training mixture", loss="one-layer reference"), found.types, title, label)
-    judge("RL-30", peaks, evidence=[curves])
+    settings = judge.under("RL-30", settings_of(found.peaks()))
+    judge("RL-30", peaks, evidence=[curves, settings], text=found.text_use("training mixture"))
 
 
 @claim("RL-31")
 def test_affected_tokens_come_to_coincide(subject, judge):
     """Section 4.3: tokens affected by multigram heads of both layers coincide more at the end."""
-    judge("RL-31", Ablations(subject).overlap())
+    ablations = Ablations(subject)
+    settings = judge.under("RL-31", settings_of(ablations.overlap_settings()))
+    evidence = [together.overlap_bars(ablations), *together.overlap_maps(ablations), settings]
+    judge("RL-31", ablations.overlap(), evidence=evidence, text=ablations.text_use())
 
 
 @claim("RL-31b")
@@ -27,11 +32,13 @@ def test_path_ablation_and_composition_agree(subject, judge):
     """Section 4.3: both name the same pairs of heads."""
     ablations = Ablations(subject)
     settings = judge.under("RL-31b", settings_of(ablations.readers()))
-    judge("RL-31b", ablations.paths_and_composition(), evidence=[*show.path_maps(ablations), settings])
+    evidence = [*together.path_maps(ablations), settings]
+    judge("RL-31b", ablations.paths_and_composition(), evidence=evidence, text=ablations.text_use())
 
 
 @claim("RL-31c")
 def test_coordination_carries_nested_brackets(subject, judge):
     """Section 4.3: paths between multigram heads matter most where nested brackets and quotes close."""
     ablations = Ablations(subject)
-    judge("RL-31c", ablations.nested_closers(), evidence=show.nested_table(ablations))
+    settings = judge.under("RL-31c", settings_of(ablations.nested_settings()))
+    judge("RL-31c", ablations.nested_closers(), evidence=[*together.nested_table(ablations), settings])

@@ -2,6 +2,8 @@
 
 from harness.attention_only import curves_evidence as show
 from harness.attention_only.curves_findings import coefficients, settings_of
+from harness.attention_only.curves_roles import both_texts
+from harness.attention_only.multigrams_evidence import sample_table
 from harness.attention_only.multigrams_findings import Ablations
 from harness.plugin import claim
 
@@ -13,5 +15,6 @@ def test_coefficients_go_with_memorised_multigrams(subject, judge):
     counts = ablations.counts()
     settings = judge.under("RL-12", settings_of(found.countings(ablations)))
     heads = [*show.score_curves(subject), show.attention_patterns(subject)]
-    evidence = [show.multigram_scatter(found, counts), settings, *show.sample_table(ablations), *heads]
-    judge("RL-12", found.with_multigrams(counts), evidence=evidence)
+    evidence = [show.multigram_scatter(found, counts), settings, *sample_table(ablations), *heads]
+    texts = [found.text_use("training mixture"), ablations.text_use()]
+    judge("RL-12", found.with_multigrams(counts), evidence=evidence, text=both_texts(*texts))

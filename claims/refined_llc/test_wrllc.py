@@ -10,10 +10,11 @@ from harness.plugin import claim
 def test_multigram_heads_have_higher_coefficients_than_simple_ones(subject, judge):
     """Section 4.1: at the end, heads with low wrLLC do simple things, heads with high wrLLC memorise multigrams."""
     found = coefficients(subject)
-    settings = judge.under("RL-10", under_settings(found.by_kind))
+    settings = judge.under("RL-10", under_settings(found.by_kind, found.recorded_texts))
     curves = show.wrllc_curves(found.table("training mixture"), found.types)
     tables = [show.controls_table(found, Ablations(subject)), show.types_table(subject), show.measured_again(found)]
-    judge("RL-10", found.by_kind(), evidence=[curves, *tables, settings])
+    evidence = [curves, *tables, settings]
+    judge("RL-10", found.by_kind(), evidence=evidence, text=found.text_use("training mixture"))
 
 
 @claim("RL-11")
@@ -21,45 +22,54 @@ def test_clusters_of_curves_give_the_head_types(subject, judge):
     """Section 4.1: wrLLC curves of layer 1, clustered by k-means, give the types."""
     found = coefficients(subject)
     settings = judge.under("RL-11", settings_of(found.clusterings()))
-    judge("RL-11", found.clusters(), evidence=[show.cluster_evidence(found), settings])
+    evidence = [show.cluster_evidence(found), settings]
+    judge("RL-11", found.clusters(), evidence=evidence, text=found.text_use("training mixture"))
 
 
 @claim("RL-13")
 def test_heads_start_alike_and_drift_apart(subject, judge):
     """Interviews: the spread over heads grows."""
     found = coefficients(subject)
-    judge("RL-13", found.drift(), evidence=[show.wrllc_curves(found.table("training mixture"), found.types)])
+    evidence = [show.wrllc_curves(found.table("training mixture"), found.types)]
+    judge("RL-13", found.drift(), evidence=evidence, text=found.text_use("training mixture"))
 
 
 @claim("RL-14")
 def test_layer_0_memorises_first(subject, judge):
     """Interviews: memorisation is faster in layer 0 than in layer 1."""
-    judge("RL-14", coefficients(subject).rise_by_layer())
+    found = coefficients(subject)
+    settings = judge.under("RL-14", settings_of(found.rises()))
+    evidence = [show.layer_curves(found), settings]
+    judge("RL-14", found.rise_by_layer(), evidence=evidence, text=found.text_use("training mixture"))
 
 
 @claim("RL-20")
 def test_induction_heads_lead_on_code(subject, judge):
     """Section 4.2: on code the induction heads' wdrLLC is above the other heads'."""
     found = coefficients(subject)
-    settings = judge.under("RL-20", under_settings(found.on_code))
-    judge("RL-20", found.on_code(), evidence=[*show.code_panels(found), settings])
+    settings = judge.under("RL-20", under_settings(found.on_code, found.recorded_texts))
+    evidence = [*show.code_panels(found), settings]
+    judge("RL-20", found.on_code(), evidence=evidence, text=found.text_use("code"))
 
 
 @claim("RL-20b")
 def test_induction_heads_rise_on_code(subject, judge):
     """Section 4.2: the induction heads' wdrLLC is higher on code than on the training mixture."""
     found = coefficients(subject)
-    judge("RL-20b", found.code_against_mixture(), evidence=show.code_panels(found))
+    texts = found.text_use("code", "training mixture")
+    judge("RL-20b", found.code_against_mixture(), evidence=show.code_panels(found), text=texts)
 
 
 @claim("RL-21")
 def test_the_two_induction_heads_separate_on_code(subject, judge):
     """Interviews: alike on the training mixture, apart on code."""
-    judge("RL-21", coefficients(subject).separation())
+    found = coefficients(subject)
+    texts = found.text_use("code", "training mixture")
+    judge("RL-21", found.separation(), evidence=show.code_panels(found), text=texts)
 
 
 @claim("RL-22")
 def test_the_data_refined_coefficient_differs_by_data(subject, judge):
     """Appendix: drLLCs differ by data."""
     found = coefficients(subject)
-    judge("RL-22", found.data_refined(), evidence=[show.by_data(found)])
+    judge("RL-22", found.data_refined(), evidence=[show.by_data(found)], text=found.data_texts())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +49,24 @@ def wrllc_curves(
     caption = f"{_where(table)} Bands: 90 %, Monte Carlo error over chains and draws. Types as at the end of training."
     return {"type": "head_curves", "title": title, "caption": caption, "kinds": KINDS, "x": list(table.steps),
             "xlabel": "training step", "ylabel": ylabel, "xscale": "log", "panels": panels}  # fmt: skip
+
+
+def layer_curves(found: Coefficients, loss: str = "next token") -> Evidence:
+    """The mean coefficient of each layer's multigram heads over training, with its 90 % Monte Carlo band."""
+    table, series = found.table("training mixture", loss=loss), []
+    for layer in (0, 1):
+        heads = found.layer(layer, "multigram")
+        if heads:
+            mine = table.of(heads)
+            mean = mine.mean.mean(1)
+            half = Z * np.sqrt((mine.error**2).sum(1)) / len(heads)
+            name = f"layer {layer}: {', '.join(heads)}"
+            series.append(
+                {"name": name, "y": mean.tolist(), "low": (mean - half).tolist(), "high": (mean + half).tolist()}
+            )
+    return {"type": "lines", "title": "Mean coefficient of each layer's multigram heads", "x": list(table.steps),
+            "caption": f"{_where(table)} Bands: 90 %, Monte Carlo error.", "xlabel": "training step",
+            "ylabel": "wrLLC" if loss == "next token" else "rLLC", "xscale": "log", "series": series}  # fmt: skip
 
 
 def score_curves(run: LiveRun) -> list[Evidence]:
@@ -192,42 +210,6 @@ def multigram_scatter(found: Coefficients, counts: Mapping[str, int]) -> Evidenc
             "xlabel": "different multigrams", "ylabel": "wrLLC", "points": points}  # fmt: skip
 
 
-def sample_table(ablations: Ablations) -> list[Evidence]:
-    """Counts of labels of each head under both sets of rules, and samples that a person can check."""
-    found = ablations.samples(ablations.end)
-    labels, heads = found.arrays["labels"], found.facts["heads"]
-    rows = [
-        [head, ablations.types[head], int(found.arrays["counts"][index, 0]), int(found.arrays["counts"][index, 1]),
-         *(f"{labels[0, index, column]} / {labels[1, index, column]}" for column in range(4))]
-        for index, head in enumerate(heads)
-    ]  # fmt: skip
-    same, kappa = found.facts["agreement"], found.facts["kappa"]
-    words = (
-        "no samples"
-        if same is None
-        else f"both agree on {same:.0%}" + ("" if kappa is None else f", kappa {kappa:.2f}")
-    )
-    rules = found.facts["rules"]
-    caption = (
-        f"Mean-ablated at step {ablations.end} on {' and '.join(found.facts['texts'])}; a token is affected when it "
-        f"loses {rules['at_least']} nats, the {rules['most']} strongest of a head at most. Each cell: by context / by "
-        f"source; of {found.n:,} samples {words}."
-    )
-    columns = ["head", "type", "multigrams", "by source", "induction", "bracket", "n-gram", "skip n-gram"]
-    samples = [
-        [one["head"], one["context"][-70:], one["target"], one["effect"], one["found at"], one["tokens back"],
-         one["by context"], one["by source"]]
-        for one in found.facts["samples"]
-    ]  # fmt: skip
-    names = ["head", "context", "token", "nats lost", "found at", "tokens back", "by context", "by source"]
-    return [
-        {"type": "table", "title": "What each head's ablation costs", "caption": caption, "columns": columns,
-         "rows": rows, "mark_rows": []},
-        {"type": "table", "title": "Samples to check by hand", "columns": names,
-         "caption": "The strongest of each head, each label first.", "rows": samples, "mark_rows": []},
-    ]  # fmt: skip
-
-
 def attention_patterns(
     run: LiveRun, text: str = "def area(width, height): return width * height\nprint(area(width"
 ) -> Evidence:
@@ -259,6 +241,8 @@ def attention_patterns(
 
 def measured_again(found: Coefficients) -> Evidence:
     """The recorded cells that this run measured anew, beside what was recorded."""
+    from harness.attention_only.curves_compare import FALSE_ALARM
+
     rows = [
         [
             str(one.key),
@@ -269,10 +253,14 @@ def measured_again(found: Coefficients) -> Evidence:
         ]
         for one in found.again
     ]
-    caption = "Chosen at random in each run, with other random numbers; allowed: both measurements' Monte Carlo error."
+    caption = (
+        "Chosen at random in each run, with other random numbers. Allowed: the difference that Monte Carlo error alone "
+        f"goes beyond once in {1 / FALSE_ALARM:,.0f} comparisons."
+    )
     if not rows:
         caption = (
-            "None: the standard texts of this Python are not those that cells were recorded on, or all were measured."
+            "None: no text that cells were recorded on is here as it was then (Python's own change with its version; "
+            "others are given with --texts FOLDER), or all cells were measured anew."
         )
     return {"type": "table", "title": "Recorded cells measured again in this run", "caption": caption,
             "columns": ["cell", "recorded", "live", "allowed difference", "outcome"], "rows": rows,
@@ -292,37 +280,3 @@ def by_data(found: Coefficients) -> Evidence:
             "labels": [cell.key.text for cell in ordered], "values": [cell.mean for cell in ordered],
             "low": [cell.mean - Z * cell.error for cell in ordered],
             "high": [cell.mean + Z * cell.error for cell in ordered]}  # fmt: skip
-
-
-def path_maps(ablations: Ablations) -> list[Evidence]:
-    """Composition and path ablation of all 64 pairs, side by side."""
-    from harness.attention_only.multigrams_findings import path_table
-
-    arrays = path_table(ablations.run, checkpoint=ablations.end, text=ablations.text).arrays
-    words = {"K": "K-composition", "size": "Loss changed by ablating the path through keys, nats"}
-    caption = "Row: the head of layer 0 that writes; column: the head of layer 1 that reads."
-    return [
-        {"type": "head_map", "title": label, "caption": caption, "label": label.split(",")[0],
-         "values": arrays[name].tolist(), "vmin": 0.0, "vmax": float(arrays[name].max())}
-        for name, label in words.items()
-    ]  # fmt: skip
-
-
-def nested_table(ablations: Ablations) -> Sequence[Evidence]:
-    """Nested brackets: how often the right mark is preferred, and which paths and heads carry it."""
-    found = ablations.nested()
-    margins, outer = found.arrays["margins"], found.arrays["outer"].astype(bool)
-    rows = [
-        ["inner bracket open", f"{(margins[~outer] > 0).mean():.0%}", f"{margins[~outer].mean():.2f}"],
-        ["inner one closed again", f"{(margins[outer] > 0).mean():.0%}", f"{margins[outer].mean():.2f}"],
-    ]
-    size = found.arrays["path_margin"]
-    limit = float(np.abs(size).max())
-    return [
-        {"type": "table", "title": "Nested brackets and quotes: is the right one closed?", "rows": rows,
-         "mark_rows": [], "columns": ["asked", "right one preferred", "margin in nats"],
-         "caption": f"{len(margins)} made-up rows of words with one pair inside another; 50 % is chance."},
-        {"type": "head_map", "title": "Margin lost when a head of layer 1 no longer sees one of layer 0",
-         "caption": "Row: the head of layer 0; column: the head of layer 1. Mean over all rows, in nats.",
-         "values": size.tolist(), "vmin": -limit, "vmax": limit, "label": "margin lost"},
-    ]  # fmt: skip

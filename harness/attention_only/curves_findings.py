@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.attention_only import curves_tables as ct
+from harness.attention_only.curves_clustering import CLUSTERINGS, FEWER, clustering_agreement
 from harness.attention_only.curves_planted import TYPES, planted_counts, planted_table
+from harness.attention_only.curves_roles import STANDARD, both_texts, record_command, text_for, use_of, words_for
 from harness.findings import Finding
+from harness.judging import TextUse
 from harness.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -23,24 +26,51 @@ if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
     from harness.attention_only.multigrams_findings import Ablations
 
-CLUSTERINGS, FEWER, SHUFFLES = 100, 20, 500
 SIMPLE = ("induction", "bracket")
 _OPENED: dict[tuple[Path, str], Coefficients] = {}
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """A live run's recorded cells, with those that this session measured again (`live`: it measured all of them)."""
+    """A live run's recorded cells, with those that this session measured again (`live`: it measured all of them).
+
+    `typed` is the same run under other thresholds of head types, where a claim is tried under them.
+    """
 
     run: LiveRun
     cells: CellTable
     again: tuple[Comparison, ...]
     live: bool = False
+    typed: LiveRun | None = None
 
     @cached_property
     def types(self) -> Mapping[str, str]:
         """The type of each head at the end of training."""
-        return self.run.head_types()
+        return (self.typed or self.run).head_types()
+
+    def retyped(self) -> dict[str, Coefficients]:
+        """The same under other thresholds of head types that were thought of, by a name for a table."""
+        return {name: replace(self, typed=run) for name, run in self.run.other_types().items()}
+
+    def text_use(self, *roles: str) -> TextUse:
+        """How the report names the texts that serve as `roles`, and whether one of them only stands in."""
+        used = []
+        for role in roles:
+            facts = self.last(role).facts
+            where = f"of Python {facts['recorded'].get('python', 'of the recording')}"
+            used.append(use_of(self.run, role, [str(facts["text"])], where))
+        return both_texts(*used)
+
+    def data_texts(self) -> TextUse:
+        """The data sets that all weights were sampled on; they stand in where none is more than Python's own."""
+        found = self.cells.select(checkpoint=str(self.run.steps[-1]), weights="all", loss="next token", setting="paper")
+        names = sorted(key.text for key in found)
+        return TextUse(", ".join(map(words_for, names)), stand_in=set(names) <= set(STANDARD))
+
+    @property
+    def recorded_texts(self) -> list[str]:
+        """Texts on which every head was recorded at the end of training, under the paper's setting."""
+        return self.texts([str(self.run.steps[-1])], "next token", "paper")
 
     @property
     def draws(self) -> int:
@@ -94,16 +124,15 @@ class Coefficients:
         )
 
     def _text(self, role: str, text: str, names: Sequence[str], loss: str, setting: str) -> str:
-        from harness.attention_only.curves_cells import CellsError
-        from harness.attention_only.curves_rows import text_for
         from harness.attention_only.subjects import RunNotAvailable
 
         at_hand = self.texts(names, loss, setting)
         try:
             return text if text in at_hand else text_for(role, [] if text else at_hand)
-        except CellsError:
+        except LookupError:
             reason = f"coefficients on {text or role} ({loss}, {setting} setting) were not recorded at all checkpoints"
-            raise RunNotAvailable(self.run.name, reason, f"claims record-cells {self.run.run.folder.name}") from None
+            given = "" if loss == "next token" else "with the one-layer run in one_layer beside it: "
+            raise RunNotAvailable(self.run.name, reason, given + record_command(self.run, "--texts FOLDER")) from None
 
     def last(self, role: str, **how: Any) -> ct.HeadTable:
         """The coefficients at the end of training."""
@@ -188,6 +217,20 @@ class Coefficients:
         """Which layer's multigram heads make half of their rise first (RL-14)."""
         return self._layers(self.table("training mixture"), planted_table(), ct.half_rise)
 
+    def rises(self) -> dict[str, Callable[[], Finding]]:
+        """The same under other head types."""
+        return {
+            "as judged": self.rise_by_layer,
+            **{name: one.rise_by_layer for name, one in self.retyped().items()},
+        }
+
+    def peaks(self) -> dict[str, Callable[[], Finding]]:
+        """Which layer peaks first, under other head types."""
+        return {
+            "as judged": self.peak_by_layer,
+            **{name: one.peak_by_layer for name, one in self.retyped().items()},
+        }
+
     def peak_by_layer(self) -> Finding:
         """Which layer's multigram heads peak first against the one-layer reference (RL-30)."""
         table = self.table("training mixture", loss="one-layer reference")
@@ -247,7 +290,7 @@ class Coefficients:
         found = self.cells.select(checkpoint=step, weights="all", loss="next token", setting="paper")
         if len(found) < 2:
             reason = "coefficients of all weights were recorded on fewer than two data sets"
-            raise RunNotAvailable(self.run.name, reason, f"claims record-cells {self.run.run.folder.name}")
+            raise RunNotAvailable(self.run.name, reason, record_command(self.run, "--texts FOLDER"))
         cells = sorted(found.values(), key=lambda cell: cell.key.text)
         values, names = np.stack([cell.per_chain for cell in cells]), [cell.key.text for cell in cells]
         measured = ct.between_share(values, names)
@@ -292,6 +335,7 @@ class Coefficients:
             "as judged: 0.3 nats, by context": counted(Rules()),
             "0.3 nats, by source": counted(Rules(), "by_source"),
             "1 nat, by context": counted(Rules(at_least=1.0)),
+            "0.3 nats, the 2,000 strongest tokens of a head": counted(Rules(most=2_000)),
             "0.3 nats, the 200 strongest tokens of a head": counted(Rules(most=200)),
             "second setting of the sampler": counted(Rules(), setting="second"),
         }
@@ -308,52 +352,15 @@ def settings_of(build: Mapping[str, Callable[[], Finding]]) -> dict[str, Finding
     return found
 
 
-def under_settings(make: Callable[..., Finding]) -> dict[str, Finding]:
-    """A finding under the paper's setting, the second one, and on each text that coefficients were recorded on."""
+def under_settings(make: Callable[..., Finding], texts: Sequence[str] = ()) -> dict[str, Finding]:
+    """A finding under the paper's setting, the second one, and on each of `texts` that it was recorded on."""
     return settings_of(
         {
             "as judged: the paper's setting": make,
             "second setting, chosen by the gate": partial(make, setting="second"),
-            **{f"on {text}": partial(make, text=text) for text in ("pile", "python-docs", "stdlib-source")},
+            **{f"on {text}": partial(make, text=text) for text in texts},
         }
     )
-
-
-def clustering_agreement(
-    table: ct.HeadTable,
-    types: Mapping[str, str],
-    method: Any,
-    generator: np.random.Generator,
-    *,
-    scale: bool = False,
-    shuffle: bool = False,
-    draws: int = CLUSTERINGS,
-) -> Measurement:
-    """Adjusted Rand index of clusters of the table's curves with the heads' types, as many clusters as types.
-
-    The interval clusters anew under every estimate's Monte Carlo error; with `shuffle` it is that of the index when the
-    types are dealt out at random. One type alone cannot be told from anything: partial.
-    """
-    from harness.attention_only import clustering as cl
-
-    kinds = [types[head] for head in table.heads]
-    quantity, k = f"adjusted Rand index, {method}" + (", curves scaled" if scale else ""), len(set(kinds))
-    if k < 2:
-        return ct.absent(table, quantity, f"all {len(kinds)} heads are of one type, {kinds[0]}")
-
-    def clusters(values: np.ndarray) -> Any:
-        return cl.cluster(cl.scaled(values.T) if scale else values.T, k, method)
-
-    own = clusters(table.mean)
-    if shuffle:
-        null = cl.shuffled_agreement(kinds, own, SHUFFLES, generator)
-        interval = ct.interval_of(null, f"{SHUFFLES} shuffles of the types")
-        return table.measured(quantity, float(null.mean()), interval=interval)
-    found = np.array([cl.adjusted_rand(kinds, clusters(table.draw(generator))) for _ in range(draws)])
-    value = cl.adjusted_rand(kinds, own)
-    interval = ct.interval_of(np.append(found, value), f"{draws} draws of every estimate's Monte Carlo error")
-    facts = {"types": dict(zip(table.heads, kinds, strict=True)), "clusters": own.tolist(), "k": k}
-    return table.measured(quantity, value, interval=interval, facts=facts, unit="adjusted Rand index")
 
 
 def coefficients(run: LiveRun) -> Coefficients:

@@ -26,7 +26,9 @@ from harness.attention_only.curves_recorded import (
     plan,
     recording,
 )
-from harness.attention_only.curves_rows import all_standard_rows, given_rows, tokenizer_of
+from harness.attention_only.curves_roles import text_for
+from harness.attention_only.curves_rows import given_rows, tokenizer_of
+from harness.attention_only.curves_texts import rows_here
 from harness.attention_only.live import BOS, LiveRun
 from harness.llc.losses import NextToken
 from harness.llc.sgld import SGLDSettings
@@ -54,6 +56,7 @@ def record_cells(
     given: Mapping[str, Path],
     store: KeptCells,
     *,
+    folders: Sequence[Path] = (),
     into: Path | None = None,
     device: str = "cpu",
     hours: float | None = None,
@@ -63,13 +66,13 @@ def record_cells(
 ) -> Recorded:
     """Measure the cells of the run in `folder`, most needed first, and write them to `into` (beside the run).
 
-    `given` maps names of texts ("training-mixture", "code", ...) to files of token rows or documents; the standard
-    texts are always among them. Finished cells are kept in `store`, those of the table stay: an interrupted recording
-    goes on. After `hours` it stops with what it has. Raises `RunError` or `CellsError` for what does not fit.
+    `given` maps names of texts ("training-mixture", "code", ...) to files of token rows or documents. Beside them stand
+    the texts of the registry and the run's held-out rows as far as they lie in `folders`, and the standard texts.
+    Finished cells are kept in `store`, those of the table stay: an interrupted recording goes on. After `hours` it
+    stops with what it has. Raises `RunError` or `CellsError` for what does not fit.
     """
-    run = LiveRun(Run.open(folder), Context(store=None), folder.name, "own")
-    tokenizer = tokenizer_of(run)
-    texts = {name: given_rows(path, tokenizer, BOS) for name, path in given.items()} | all_standard_rows(tokenizer, BOS)
+    run = LiveRun(Run.open(folder), Context(store=None), folder.name, "own", texts_dirs=tuple(folders))
+    texts = {**rows_here(run), **{name: given_rows(path, tokenizer_of(run), BOS) for name, path in given.items()}}
     losses, target = losses_of(run), into or cells_folder(run)
     before = load_cells(target) if target.is_dir() else None
     settings = _settings(run, texts, before, store, device, tell)
@@ -127,7 +130,8 @@ def _settings(
     if not folder.is_dir():
         tell(f"no one-layer run beside {run.run.folder.name}: the second setting and the reference loss are left out")
         return {"paper": PAPER}
-    second = choose_second(Run.open(folder), texts[next(iter(texts))], store, device, tell)
+    rows = texts[text_for("training mixture", list(texts))]
+    second = choose_second(Run.open(folder), rows, store, device, tell)
     return {"paper": PAPER} | ({"second": second} if second else {})
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,11 @@ import torch
 
 from harness.attention_only.checkpoints import Run
 from harness.attention_only.curves import Ingredients, Part, measure_cells, rows_digest
-from harness.attention_only.curves_cells import Cell, CellKey, CellsError, CellTable, load_cells, seconds_each
-from harness.attention_only.curves_rows import all_standard_rows, comparable, text_for, tokenizer_of
+from harness.attention_only.curves_cells import CellsError, CellTable, load_cells, seconds_each
+from harness.attention_only.curves_compare import Comparison, compare, refuse_differences
+from harness.attention_only.curves_roles import record_command, text_for
+from harness.attention_only.curves_rows import comparable
+from harness.attention_only.curves_texts import rows_here
 from harness.attention_only.head_types import all_heads
 from harness.attention_only.model import AttentionOnly
 from harness.attention_only.subjects import RunNotAvailable
@@ -28,27 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER, ONE_LAYER, UNTRAINED = "recorded_cells", "one_layer", "untrained"
 NEXT_TOKEN, REFERENCE = "next token", "one-layer reference"
-# Two-sided, each comparison: two of them in a run raise a false alarm once in 5,000 runs.
-FALSE_ALARM = 1e-4
-
-
-class RecordedCellDiffers(AssertionError):
-    """A cell measured again lies outside both measurements' Monte Carlo error: engine, weights or text changed."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One cell measured again with other random numbers: the recorded value, the live one, how far apart is allowed."""
-
-    key: CellKey
-    recorded: float
-    live: float
-    allowed: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the difference is within what Monte Carlo errors allow."""
-        return abs(self.recorded - self.live) <= self.allowed
 
 
 def cells_folder(run: LiveRun) -> Path:
@@ -66,7 +47,7 @@ def open_cells(run: LiveRun) -> CellTable:
         raise RunNotAvailable(
             run.name,
             "its refined coefficients were not recorded, and measuring them takes hours",
-            f"claims record-cells {run.run.folder.name}",
+            record_command(run),
         )
     table = load_cells(folder)
     for step in run.steps:
@@ -108,10 +89,10 @@ def measure_again(
 ) -> tuple[Comparison, ...]:
     """Measure `count` randomly chosen cells live, with other random numbers, and compare.
 
-    Only cells on standard texts whose rows here are those of the recording can be compared: nothing comes back where
-    there are none (another Python has other texts). Raises `RecordedCellDiffers` naming every cell that differs.
+    Only cells on texts that are here, with the rows of the recording, can be compared: nothing comes back where there
+    are none (another Python has other standard texts). Raises `RecordedCellDiffers` naming every cell that differs.
     """
-    rows = all_standard_rows(tokenizer_of(run), run.probes.bos)
+    rows = rows_here(run, table.texts)
     same = comparable(rows, table.texts)
     at_hand = [key for key in sorted(table.cells) if key.text in same and key.loss == NEXT_TOKEN and ":" in key.weights]
     if not at_hand:
@@ -126,38 +107,9 @@ def measure_again(
         device=device,
     )
     live = measure_cells([at_hand[pick] for pick in sorted(picks)], given)
-    found = tuple(compare(table.cells[cell.key], cell) for cell in live)
-    if wrong := [each for each in found if not each.agrees]:
-        raise RecordedCellDiffers(_differs(wrong))
+    found = tuple(compare(table.cells[cell.key], cell, table.settings[cell.key.setting]) for cell in live)
+    refuse_differences(found)
     return found
-
-
-def compare(recorded: Cell, live: Cell, false_alarm: float = FALSE_ALARM) -> Comparison:
-    """Two measurements of one cell with independent random numbers.
-
-    Student's t with the chains of both, less two, as degrees of freedom: four chains' spread is itself uncertain.
-    """
-    from scipy.stats import t
-
-    freedom = int(np.isfinite(recorded.per_chain).sum() + np.isfinite(live.per_chain).sum()) - 2
-    half = float(t.ppf(1 - false_alarm / 2, max(freedom, 1))) * math.hypot(recorded.error, live.error)
-    return Comparison(recorded.key, recorded.mean, live.mean, half)
-
-
-def _differs(wrong: Sequence[Comparison]) -> str:
-    lines = [
-        f"  {each.key}\n    expected  {each.recorded:.4g} as recorded, within {each.allowed:.2g}\n"
-        f"    found     {each.live:.4g} live"
-        for each in wrong
-    ]
-    return "\n".join(
-        [
-            f"{len(wrong)} recorded cell{'s differ' if len(wrong) > 1 else ' differs'} from what is measured here",
-            *lines,
-            "  The engine, the weights or the text changed since. Measure all anew: pytest claims/refined_llc "
-            "--remeasure, and if that stands: claims record-cells",
-        ]
-    )
 
 
 def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str = "cpu") -> CellTable:
@@ -165,21 +117,22 @@ def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str =
 
     Raises `RecordedCellDiffers` as `measure_again` does, after all were measured.
     """
-    rows = all_standard_rows(tokenizer_of(run), run.probes.bos)
+    rows = rows_here(run, table.texts)
     losses = losses_of(run)
     keys = [key for key in sorted(table.cells) if key.text in rows and key.loss in losses]
     if tell is not None:
         hours = len(keys) * seconds_each(table.cells[key] for key in keys) / 3600
         missing = len(table.cells) - len(keys)
         tell(f"{len(keys):,} cells are measured anew: about {hours:.1f} hours as on the recording's machine")
-        tell(f"{missing:,} recorded cells are on texts that are not at hand and are left out" if missing else "")
+        words = "recorded cells are on texts that are not here (give them with --texts FOLDER) and are left out"
+        tell(f"{missing:,} {words}" if missing else "")
     given = Ingredients(lambda checkpoint: model_at(run, checkpoint), rows, losses, table.settings, device)
     live = {cell.key: cell for cell in measure_cells(keys, given, run.context.store)}
     same = comparable(rows, table.texts)
-    compared = [compare(table.cells[key], cell) for key, cell in live.items() if key.text in same]
     # The same seeds on the same rows: what differs beyond Monte Carlo error, differs for another reason.
-    if wrong := [each for each in compared if not each.agrees]:
-        raise RecordedCellDiffers(_differs(wrong))
+    refuse_differences(
+        [compare(table.cells[key], cell, table.settings[key.setting]) for key, cell in live.items() if key.text in same]
+    )
     texts = {name: rows_digest(each) for name, each in rows.items()}
     return replace(table, cells=live, texts=texts, recordings=(recording(),))
 
@@ -206,27 +159,24 @@ def _processor() -> str:
 
 
 def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list[Part]:
-    """What is recorded of a run, what claims need most first.
+    """What is recorded of a run, what claims need most first: a recording that is stopped early has those.
 
-    Every head at every checkpoint on the training mixture (its stand-in where it is not given); at the end and before
-    training on every text; layer 1 over training on code; the reference loss; the second setting at the end; and the
-    data-refined coefficient of all weights at the end.
+    Every head at the end and before training on the training mixture and on code (their stand-ins where they are not
+    given); over training on the mixture; layer 1 over training on code; all weights at the end on every text; the
+    reference loss over training; the second setting at the end; and every head at the end on every other text.
     """
-    steps, heads = (
-        [str(step) for step in run.steps if step > 0],
-        all_heads(run.run.config.n_layers, run.run.config.n_heads),
-    )
-
+    steps = [str(step) for step in run.steps if step > 0]
+    heads = all_heads(run.run.config.n_layers, run.run.config.n_heads)
     mixture, code = text_for("training mixture", texts), text_for("code", texts)
-    ends, second = [steps[-1], UNTRAINED], [head for head in heads if head.startswith("1:")]
+    both, end = list(dict.fromkeys([mixture, code])), steps[-1:]
     parts = [
-        Part(ends, heads, list(dict.fromkeys([mixture, code]))),
-        Part([*steps[:-1]], heads, [mixture]),
-        Part(steps[-1:], heads, [name for name in texts if name not in (mixture, code)]),
-        Part(steps[:-1], second, [code]),
+        Part([*end, UNTRAINED], heads, both),
+        Part(steps[:-1], heads, [mixture]),
+        Part(steps[:-1], [head for head in heads if head.startswith("1:")], [code]),
+        Part(end, ["all"], list(texts)),
+        Part(end, heads, both, setting="second"),
+        Part(end, heads, [name for name in texts if name not in both]),
     ]
     if REFERENCE in losses:
-        parts.append(Part(steps, heads, [mixture], loss=REFERENCE))
-    parts.append(Part(steps[-1:], heads, list(dict.fromkeys([mixture, code])), setting="second"))
-    parts.append(Part(steps[-1:], ["all"], list(texts)))
+        parts.insert(4, Part(steps, heads, [mixture], loss=REFERENCE))
     return parts

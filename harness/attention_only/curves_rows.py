@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
     from harness.attention_only.tokenizer import Tokenizer
 
-# On every machine with Python: code, and prose about code.
-STANDARD = ("python-docs", "stdlib-source")
 PER_DOCUMENT = 3
-STANDS_FOR: Mapping[str, tuple[str, ...]] = {
-    "training mixture": ("training-mixture", "pile", "python-docs"),
-    "code": ("code", "stdlib-source"),
-}
 
 
 def standard_rows(
@@ -52,9 +46,18 @@ def cut_evenly(
     count = len(ids) // (length - 1)
     if count == 0:
         raise CellsError(f"rows of {name}: expected at least {length - 1} tokens, found {len(ids)}. Give a longer text")
-    windows = ids[: count * (length - 1)].reshape(count, length - 1).astype(np.int64)
-    chosen = windows[[index * count // min(most, count) for index in range(min(most, count))]]
+    chosen = evenly(ids[: count * (length - 1)].reshape(count, length - 1).astype(np.int64), most)
     return torch.from_numpy(np.concatenate([np.full((len(chosen), 1), bos), chosen], 1))
+
+
+def evenly(rows: Any, most: int) -> Any:
+    """At most `most` rows of an array or tensor, evenly spread over it.
+
+    >>> evenly(np.arange(10), 3).tolist()
+    [0, 3, 6]
+    """
+    count = min(most, len(rows))
+    return rows[[index * len(rows) // count for index in range(count)]]
 
 
 def rows_from_file(path: Path, *, length: int | None = None, most: int | None = None) -> Int[Tensor, "row pos"]:
@@ -75,14 +78,28 @@ def rows_from_file(path: Path, *, length: int | None = None, most: int | None = 
 def rows_from_documents(
     path: Path, tokenizer: Any, bos: int, *, length: int | None = None, most: int | None = None, seed: int = 0
 ) -> Int[Tensor, "row pos"]:
-    """Rows of a .jsonl or .jsonl.zst file of documents, in an order drawn by `seed`, at most `PER_DOCUMENT` from one.
-
-    Short documents are joined, BOS between, as in training. Raises `CorpusError` or `CellsError`.
-    """
+    """Rows of a .jsonl or .jsonl.zst file of documents, see `rows_of_texts`. Raises `CorpusError` or `CellsError`."""
     from harness.attention_only.corpus import read_texts
 
+    return rows_of_texts(list(read_texts(path)), tokenizer, bos, length=length, most=most, seed=seed, name=path.name)
+
+
+def rows_of_texts(
+    documents: Sequence[str],
+    tokenizer: Any,
+    bos: int,
+    *,
+    length: int | None = None,
+    most: int | None = None,
+    seed: int = 0,
+    name: str = "text",
+) -> Int[Tensor, "row pos"]:
+    """Rows of documents in an order drawn by `seed`, at most `PER_DOCUMENT` from one.
+
+    Short documents are joined, BOS between, as in training. Raises `CellsError` for too little text.
+    """
     length = length or LENGTH
-    texts = [text for text in read_texts(path) if text.strip()]
+    texts = [text for text in documents if text.strip()]
     parts, enough = [], (most or ROWS) * (length - 1)
     for index in np.random.default_rng(seed).permutation(len(texts)):
         ids = np.asarray(tokenizer.encode(texts[index][: PER_DOCUMENT * 8 * length]), dtype=np.int64)
@@ -91,7 +108,7 @@ def rows_from_documents(
         if enough <= 0:
             break
     joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-    return cut_evenly(joined, bos, length=length, most=most, name=path.name)
+    return cut_evenly(joined, bos, length=length, most=most, name=name)
 
 
 def given_rows(path: Path, tokenizer: Any, bos: int) -> Int[Tensor, "row pos"]:
@@ -107,25 +124,6 @@ def tokenizer_of(run: LiveRun) -> Tokenizer:
     raise RunNotAvailable(run.name, reason, f"claims convert-checkpoint {run.name} FILE.pth ...")
 
 
-def all_standard_rows(tokenizer: Any, bos: int, names: Sequence[str] = STANDARD) -> dict[str, Int[Tensor, "row pos"]]:
-    """Rows of every standard text."""
-    return {name: standard_rows(name, tokenizer, bos) for name in names}
-
-
 def comparable(rows: Mapping[str, Tensor], recorded: Mapping[str, str]) -> tuple[str, ...]:
     """The texts whose rows here are those that recorded cells were measured on: another Python has other texts."""
     return tuple(name for name, table in rows.items() if recorded.get(name) == rows_digest(table))
-
-
-def text_for(role: str, at_hand: Sequence[str]) -> str:
-    """The text among those `at_hand` that serves as "training mixture" or "code", the best stand-in first.
-
-    Raises `CellsError` where none does.
-
-    >>> text_for("code", ["python-docs", "stdlib-source"])
-    'stdlib-source'
-    """
-    for name in STANDS_FOR[role]:
-        if name in at_hand:
-            return name
-    raise CellsError(f"cells on {role}: expected one of {', '.join(STANDS_FOR[role])}, found {', '.join(at_hand)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,16 @@ from jaxtyping import Float
 
 from harness.attention_only.checkpoints import Run
 from harness.attention_only.composition import composition
-from harness.attention_only.head_types import HeadScores, Probes, bracket_tokens, classify, measure_heads
+from harness.attention_only.head_types import (
+    OTHER_CURRENT,
+    USUAL,
+    HeadScores,
+    Probes,
+    Thresholds,
+    bracket_tokens,
+    classify,
+    measure_heads,
+)
 from harness.attention_only.subjects import Curves, RunKind, RunNotAvailable, Score
 from harness.models.errors import DamagedWeights
 
@@ -32,7 +41,10 @@ SEQUENCES = 400
 
 @dataclass(frozen=True)
 class LiveRun:
-    """Checkpoints on disk behind the questions of `TrainingRun`. Steps count updates, as the files do."""
+    """Checkpoints on disk behind the questions of `TrainingRun`. Steps count updates, as the files do.
+
+    `texts_dirs` are folders that texts are looked for in first (`--texts`).
+    """
 
     run: Run
     context: Context
@@ -41,6 +53,8 @@ class LiveRun:
     title: str = ""
     licence: str = ""
     seed: int = 0
+    texts_dirs: tuple[Path, ...] = ()
+    thresholds: Thresholds = USUAL
     _scores: dict[int, HeadScores] = field(default_factory=dict, repr=False)
 
     @property
@@ -59,7 +73,8 @@ class LiveRun:
     def identity(self) -> dict[str, Any]:
         """One digest over those of all checkpoints."""
         joined = "".join(f"{step}:{digest};" for step, digest in self._digests.items())
-        return {"checkpoints": hashlib.sha256(joined.encode()).hexdigest()}
+        digests = {"checkpoints": hashlib.sha256(joined.encode()).hexdigest()}
+        return digests if self.thresholds == USUAL else {**digests, "thresholds": asdict(self.thresholds)}
 
     def card(self) -> dict[str, Any]:
         """The run card, with what tells this run from others first."""
@@ -102,7 +117,14 @@ class LiveRun:
 
     def head_types(self) -> Mapping[str, str]:
         """Types by the scores at the last checkpoint (`head_types.classify`)."""
-        return classify(self.scores_at(self.steps[-1]))
+        return classify(self.scores_at(self.steps[-1]), self.thresholds)
+
+    def other_types(self) -> dict[str, LiveRun]:
+        """This run under other thresholds of head types that were thought of, by a name for a table of settings."""
+        return {
+            f"current-token heads from {current}": replace(self, thresholds=replace(self.thresholds, current=current))
+            for current in OTHER_CURRENT
+        }
 
     def head_scores(self, score: Score) -> Curves:
         """A score of every head at each checkpoint, values (step, layer, head)."""
@@ -141,6 +163,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def open_live(row: RunRow, folder: Path, context: Context) -> LiveRun:
+def open_live(row: RunRow, folder: Path, context: Context, texts_dir: Path | None = None) -> LiveRun:
     """A run of fixtures/runs.toml whose checkpoints are in `folder`. Raises `RunError` for a damaged folder."""
-    return LiveRun(Run.open(folder), context, row.name, row.kind, row.title, row.licence)
+    texts_dirs = () if texts_dir is None else (texts_dir,)
+    return LiveRun(Run.open(folder), context, row.name, row.kind, row.title, row.licence, texts_dirs=texts_dirs)

@@ -29,14 +29,15 @@ CLOSES: Mapping[str, str] = {")": "(", "]": "[", "}": "{", '"': '"'}
 class Rules:
     """Which tokens count as affected and what makes a sample an n-gram.
 
-    A token is affected when ablation costs it `at_least` nats, the `most` strongest of each head at the most (a bound
-    on time: were it reached by every head, counts would say nothing about heads). A sample is an n-gram when what
+    A token is affected when ablation costs it `at_least` nats. There is no bound on how many tokens of a head are
+    (`most` sets one): a bound that heads reach makes their counts equal, and it is the counts that are compared. The
+    authors collect "the most affected" and say neither how many nor how much. A sample is an n-gram when what
     decides it lies within the last `window` tokens; with the context cut to those, at least the share `kept` of the
     head's effect must be left.
     """
 
     at_least: float = 0.3
-    most: int = 2_000
+    most: int | None = None
     window: int = 3
     kept: float = 0.5
 
@@ -62,7 +63,7 @@ class Sample:
 def affected(effects: Float[Tensor, "row pos"], rules: Rules) -> list[tuple[int, int]]:
     """Rows and positions of the affected tokens, strongest first."""
     flat = effects.flatten()
-    values, order = flat.topk(min(rules.most, flat.numel()))
+    values, order = flat.topk(min(rules.most or flat.numel(), flat.numel()))
     kept = order[values >= rules.at_least]
     return [divmod(index, effects.shape[1]) for index in kept.tolist()]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from harness.attention_only import curves_tables as ct
+from harness.attention_only.curves_roles import HELD_OUT, use_of
 from harness.findings import Finding
+from harness.judging import TextUse
 from harness.measure import measure
 from harness.measurement import Measurement
 
@@ -19,24 +21,34 @@ if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
     from harness.attention_only.multigrams import Rules, Sample
 
-PARTS = ("harness.attention_only.composition", "harness.attention_only.curves_rows", "harness.attention_only.model")
+PARTS = ("harness.attention_only.composition", "harness.attention_only.model")
 LABELLING, NESTING = "harness.attention_only.multigrams", "harness.attention_only.brackets"
 TEXTS = ("python-docs", "stdlib-source")
-ROWS_EACH, LENGTH, PATH_ROWS = 24, 129, 16
+ROWS, LENGTH, PATH_ROWS = 48, 129, 16
 EARLY = 0.17  # 8,500 of 50,000 steps: the first of the two checkpoints at which the authors ablate
 TOP = 0.02
-SHOWN = 3
+SHOWN, FIGURE_DRAWS = 3, 200
 NESTED = 4
 
 
+def text_names(run: LiveRun) -> tuple[str, ...]:
+    """The text that heads are ablated on: the training mixture where it is here, else what stands in for it."""
+    from harness.attention_only.curves_texts import names_here
+
+    here = names_here(run)
+    return next(((name,) for name in (HELD_OUT, "pile") if name in here), TEXTS)
+
+
 def text_rows(run: LiveRun) -> Any:
-    """Rows of both standard texts, prose about code and code, half and half: tokens (row, pos)."""
+    """Rows of `text_names`, as many of each where there are two: tokens (row, pos)."""
     import torch
 
-    from harness.attention_only.curves_rows import standard_rows, tokenizer_of
+    from harness.attention_only.curves_rows import evenly
+    from harness.attention_only.curves_texts import rows_here
 
-    own, bos = tokenizer_of(run), run.probes.bos
-    return torch.cat([standard_rows(name, own, bos, length=LENGTH, most=ROWS_EACH) for name in TEXTS])
+    names = text_names(run)
+    rows = rows_here(run, names)
+    return torch.cat([evenly(rows[name], ROWS // len(names))[:, :LENGTH] for name in names])
 
 
 def head_names(run: LiveRun) -> tuple[str, ...]:
@@ -69,7 +81,8 @@ def ablation_effects(run: Any, *, checkpoint: str, text: str, resample: bool = F
     rows = text_rows(run)
     order = torch.arange(len(rows)).roll(1) if resample else None
     effects = head_effects(_model(run, checkpoint), rows, order=order).numpy().astype(np.float32)
-    facts = {"checkpoint": checkpoint, "texts": list(TEXTS), "replaced by": "another row's" if resample else "the mean"}
+    texts, put = list(text_names(run)), "another row's" if resample else "the mean"
+    facts = {"checkpoint": checkpoint, "texts": texts, "replaced by": put}
     return Measurement("loss added by ablation", None, unit="nats", n=effects[0, 0].size, arrays={"effects": effects},
                        facts=facts)  # fmt: skip
 
@@ -93,8 +106,9 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str, rules: dict[str, 
     labels = [[list(mg.count_labels(found, head, rule=rule).values()) for head in heads] for rule in both]
     same, kappa = mg.agreement(found)
     shown = [_shown(sample, rows, strings) for head in heads for sample in _strongest(found, head)]
-    facts = {"heads": list(heads), "samples": shown, "checkpoint": checkpoint, "rules": rules, "texts": list(TEXTS),
-             "agreement": None if np.isnan(same) else same, "kappa": None if np.isnan(kappa) else kappa}  # fmt: skip
+    facts = {"heads": list(heads), "samples": shown, "checkpoint": checkpoint, "rules": rules,
+             "texts": list(text_names(run)), "agreement": None if np.isnan(same) else same,
+             "kappa": None if np.isnan(kappa) else kappa}  # fmt: skip
     arrays = {"counts": np.array(counts), "labels": np.array(labels)}
     return Measurement("multigrams of each head", None, unit="multigrams", n=len(found), arrays=arrays, facts=facts)
 
@@ -165,9 +179,13 @@ def nested_brackets(run: Any, *, checkpoint: str, text: str) -> Measurement:
 
 @dataclass(frozen=True)
 class Ablations:
-    """A live run's ablations at the end of training, early on, and before it."""
+    """A live run's ablations at the end of training, early on, and before it.
+
+    `typed` is the same run under other thresholds of head types, where a claim is tried under them.
+    """
 
     run: LiveRun
+    typed: LiveRun | None = None
 
     @cached_property
     def text(self) -> str:
@@ -188,7 +206,7 @@ class Ablations:
     @cached_property
     def types(self) -> Mapping[str, str]:
         """The type of each head at the end."""
-        return self.run.head_types()
+        return (self.typed or self.run).head_types()
 
     def multigram_heads(self, layer: int) -> list[int]:
         """Numbers of a layer's multigram heads."""
@@ -214,17 +232,43 @@ class Ablations:
         """Fresh random numbers, the same for each quantity."""
         return np.random.default_rng(self.run.seed)
 
-    def overlap(self) -> Finding:
+    def text_use(self) -> TextUse:
+        """How the report names the text that heads are ablated on, and whether it only stands in."""
+        return use_of(self.run, "training mixture", text_names(self.run))
+
+    def retyped(self) -> dict[str, Ablations]:
+        """The same under other thresholds of head types that were thought of, by a name for a table."""
+        return {name: replace(self, typed=run) for name, run in self.run.other_types().items()}
+
+    def overlap(self, top: float = TOP) -> Finding:
         """How much more the tokens affected by multigram heads of both layers coincide at the end (RL-31)."""
         early = self.effects(self.early)
 
         def growth(checkpoint: str) -> Measurement:
             return overlap_growth(
                 self.effects(checkpoint), early, [self.multigram_heads(layer) for layer in (0, 1)],
-                self.run.context.profile.shuffles, self.generator(), {"early": self.early, "end": checkpoint},
+                self.run.context.profile.shuffles, self.generator(), {"early": self.early, "end": checkpoint}, top,
             )  # fmt: skip
 
         return Finding(growth(self.end), {"untrained model": lambda: growth("untrained")})
+
+    def overlap_settings(self) -> dict[str, Callable[[], Finding]]:
+        """The growth with fewer and more tokens counted as most affected, and under other head types."""
+        shares = {f"the {top:.0%} most affected tokens": partial(self.overlap, top) for top in (TOP / 2, 2.5 * TOP)}
+        others = {name: one.overlap for name, one in self.retyped().items()}
+        return {f"as judged: the {TOP:.0%} most affected tokens": self.overlap, **shares, **others}
+
+    def mean_overlap(self, checkpoint: str) -> tuple[float, float, float]:
+        """The mean overlap over pairs of multigram heads at a checkpoint, with its 90 % interval; NaN without pairs."""
+        heads = [self.multigram_heads(layer) for layer in (0, 1)]
+        if not all(heads):
+            return (float("nan"),) * 3
+        effects, generator = self.effects(checkpoint), self.generator()
+        count = effects.shape[2]
+        picks = [generator.integers(count, size=count) for _ in range(FIGURE_DRAWS)]
+        drawn = [overlaps(effects[:, :, rows])[np.ix_(*heads)].mean() for rows in picks]
+        interval = ct.interval_of(np.array(drawn), "bootstrap over rows")
+        return float(overlaps(effects)[np.ix_(*heads)].mean()), interval.low, interval.high
 
     def paths_and_composition(self, reader: str = "K", effect: str = "size") -> Finding:
         """Whether path ablation and composition name the same pairs of heads (RL-31b)."""
@@ -249,10 +293,19 @@ class Ablations:
         """The stored table of nested-bracket probes."""
         return nested_brackets(self.run, checkpoint=checkpoint or self.end, text=self.text)
 
-    def nested_closers(self) -> Finding:
+    def nested_settings(self) -> dict[str, Callable[[], Finding]]:
+        """The ratio as judged, the plain one without a reference, and under other head types."""
+        others = {name: one.nested_closers for name, one in self.retyped().items()}
+        plain = partial(self.nested_closers, against_start=False)
+        return {"as judged: over the same at initialisation": self.nested_closers, "plain ratio": plain, **others}
+
+    def nested_closers(self, *, against_start: bool = True) -> Finding:
         """How much more paths between multigram heads matter at nested closers than at words (RL-31c).
 
-        As a multiple of the same at initialisation: few closing marks and many words differ in any weights.
+        As a multiple of the same at initialisation. What says nothing of coordination gives 1 that way: closers and
+        words are different tokens at different places, few and rare against many and common, so that the plain ratio
+        has no neutral value of its own, in weights that learned nothing either. The paper gives neither a value nor a
+        reference; the plain ratio stands beside (`nested_settings`).
         """
         first, second = (self.multigram_heads(layer) for layer in (0, 1))
 
@@ -261,11 +314,12 @@ class Ablations:
             return tuple(arrays[side][np.ix_(first, second)].mean((0, 1)) for side in ("closers", "elsewhere"))
 
         def ratio(checkpoint: str) -> Measurement:
+            start = sides("untrained") if against_start else None
             draws, source = self.run.context.profile.bootstrap_draws, self.nested(checkpoint)
             if not (first and second):
                 facts = {**source.facts, "why": "a layer has no multigram heads"}
                 return source.derive("path ablation at nested closers", None, status="partial", facts=facts)
-            return closer_ratio(sides(checkpoint), sides("untrained"), draws, self.generator(), source)
+            return closer_ratio(sides(checkpoint), start, draws, self.generator(), source)
 
         return Finding(ratio(self.end), {"untrained model": lambda: ratio("untrained")})
 
@@ -277,18 +331,18 @@ def overlap_growth(
     draws: int,
     generator: np.random.Generator,
     facts: Mapping[str, Any],
+    top: float = TOP,
 ) -> Measurement:
     """Mean Jaccard overlap of the most affected tokens of multigram heads of both layers, at the end over early on.
 
-    The most affected are the `TOP` share of positions; rows are drawn anew with replacement.
+    The most affected are the share `top` of positions; rows are drawn anew with replacement.
     """
     quantity = "growth of the overlap of affected tokens between layers"
     if not all(heads):
         return Measurement(quantity, None, status="partial", facts={**facts, "why": "a layer has no multigram heads"})
 
     def overlap(effects: np.ndarray, rows: np.ndarray) -> float:
-        masks = [[_top(effects[layer, head][rows]) for head in heads[layer]] for layer in (0, 1)]
-        return float(np.mean([(a & b).sum() / (a | b).sum() for a in masks[0] for b in masks[1]]))
+        return float(overlaps(effects[:, :, rows], top)[np.ix_(*heads)].mean())
 
     def growth(rows: np.ndarray) -> float:
         return overlap(end, rows) / max(overlap(early, rows), 1e-12)
@@ -301,33 +355,42 @@ def overlap_growth(
     return Measurement(quantity, growth(own), interval=interval, unit="times", n=count, facts={**facts, **more})
 
 
-def _top(effects: Float[np.ndarray, "row pos"]) -> np.ndarray:
-    flat = effects.flatten()
-    mask = np.zeros(flat.size, dtype=bool)
-    count = max(1, round(TOP * flat.size))
-    mask[np.argpartition(-flat, count - 1)[:count]] = True
-    return mask
+def overlaps(effects: Float[np.ndarray, "layer head row pos"], top: float = TOP) -> Float[np.ndarray, "head head"]:
+    """Jaccard overlap of the share `top` of positions that a layer-0 and a layer-1 head affect most, every pair.
+
+    >>> overlaps(np.arange(8.0).reshape(2, 1, 1, 4), top=0.5).tolist()
+    [[1.0]]
+    """
+    flat = effects.reshape(*effects.shape[:2], -1)
+    count = max(1, round(top * flat.shape[2]))
+    masks = np.zeros(flat.shape, dtype=np.float32)
+    np.put_along_axis(masks, np.argpartition(-flat, count - 1, axis=2)[:, :, :count], 1.0, axis=2)
+    both = masks[0] @ masks[1].T
+    return both / (2 * count - both)
 
 
 def closer_ratio(
     now: tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]],
-    start: tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]],
+    start: tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]] | None,
     draws: int,
     generator: np.random.Generator,
     source: Measurement,
 ) -> Measurement:
-    """Effect at closers over effect elsewhere, `now` over at the `start`; rows of both drawn anew with replacement."""
+    """Effect at closers over effect elsewhere, `now` over at the `start`; rows of both drawn anew with replacement.
+
+    Without a `start`, the plain ratio.
+    """
 
     def ratio(sides: tuple[np.ndarray, np.ndarray], rows: Any = slice(None)) -> float:
         return float(sides[0][rows].mean() / max(sides[1][rows].mean(), 1e-12))
 
-    def anew(sides: tuple[np.ndarray, np.ndarray]) -> float:
-        return ratio(sides, generator.integers(len(sides[0]), size=len(sides[0])))
+    def anew(sides: tuple[np.ndarray, np.ndarray] | None) -> float:
+        return ratio(sides, generator.integers(len(sides[0]), size=len(sides[0]))) if sides else 1.0
 
     found = np.array([anew(now) / anew(start) for _ in range(draws)])
-    interval = ct.interval_of(
-        found, f"{draws:,} bootstrap draws over {len(now[0])} rows, those of the start drawn apart"
-    )
-    facts = {**source.facts, "closers over elsewhere": ratio(now), "the same at initialisation": ratio(start)}
-    return source.derive("path ablation at nested closers over elsewhere, as a multiple of that at initialisation",
-                         ratio(now) / ratio(start), interval=interval, unit="times", facts=facts)  # fmt: skip
+    apart = ", those of the start drawn apart" if start else ""
+    interval = ct.interval_of(found, f"{draws:,} bootstrap draws over {len(now[0])} rows{apart}")
+    reference = ratio(start) if start else 1.0
+    facts = {**source.facts, "closers over elsewhere": ratio(now), "the same at initialisation": reference}
+    quantity = "path ablation at nested closers over elsewhere" + (", over that at initialisation" if start else "")
+    return source.derive(quantity, ratio(now) / reference, interval=interval, unit="times", facts=facts)

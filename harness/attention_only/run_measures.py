@@ -272,6 +272,11 @@ class Composition:
         controls["previous-token to multigram"] = lambda: self.table(self.run, "previous-token")
         return Finding(self.table(self.run, "multigram"), controls)
 
+    def settings(self) -> dict[str, Finding]:
+        """The rise under other thresholds of head types, for a run whose types hang on thresholds."""
+        others = getattr(self.run, "other_types", dict)()
+        return {name: Composition(run).rise() for name, run in {"as judged": self.run, **others}.items()}
+
     def at_the_end(self) -> Finding:
         """K-composition of previous-token with multigram heads at the last checkpoint."""
         controls = controls_of(self.run, lambda run: self.last(run, "previous-token"))

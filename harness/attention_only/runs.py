@@ -85,4 +85,4 @@ def _open_live(row: RunRow, run: Run) -> TrainingRun:
         raise RunNotAvailable(row.name, reason, f"claims convert-checkpoint {row.name} FILE.pth ...")
     from harness.attention_only.live import open_live
 
-    return open_live(row, folder, run.context)
+    return open_live(row, folder, run.context, run.texts_dir)

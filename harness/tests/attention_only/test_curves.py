@@ -9,7 +9,8 @@ import torch
 
 from harness.attention_only import curves as cv
 from harness.attention_only.curves_cells import CellsError
-from harness.attention_only.curves_rows import comparable, cut_evenly, rows_from_file, text_for
+from harness.attention_only.curves_roles import text_for
+from harness.attention_only.curves_rows import comparable, cut_evenly, rows_from_file
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
 from harness.llc.losses import DivergenceFrom, NextToken
 from harness.llc.refined import refined_llc
@@ -114,5 +115,5 @@ def test_texts_that_differ_are_not_compared_and_the_best_one_at_hand_is_taken():
     rows = {"a": torch.zeros(2, 3, dtype=torch.long), "b": torch.ones(2, 3, dtype=torch.long)}
     assert comparable(rows, {"a": cv.rows_digest(rows["a"]), "b": "another"}) == ("a",)
     assert text_for("training mixture", ["python-docs", "pile"]) == "pile"
-    with pytest.raises(CellsError, match="cells on code"):
+    with pytest.raises(LookupError, match="cells on code"):
         text_for("code", ["python-docs"])

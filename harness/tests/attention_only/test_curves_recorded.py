@@ -12,9 +12,11 @@ from harness.attention_only import curves_evidence as show
 from harness.attention_only import curves_record as rec
 from harness.attention_only import curves_recorded as cr
 from harness.attention_only import curves_rows
+from harness.attention_only import multigrams_evidence as together
 from harness.attention_only import multigrams_findings as mf
 from harness.attention_only.checkpoints import Run, save_checkpoint
 from harness.attention_only.curves_cells import CellKey, CellsError, load_cells, save_cells
+from harness.attention_only.curves_compare import RecordedCellDiffers
 from harness.attention_only.curves_findings import coefficients
 from harness.attention_only.live import LiveRun
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
@@ -98,7 +100,7 @@ def test_a_recorded_cell_that_is_wrong_is_named(recorded):
         key: replace(cell, numbers={**cell.numbers, "mean": cell.mean + 1000 * cell.error + 100})
         for key, cell in table.cells.items()
     }
-    with pytest.raises(cr.RecordedCellDiffers, match=r"\d:\d at .* on (python-docs|stdlib-source)") as error:
+    with pytest.raises(RecordedCellDiffers, match=r"\d:\d at .* on (python-docs|stdlib-source)") as error:
         cr.measure_again(run, replace(table, cells=wrong), np.random.default_rng(0))
     assert "claims record-cells" in str(error.value)
 
@@ -150,20 +152,20 @@ def test_coefficients_are_the_recorded_ones_with_errors(recorded):
 
 
 def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch):
-    monkeypatch.setattr(mf, "ROWS_EACH", 4)
-    monkeypatch.setattr(mf, "LENGTH", 33)
+    monkeypatch.setattr(mf, "ROWS", 8)
     monkeypatch.setattr(mf, "PATH_ROWS", 4)
     ablations = mf.Ablations(opened(recorded[0]))
     counts = ablations.counts()
     assert set(counts) == {"0:0", "0:1", "1:0", "1:1"}
     effects = ablations.effects("9")
-    assert effects.shape == (2, 2, 8, 32)
+    assert effects.shape == (2, 2, 8, 16)
     assert set(ablations.types.values()) <= {"multigram", "bracket", "current-token", "previous-token", "induction"}
     assert -1 <= ablations.paths_and_composition().measurement.value <= 1
     assert ablations.nested().arrays["closers"].shape[:2] == (2, 2)
     again = mf.Ablations(opened(recorded[0])).samples("9")
     assert (again.origin, again.facts["agreement"]) == ("store", ablations.samples("9").facts["agreement"])
-    shown = [*show.sample_table(ablations), *show.path_maps(ablations), *show.nested_table(ablations)]
+    shown = [*together.sample_table(ablations), *together.path_maps(ablations), *together.nested_table(ablations)]
+    shown += [together.overlap_bars(ablations), *together.overlap_maps(ablations)]
     shown += [show.types_table(ablations.run), show.attention_patterns(ablations.run)]
     assert [exhibit(one, f"e{index}").trouble for index, one in enumerate(shown)] == [""] * len(shown)
 

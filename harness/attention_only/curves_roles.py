@@ -1,0 +1,83 @@
+"""What the words "training mixture" and "code" of a claim stand for, and how a report names the text that was used.
+
+Light: names alone. The rows behind them are cut in `curves_texts`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from harness.judging import TextUse
+
+if TYPE_CHECKING:
+    from harness.attention_only.live import LiveRun
+
+HELD_OUT = "training-mixture"
+# On every machine with Python: code, and prose about code.
+STANDARD = ("python-docs", "stdlib-source")
+STANDS_FOR: Mapping[str, tuple[str, ...]] = {
+    "training mixture": ("training-mixture", "pile", "python-docs"),
+    "code": ("code", "code-by-language", "stdlib-source"),
+}
+# What a claim's words mean, the best first: any other text that is here only stands in, and the verdict generalises.
+MEANT: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "training mixture": {"own": (HELD_OUT,), "published": (HELD_OUT, "pile")},
+    "code": {"own": ("code", "code-by-language"), "published": ("code",)},
+}
+ROLE_WORDS = {"training mixture": "the run's held-out training mixture", "code": "code from many projects"}
+
+
+def text_for(role: str, at_hand: Sequence[str]) -> str:
+    """The text among those `at_hand` that serves as "training mixture" or "code", the best stand-in first.
+
+    Raises LookupError where none does.
+
+    >>> text_for("code", ["python-docs", "stdlib-source"])
+    'stdlib-source'
+    """
+    for name in STANDS_FOR[role]:
+        if name in at_hand:
+            return name
+    raise LookupError(f"cells on {role}: expected one of {', '.join(STANDS_FOR[role])}, found {', '.join(at_hand)}")
+
+
+def use_of(run: LiveRun, role: str, names: Collection[str], where: str = "") -> TextUse:
+    """How a report names the texts `names` that serve as `role`, and whether they only stand in for what is meant.
+
+    `where` says which Python standard texts are of, "of Python 3.11.9"; this one's unless given.
+    """
+    stand_in = not set(names) <= set(MEANT[role][run.kind])
+    label = " and ".join(words_for(name, where) for name in names)
+    if not stand_in:
+        return TextUse(label, stand_in=False)
+    return TextUse(f"{label}, standing in for {ROLE_WORDS[role]} (given with --texts FOLDER)", stand_in=True)
+
+
+def both_texts(*uses: TextUse) -> TextUse:
+    """Several texts that one claim is measured on, as one; it stands in where one of them does."""
+    return TextUse("; ".join(dict.fromkeys(use.label for use in uses)), any(use.stand_in for use in uses))
+
+
+def words_for(name: str, where: str = "") -> str:
+    """A text's name in a sentence."""
+    import platform
+
+    from harness.texts import load_texts
+
+    if name in STANDARD:
+        return f"{name} {where or f'of Python {platform.python_version()}'}"
+    if name == HELD_OUT:
+        return ROLE_WORDS["training mixture"]
+    row = load_texts().get(name)
+    return row.title if row else name
+
+
+def record_command(run: LiveRun, more: str = "") -> str:
+    """What records this run's cells, as it would be typed."""
+    from harness.attention_only.runs import FIXTURES
+
+    folder = run.run.folder
+    shipped = folder.resolve().is_relative_to(FIXTURES)
+    return " ".join(filter(None, ["claims record-cells", "" if shipped else shlex.quote(str(folder)), more]))
