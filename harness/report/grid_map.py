@@ -16,13 +16,15 @@ from harness.report.text import number, one_line, shorten
 TALLEST, SMALLEST, LARGEST = 460.0, 4.0, 18.0
 MOST_NAMES = 26
 NAME = 14
+TOP = 26
+STEPS = (1, 2, 5, 10, 20, 25, 50, 100)
 
 
 @drawn_once
 def grid_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """Cells in steps of one hue; `marks`, a list of (row, column), are outlined; a cell without a value is crossed out.
 
-    Where there are more rows or columns than names fit, every second, third, ... name is written.
+    Where there are more rows or columns than names fit, every second, fifth, tenth, ... name is written.
     """
     values = [finite(row) for row in evidence["values"]]
     rows, columns = ([shorten(one_line(str(one)), NAME) for one in evidence[key]] for key in ("rows", "columns"))
@@ -32,38 +34,43 @@ def grid_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     turned = max(map(len, columns), default=0) > 2
     below = 28 + (6.2 * max(map(len, columns), default=0) if turned else 12)
     left = 34 + 6.6 * max(map(len, rows), default=0)
-    height = max(len(rows) * cell, 80.0) + 26 + below
+    height = max(len(rows) * cell, 80.0) + TOP + below
 
     def paint(figure: Any) -> None:
-        axes = axes_at(figure, height, left, 84, 26, below)
+        axes = axes_at(figure, height, left, 84, TOP, below)
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         cells(axes, values, low, high)
-        _outline(axes, evidence.get("marks") or ())
-        _names(axes, rows, columns, turned, (height - 26 - below) / max(len(rows), 1))
+        _outline(axes, evidence.get("marks") or (), 1.4 if cell > 8 else 0.9)
+        _names(axes, rows, columns, turned, (height - TOP - below) / max(len(rows), 1))
         axes.set_xlabel(shorten(one_line(str(evidence.get("xlabel") or "")), 2 * LABEL), color=C["muted"])
         axes.set_ylabel(shorten(one_line(str(evidence.get("ylabel") or "")), 2 * LABEL), color=C["muted"])
         style(axes, numbers="")
         axes.tick_params(labelsize=10, length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        scale_bar(figure, height, low, high, str(evidence.get("label") or ""))
+        scale_bar(figure, height, low, high, str(evidence.get("label") or ""), top=TOP, bottom=below)
 
     return draw(paint, name, title, _words(evidence, values, known), WIDTH, height)
 
 
-def _outline(axes: Any, marks: Any) -> None:
+def _outline(axes: Any, marks: Any, width: float) -> None:
     from matplotlib.patches import Rectangle
 
     for row, column in marks:
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=C["mark"], linewidth=1.4))
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=C["mark"], linewidth=width))
 
 
 def _names(axes: Any, rows: list[str], columns: list[str], turned: bool, cell: float) -> None:
-    step = max(1, math.ceil(11 / cell))
+    step = _step(11 / cell)
     axes.set_yticks(range(0, len(rows), step), rows[::step])
-    wide = max(1, math.ceil(len(columns) / MOST_NAMES))
+    wide = _step(len(columns) / MOST_NAMES)
     axes.set_xticks(range(0, len(columns), wide), columns[::wide], rotation=90 if turned else 0)
+
+
+def _step(least: float) -> int:
+    """The least of the usual steps that is `least` or more: a map of values is read by fives and tens."""
+    return next((step for step in STEPS if step >= least), math.ceil(least))
 
 
 def _words(evidence: dict[str, Any], values: list[list[float]], known: list[float]) -> str:

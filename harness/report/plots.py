@@ -109,7 +109,7 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
         style(axes, numbers="")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        scale_bar(figure, height, low, high, str(evidence.get("label") or ""))
+        scale_bar(figure, height, low, high, str(evidence.get("label") or ""), top=24, bottom=42)
 
     return draw(paint, name, title, _head_words(values, evidence), WIDTH, height)
 
@@ -327,10 +327,13 @@ def _name(evidence: dict[str, Any], layer: int, head: int) -> str:
     return head_name(layer, head, str(evidence.get("head_names") or "L12H0"))
 
 
-def scale_bar(figure: Any, height: float, low: float, high: float, label: str) -> None:
-    """The scale of a heat map at the right edge of its figure, with three figures and what they are."""
-    size = min(200.0, height - 66)
-    axes = figure.add_axes(((WIDTH - 72) / WIDTH, 42 / height, 14 / WIDTH, size / height))
+def scale_bar(figure: Any, height: float, low: float, high: float, label: str, *, top: float, bottom: float) -> None:
+    """The scale of a heat map at the right edge of its figure, with three figures and what they are.
+
+    `top` and `bottom` are the margins of the map in px: the scale stands beside its cells, not beside its names.
+    """
+    size = min(200.0, height - top - bottom)
+    axes = figure.add_axes(((WIDTH - 72) / WIDTH, bottom / height, 14 / WIDTH, size / height))
     for level, (colour, _) in enumerate(scale()):
         axes.axhspan(level, level + 1, facecolor=colour, edgecolor=colour, linewidth=0.3)
     axes.set_ylim(0, LEVELS)
@@ -341,8 +344,8 @@ def scale_bar(figure: Any, height: float, low: float, high: float, label: str) -
     style(axes, numbers="")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    top, words = (42 + size + 5) / height, shorten(one_line(label), 22)
-    figure.text((WIDTH - 4) / WIDTH, top, words, color=C["muted"], ha="right", va="bottom", fontsize=11)
+    above, words = (bottom + size + 5) / height, shorten(one_line(label), 22)
+    figure.text((WIDTH - 4) / WIDTH, above, words, color=C["muted"], ha="right", va="bottom", fontsize=11)
 
 
 def _head_words(values: list[list[float]], evidence: dict[str, Any]) -> str:
