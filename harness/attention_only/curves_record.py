@@ -84,8 +84,7 @@ def record_cells(
     began = saved = clock()
     for cell in measure_cells(missing, ingredients, store, progress):
         cells[cell.key] = cell
-        late = hours is not None and clock() - began > 3600 * hours
-        if late:
+        if hours is not None and clock() - began > 3600 * hours:
             break
         if clock() - saved > SAVED_EVERY:
             saved = clock()
