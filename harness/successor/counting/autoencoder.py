@@ -236,6 +236,7 @@ class _State:
         self.bias = [bias, torch.zeros_like(bias), torch.zeros_like(bias)]
         self.shift = [weights.new_zeros(seeds, width) for _ in range(3)]
         self.idle = torch.zeros(seeds, features, dtype=torch.int32)
+        self._rooms: dict[tuple[int, ...], Tensor] = {}
 
     @classmethod
     def start(cls, decoder: Float[Tensor, "seed feature d_model"]) -> _State:
@@ -246,7 +247,7 @@ class _State:
         """One Adam step of every run on its own batch."""
         import numpy as np
 
-        raw = torch.bmm(self.weights[0][:, 0], batch.transpose(1, 2))  # (seed, feature, b)
+        raw = torch.bmm(self.weights[0][:, 0], batch.transpose(1, 2), out=self._room(batch))  # (seed, feature, b)
         dtype, count = raw.numpy().dtype, batch.shape[1]
         parts = (batch, raw, *self.weights, *self.bias, *self.shift, self.idle)
         over_seeds(
@@ -259,6 +260,13 @@ class _State:
             adam_scalars(settings.learning_rate, step, dtype),
         )
 
+    def _room(self, batch: Tensor) -> Tensor:
+        # Fresh memory at each step would cost more than the product that fills it.
+        shape = (len(batch), self.weights[0].shape[2], batch.shape[1])
+        if shape not in self._rooms:
+            self._rooms[shape] = batch.new_empty(shape)
+        return self._rooms[shape]
+
     def pack(self) -> None:
         """Keep the rows that may still move, the same number for every run.
 
@@ -268,6 +276,7 @@ class _State:
         if wanted > WORTH_PACKING * self.idle.shape[1]:
             return
         self.write_back()
+        self._rooms.clear()
         rows = self.idle.argsort(dim=1, stable=True)[:, : max(wanted, 1)]
         self.awake, self.idle = (
             torch.take_along_dim(part, rows, dim=1).contiguous() for part in (self.awake, self.idle)

@@ -16,6 +16,8 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 # numpy's way with a division by zero: Python's raises, and a loop that may raise is not vectorised (7 times slower).
@@ -145,19 +147,39 @@ def autoencoder_pass(low, high, x, raw, weights, first, second, bias, bias1, bia
                 encoder[f] = decoder[f]
 
 
+def softmax_slopes(
+    slopes: Float[Tensor, "seed b class"],
+    bias: Float[Tensor, "seed class"],
+    labels: Int[Tensor, "seed b modulus"],
+    ends: Int[np.ndarray, " modulus_and_one"],
+) -> None:
+    """Logits less the bias become, in place, the slopes of each modulus' mean cross-entropy.
+
+    The classes of modulus i are `ends[i]` to `ends[i + 1]`. torch takes the exponentials: numba's are not vectorised.
+    """
+    over_seeds(_below_the_highest, len(slopes), slopes.numpy(), bias.numpy(), ends)
+    over_seeds(_shares_less_label, len(slopes), slopes.exp_().numpy(), labels.numpy(), ends)
+
+
 @compiled
-def softmax_pass(low, high, slopes, bias, labels, ends):
-    """slopes (seed, b, class), logits less the bias, become the slopes of each modulus' mean cross-entropy."""
-    n = slopes.shape[1]
+def _below_the_highest(low, high, logits, bias, ends):
+    for s in range(low, high):
+        for b in range(logits.shape[1]):
+            logits[s, b] += bias[s]
+            for group in range(len(ends) - 1):
+                row = logits[s, b, ends[group] : ends[group + 1]]
+                row -= row.max()
+
+
+@compiled
+def _shares_less_label(low, high, weights, labels, ends):
+    n = weights.shape[1]
     for s in range(low, high):
         for b in range(n):
             for group in range(len(ends) - 1):
-                row = slopes[s, b, ends[group] : ends[group + 1]]
-                row += bias[s, ends[group] : ends[group + 1]]
-                row[:] = np.exp(row - row.max())
-                row /= row.sum()
-                row[labels[s, b, group]] -= 1
-                row /= n
+                row = weights[s, b, ends[group] : ends[group + 1]]
+                row /= row.sum() * n
+                row[labels[s, b, group]] -= 1 / n
 
 
 @compiled

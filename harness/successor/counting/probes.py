@@ -19,9 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from harness.successor.counting.autoencoder import rows_of
-from harness.successor.counting.autoencoder_step import adam_pass, adam_scalars, over_seeds, softmax_pass
+from harness.successor.counting.autoencoder_step import adam_pass, adam_scalars, over_seeds, softmax_slopes
 
 MODULI = tuple(range(2, 26))
+# Seeds trained side by side: parameters and moments of so few stay in a processor's cache.
+AT_ONCE = 10
 
 Scale = Literal["root d_model", "unit mean norm", "as is"]
 
@@ -98,26 +100,36 @@ def train_probes(
     rows = (x[trained] - centre[:, None]) * scale[:, None, None]  # (seed, n_train, d_model)
     known = torch.stack([torch.take_along_dim(index, trained, 1) % modulus for modulus in moduli], dim=2)
     known = known.to(torch.int64).contiguous()  # (seed, n_train, modulus)
+    groups = zip(rows.split(AT_ONCE), known.split(AT_ONCE), orders.split(AT_ONCE), strict=True)
+    weights, bias = zip(*(_train(*group, moduli, settings) for group in groups), strict=True)
+    return Probes(tuple(seeds), tuple(moduli), settings, torch.cat(weights), torch.cat(bias), centre, scale, trained)
+
+
+def _train(
+    rows: Float[Tensor, "seed n_train d_model"],
+    known: Int[Tensor, "seed n_train modulus"],
+    orders: Int[Tensor, "seed epoch n_train"],
+    moduli: Sequence[int],
+    settings: ProbeSettings,
+) -> tuple[Float[Tensor, "seed class d_model"], Float[Tensor, "seed class"]]:
+    """Weights and bias of a few seeds' probes, step by step."""
     ends = np.cumsum([0, *moduli])
-    weights, bias = ([x.new_zeros(shape) for _ in range(3)] for shape in _shapes(len(seeds), int(ends[-1]), x.shape[1]))
+    seeds, classes, width = len(rows), int(ends[-1]), rows.shape[2]
+    # The last of each is its gradient, written in place: fresh memory at each step costs more than the product.
+    weights, bias = ([rows.new_zeros(seeds, classes, *last) for _ in range(4)] for last in ((width,), ()))
     step = 0
     for epoch in range(settings.epochs):
         for places in orders[:, epoch].split(settings.batch, dim=1):
             step += 1
-            batch = rows_of(rows, places)
+            batch, labels = rows_of(rows, places), rows_of(known, places)
             slopes = torch.bmm(batch, weights[0].transpose(1, 2))  # (seed, b, class)
-            labels = rows_of(known, places)
-            over_seeds(softmax_pass, len(seeds), slopes.numpy(), bias[0].numpy(), labels.numpy(), ends)
-            gradients = torch.bmm(slopes.transpose(1, 2), batch), slopes.sum(1)
+            softmax_slopes(slopes, bias[0], labels, ends)
+            torch.bmm(slopes.transpose(1, 2), batch, out=weights[3])
+            torch.sum(slopes, 1, out=bias[3])
             scalars = adam_scalars(settings.learning_rate, step, slopes.numpy().dtype)
-            for parts, gradient in zip((weights, bias), gradients, strict=True):
-                flat = [part.flatten(1).numpy() for part in (*parts, gradient)]
-                over_seeds(adam_pass, len(seeds), *flat, scalars)
-    return Probes(tuple(seeds), tuple(moduli), settings, weights[0], bias[0], centre, scale, trained)
-
-
-def _shapes(seeds: int, classes: int, width: int) -> tuple[tuple[int, ...], ...]:
-    return (seeds, classes, width), (seeds, classes)
+            for parts in (weights, bias):
+                over_seeds(adam_pass, seeds, *(part.flatten(1).numpy() for part in parts), scalars)
+    return weights[0], bias[0]
 
 
 def _check(x: Tensor, index: Tensor, seeds: Sequence[int], moduli: Sequence[int]) -> None:
