@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from harness.report.palette import INKS
 from harness.report.text import number, one_line, shorten
 
 WIDTH = 400
-ROW = 22
+ROW, ROW_OF_TWO = 22, 30
 LABEL = 26
 # Axis limits a hundred times as far apart must still be numbers.
 LARGEST = 1e300
@@ -46,6 +47,16 @@ def axes_at(figure: Any, height: float, left: float, right: float, top: float, b
     return axes
 
 
+def scale_x(axes: Any, x: Sequence[float], log: bool) -> None:
+    """A logarithmic x axis where asked for; ticks at whole numbers where all of `x` are whole."""
+    from matplotlib.ticker import MaxNLocator
+
+    if log:
+        axes.set_xscale("symlog", linthresh=1)
+    elif all(value.is_integer() for value in x):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
 def finish(axes: Any, label: str, named_rows: bool = True) -> None:
     """The label and grid of the value axis; with `named_rows` the other axis keeps the names it has."""
     axes.set_xlabel(one_line(label), color=C["muted"])
@@ -74,6 +85,12 @@ def _tick(value: float, _position: object = None) -> str:
 def row_label(text: str) -> str:
     """A row's name on one line, cut to `LABEL` characters."""
     return shorten(one_line(text), LABEL)
+
+
+def two_lines(text: str) -> str:
+    """A row's name in at most two lines of `LABEL` characters: controls differ in their last words."""
+    first, *rest = textwrap.wrap(one_line(text), LABEL) or [""]
+    return "\n".join([first, row_label(" ".join(rest))] if rest else [first])
 
 
 def label_width(labels: Sequence[str]) -> float:

@@ -21,7 +21,7 @@ INKS: Mapping[str, tuple[str, str]] = {
     "band": ("#f6e3cd", "#4a3620"),
     "null": ("#6d7681", "#8d97a1"),
     "control": ("#57606a", "#b4bdc6"),
-    "mark": ("#b3261e", "#ff9d94"),
+    "mark": ("#b3261e", "#f2564a"),
     "series0": ("#0b5a9f", "#7cc0f6"),
     "series1": ("#a85200", "#f2a75a"),
     "series2": ("#00735a", "#4fc9a4"),

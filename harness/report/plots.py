@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from harness.report.axes import (
     ROW,
+    ROW_OF_TWO,
     WIDTH,
     C,
     axes_at,
@@ -26,7 +27,9 @@ from harness.report.axes import (
     label_width,
     reach_of,
     row_label,
+    scale_x,
     style,
+    two_lines,
 )
 from harness.report.kept import drawn_once
 from harness.report.palette import LEVELS, SERIES, scale
@@ -62,7 +65,9 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
     `band` is the range that counts as reproduced; an end may be infinite (one-sided claims).
     """
     reach = reach_of([expected, *(end for end in band if math.isfinite(end)), *_ends(points)])
-    left = label_width([point.name for point in points])
+    names = [two_lines(point.name) for point in points]
+    row_height = ROW_OF_TWO if any("\n" in name for name in names) else ROW
+    left = label_width([line for name in names for line in name.split("\n")])
 
     def paint(figure: Any) -> None:
         axes = axes_at(figure, height, left, 14, 20, 40)
@@ -74,10 +79,10 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
         axes.text(x, -0.72, f"paper {number(expected)}", color=C["paper"], ha=align, va="bottom", fontsize=11)
         for row, point in enumerate(points):
             _point(axes, row, point, reach)
-        axes.set_yticks(range(len(points)), [row_label(point.name) for point in points])
+        axes.set_yticks(range(len(points)), names, linespacing=1.0)
         finish(axes, unit)
 
-    height = 60 + ROW * len(points)
+    height = 60 + row_height * len(points)
     spoken = "; ".join(_spoken(point) for point in points)
     sides = f"Counts as reproduced from {number(band[0])} to {number(band[1])}."
     return draw(paint, name, f"Paper's value {number(expected)} {unit}", f"{sides} {spoken}.", WIDTH, height)
@@ -136,14 +141,13 @@ def lines(evidence: dict[str, Any], name: str, title: str) -> Markup:
         axes = axes_at(figure, height, 56, 14, 10 + 18 * len(series), 44)
         for index, one in enumerate(series):
             colour, y = C[f"series{index}"], finite(one["y"])
-            axes.plot(x, y, color=colour, linestyle=DASHES[index], linewidth=2, marker="o", markersize=3)
+            axes.plot(x, y, color=colour, linestyle=DASHES[index], linewidth=2, marker=_dot(y), markersize=3)
             if one.get("low") and one.get("high"):
                 axes.fill_between(x, finite(one["low"]), finite(one["high"]), color=colour, alpha=0.18, linewidth=0)
             _legend(figure, height, index, str(one["name"]), colour)
         axes.set_xlabel(one_line(str(evidence.get("xlabel") or "")), color=C["muted"])
         axes.set_ylabel(one_line(str(evidence.get("ylabel") or "")), color=C["muted"])
-        if evidence.get("xscale") == "log":
-            axes.set_xscale("symlog", linthresh=1)
+        scale_x(axes, x, evidence.get("xscale") == "log")
         axes.grid(axis="y", color=C["grid"], linewidth=0.8)
         style(axes)
 
@@ -151,6 +155,11 @@ def lines(evidence: dict[str, Any], name: str, title: str) -> Markup:
         f"{one['name']}: from {number(one['y'][0])} to {number(one['y'][-1])}" for one in series if one["y"]
     )
     return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+
+
+def _dot(y: list[float]) -> str:
+    """Points are dotted where there are few, or gaps that would leave a lone one unseen; many hide the curves."""
+    return "o" if len(y) <= MOST_VALUES or any(map(math.isnan, y)) else "none"
 
 
 @drawn_once

@@ -217,7 +217,7 @@ def test_each_verdict_shows_what_it_rests_on(tree: Any) -> None:
              if (item.claim, item.subject) == ("SY-05", "synthetic-wide")))]  # fmt: skip
     said = text_of(section)
     for words in (
-        "2.5 ratio (90\u202f% interval 1.9 to 3.2)", "n = 1,013", "at least 8 ratio, margin 2",
+        "2.5 ratio (90\u202f% interval 1.9 to 3.2)", "n\u00a0=\u00a01,013", "at least 8 ratio, margin 2",
         "would flip at a margin",
         "2 of 2 controls held", "shuffled map", "planted head", "Settings under which the verdict changes",
         "◆ verdict changes", 'pytest "claims/synthetic/test_synthetic.py::test_SY-05[synthetic-wide]"', "cd" * 32,

@@ -201,6 +201,43 @@ def test_text_colours_stand_out_from_the_ground(name: str, scheme: int) -> None:
     assert (bright + 0.05) / (dark + 0.05) >= 4.5
 
 
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_an_outline_stands_out_from_the_highest_cells_and_from_the_lowest(scheme: int) -> None:
+    outline = luminance(INKS["mark"][scheme])
+    for end in (scale()[0], scale()[-1]):
+        bright, dark = sorted((outline, luminance(end[scheme])), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) > 1.9
+
+
+def test_controls_that_differ_in_their_last_words_are_told_apart() -> None:
+    names = ["planted counter without the bias", "planted counter without the order", "planted counter"]
+    points = [Point(name, 0.5, role="negative") for name in names]
+    drawn = texts(plots.strip(points, (0.0, 1.0), 0.5, "share", "x"))
+    assert {"the bias", "the order", "planted counter"} <= set(drawn)
+    assert not any("…" in text for text in drawn)
+
+
+@pytest.mark.parametrize(
+    ("x", "ticks"), [([-10, -5, 0, 5, 10], {"−10", "−5", "0"}), ([0.0, 0.25, 0.5], {"0.1", "0.2"})]
+)
+def test_whole_positions_have_whole_ticks(x, ticks) -> None:
+    y = [3.0 + 0.01 * place for place in range(len(x))]
+    item = {"type": "lines", "x": x, "series": [{"name": "a", "y": y, "low": None, "high": None}]}
+    drawn = set(texts(exhibit(item, "x").figure or ""))
+    assert ticks <= drawn
+    assert "−7.5" not in drawn
+
+
+def test_many_points_are_a_line_and_few_are_dots() -> None:
+    def uses(count: int) -> int:
+        y = [float(place % 3) for place in range(count)]
+        item = {"type": "lines", "x": list(range(count)), "series": [{"name": "a", "y": y, "low": None, "high": None}]}
+        return str(exhibit(item, "x").figure).count("<use")
+
+    assert uses(40) > 40
+    assert uses(400) < 40
+
+
 def test_the_scale_runs_evenly_in_lightness_so_it_reads_in_grey() -> None:
     for scheme, sign in ((0, -1), (1, 1)):
         steps = [luminance(pair[scheme]) for pair in scale()]
