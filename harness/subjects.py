@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from harness.models.tensors import TensorSource
     from harness.models.tokens import TokenTable
 
+LONG_CONTEXT = 512
 TRAIT_REASONS: Mapping[str, str] = {
     "multi_digit_numbers": "not applicable: numbers are split into digits",
     "split_numbers": "not applicable: numbers are whole tokens, which the claim this one is adapted from is about",
+    "long_contexts": f"not applicable: the model reads fewer than the {LONG_CONTEXT} tokens of the paper's contexts",
     "training_revisions": "not applicable: no weights of earlier training steps are published",
 }
 
@@ -99,6 +101,11 @@ class Subject:
         row = self.model.row
         if trait == "training_revisions":
             return bool(row and row.revisions)
+        if trait == "long_contexts":
+            from harness.models.architectures_names import dimensions_of
+
+            # Zero where the config does not limit it.
+            return not 0 < dimensions_of(self.tensors.config).n_ctx < LONG_CONTEXT
         if trait == "split_numbers":
             return not self._has("multi_digit_numbers")
         if row is None:

@@ -48,6 +48,17 @@ def test_the_card_says_what_a_reader_should_know(opened):
     assert json.loads(json.dumps(card)) == card
 
 
+@pytest.mark.parametrize(("n_ctx", "applies"), [(64, False), (511, False), (512, True), (None, True)])
+def test_a_claim_on_long_contexts_is_not_asked_of_a_model_that_cannot_read_them(tmp_path, opened, n_ctx, applies):
+    config = json.loads((tmp_path / "planted" / "config.json").read_text())
+    limits = {"max_position_embeddings": n_ctx} if n_ctx else {}
+    config = {key: value for key, value in config.items() if key != "max_position_embeddings"} | limits
+    (tmp_path / "planted" / "config.json").write_text(json.dumps(config))
+    reason = "" if applies else "not applicable: the model reads fewer than the 512 tokens of the paper's contexts"
+    assert opened().not_applicable([claim(), claim("long_contexts")]) == reason
+    assert opened().not_applicable([claim()]) == ""
+
+
 def test_a_claim_of_training_steps_is_not_applicable_without_any(opened):
     assert opened().not_applicable([claim(), claim("training_revisions")]) == (
         "not applicable: no weights of earlier training steps are published"
