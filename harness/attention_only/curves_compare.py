@@ -67,6 +67,7 @@ def block_error(trace: Float[np.ndarray, "chain block"], settings: SGLDSettings)
     (chains - 1) blocks / (memory + 1/2) independent values (Priestley 1981, 6.2.4, the truncated window). Where chains
     remember longer than that pays, the chains' own means and their number less one. One sound chain: infinity.
     """
+    trace = trace[:, np.isfinite(trace).any(0)]  # a table pads the traces of few draws
     sound = trace[np.isfinite(trace).all(1)]
     chains, blocks = sound.shape
     if chains < 2:

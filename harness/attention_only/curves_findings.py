@@ -65,7 +65,7 @@ class Coefficients:
         """The data sets that all weights were sampled on; they stand in where none is more than Python's own."""
         found = self.cells.select(checkpoint=str(self.run.steps[-1]), weights="all", loss="next token", setting="paper")
         names = sorted(key.text for key in found)
-        return TextUse(", ".join(map(words_for, names)), stand_in=set(names) <= set(STANDARD))
+        return TextUse(words_for(names), stand_in=set(names) <= set(STANDARD))
 
     @property
     def recorded_texts(self) -> list[str]:

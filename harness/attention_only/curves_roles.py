@@ -49,7 +49,7 @@ def use_of(run: LiveRun, role: str, names: Collection[str], where: str = "") -> 
     `where` says which Python standard texts are of, "of Python 3.11.9"; this one's unless given.
     """
     stand_in = not set(names) <= set(MEANT[role][run.kind])
-    label = " and ".join(words_for(name, where) for name in names)
+    label = words_for(names, where)
     if not stand_in:
         return TextUse(label, stand_in=False)
     return TextUse(f"{label}, standing in for {ROLE_WORDS[role]} (given with --texts FOLDER)", stand_in=True)
@@ -60,18 +60,18 @@ def both_texts(*uses: TextUse) -> TextUse:
     return TextUse("; ".join(dict.fromkeys(use.label for use in uses)), any(use.stand_in for use in uses))
 
 
-def words_for(name: str, where: str = "") -> str:
-    """A text's name in a sentence."""
+def words_for(names: Collection[str], where: str = "") -> str:
+    """Texts' names in a sentence; `where` says which Python's the standard ones are, this one's unless given."""
     import platform
 
     from harness.texts import load_texts
 
-    if name in STANDARD:
-        return f"{name} {where or f'of Python {platform.python_version()}'}"
-    if name == HELD_OUT:
-        return ROLE_WORDS["training mixture"]
-    row = load_texts().get(name)
-    return row.title if row else name
+    rows = load_texts()
+    named = [ROLE_WORDS["training mixture"]] if HELD_OUT in names else []
+    named += [rows[name].title if name in rows else name for name in names if name not in (HELD_OUT, *STANDARD)]
+    if standard := " and ".join(name for name in names if name in STANDARD):
+        named.append(f"{standard} {where or f'of Python {platform.python_version()}'}")
+    return ", ".join(named)
 
 
 def record_command(run: LiveRun, more: str = "") -> str:

@@ -127,14 +127,18 @@ class LiveRun:
         }
 
     def head_scores(self, score: Score) -> Curves:
-        """A score of every head at each checkpoint, values (step, layer, head)."""
-        tables = [self.scores_at(step) for step in self.steps]
+        """A score of every head at each checkpoint, values (step, layer, head).
+
+        The sequences are the same at every checkpoint, so a draw resamples them once for all.
+        """
+        each = np.stack([getattr(self.scores_at(step), score) for step in self.steps])  # (step, sequence, layer, head)
+        count = each.shape[1]
 
         def draw(generator: np.random.Generator) -> np.ndarray:
-            return np.stack([table.resampled(generator).means()[score] for table in tables])
+            times = generator.multinomial(count, np.full(count, 1 / count))
+            return np.einsum("q,sqlh->slh", times / count, each, optimize=True)
 
-        values = np.stack([table.means()[score] for table in tables])
-        return Curves(np.asarray(self.steps), values, draw, f"{SEQUENCES} random sequences, resampled")
+        return Curves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
 
     def k_composition(self) -> Curves:
         """K-composition from the weights, values (step, writer, reader): exact, so every draw is the same."""

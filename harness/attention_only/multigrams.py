@@ -241,12 +241,6 @@ def count_multigrams(
     return {head: len(found) for head, found in seen.items()}
 
 
-def count_labels(samples: Sequence[Sample], head: str, *, rule: str = "by_context") -> dict[str, int]:
-    """How many of a head's samples have each label."""
-    counts = Counter(getattr(sample, rule) for sample in samples if sample.head == head)
-    return {label: counts[label] for label in LABELS}
-
-
 def agreement(samples: Sequence[Sample]) -> tuple[float, float]:
     """Share of samples that both sets of rules label alike, and Cohen's kappa; NaN where there is nothing to compare.
 

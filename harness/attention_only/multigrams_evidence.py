@@ -52,13 +52,17 @@ def overlap_bars(ablations: Ablations) -> Evidence:
 
 def sample_table(ablations: Ablations) -> list[Evidence]:
     """Counts of labels of each head under both sets of rules, and samples that a person can check."""
-    found = ablations.samples(ablations.end)
-    labels, heads = found.arrays["labels"], found.facts["heads"]
-    rows = [
-        [head, ablations.types[head], int(found.arrays["counts"][index, 0]), int(found.arrays["counts"][index, 1]),
-         *(f"{labels[0, index, column]} / {labels[1, index, column]}" for column in range(4))]
-        for index, head in enumerate(heads)
-    ]  # fmt: skip
+    from harness.attention_only.multigrams import LABELS
+    from harness.attention_only.multigrams_measures import RULES
+
+    found, heads = ablations.samples(ablations.end), ablations.samples(ablations.end).facts["heads"]
+    counts = [ablations.counts(rule=rule) for rule in RULES]
+    rows = []
+    for number, head in enumerate(heads):
+        mine = found.arrays["label"][found.arrays["head"] == number]
+        each = [(mine == label).sum(0) for label in range(len(LABELS))]
+        labels = [f"{by_context} / {by_source}" for by_context, by_source in each]
+        rows.append([head, ablations.types[head], counts[0][head], counts[1][head], *labels])
     same, kappa = found.facts["agreement"], found.facts["kappa"]
     words = (
         "no samples"
@@ -70,7 +74,7 @@ def sample_table(ablations: Ablations) -> list[Evidence]:
         f"Mean-ablated at step {ablations.end} on {' and '.join(found.facts['texts'])}; a token is affected when it "
         f"loses {rules['at_least']} nats or more. Each cell: by context / by source; of {found.n:,} samples {words}."
     )
-    columns = ["head", "type", "multigrams", "by source", "induction", "bracket", "n-gram", "skip n-gram"]
+    columns = ["head", "type", "multigrams", "by source", *LABELS]
     samples = [
         [one["head"], one["context"][-70:], one["target"], one["effect"], one["found at"], one["tokens back"],
          one["by context"], one["by source"]]
@@ -87,7 +91,7 @@ def sample_table(ablations: Ablations) -> list[Evidence]:
 
 def path_maps(ablations: Ablations) -> list[Evidence]:
     """Composition and path ablation of all 64 pairs, side by side."""
-    from harness.attention_only.multigrams_findings import path_table
+    from harness.attention_only.multigrams_measures import path_table
 
     arrays = path_table(ablations.run, checkpoint=ablations.end, text=ablations.text).arrays
     words = {"K": ("K-composition", "K-composition"), "size": ("Path ablation through keys", "loss changed, nats")}

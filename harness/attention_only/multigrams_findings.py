@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,170 +11,27 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.attention_only import curves_tables as ct
-from harness.attention_only.curves_roles import HELD_OUT, use_of
+from harness.attention_only.curves_roles import use_of
+from harness.attention_only.multigrams_measures import (
+    ablation_effects,
+    counts_of,
+    multigram_samples,
+    nested_brackets,
+    path_table,
+    text_digest,
+    text_names,
+)
 from harness.findings import Finding
 from harness.judging import TextUse
-from harness.measure import measure
 from harness.measurement import Measurement
 
 if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
-    from harness.attention_only.multigrams import Rules, Sample
+    from harness.attention_only.multigrams import Rules
 
-PARTS = ("harness.attention_only.composition", "harness.attention_only.model")
-LABELLING, NESTING = "harness.attention_only.multigrams", "harness.attention_only.brackets"
-TEXTS = ("python-docs", "stdlib-source")
-ROWS, LENGTH, PATH_ROWS = 48, 129, 16
 EARLY = 0.17  # 8,500 of 50,000 steps: the first of the two checkpoints at which the authors ablate
 TOP = 0.02
-SHOWN, FIGURE_DRAWS = 3, 200
-NESTED = 4
-
-
-def text_names(run: LiveRun) -> tuple[str, ...]:
-    """The text that heads are ablated on: the training mixture where it is here, else what stands in for it."""
-    from harness.attention_only.curves_texts import names_here
-
-    here = names_here(run)
-    return next(((name,) for name in (HELD_OUT, "pile") if name in here), TEXTS)
-
-
-def text_rows(run: LiveRun) -> Any:
-    """Rows of `text_names`, as many of each where there are two: tokens (row, pos)."""
-    import torch
-
-    from harness.attention_only.curves_rows import evenly
-    from harness.attention_only.curves_texts import rows_here
-
-    names = text_names(run)
-    rows = rows_here(run, names)
-    return torch.cat([evenly(rows[name], ROWS // len(names))[:, :LENGTH] for name in names])
-
-
-def head_names(run: LiveRun) -> tuple[str, ...]:
-    """Names of all heads, layer by layer."""
-    from harness.attention_only.head_types import all_heads
-
-    return all_heads(run.run.config.n_layers, run.run.config.n_heads)
-
-
-def text_digest(run: LiveRun) -> str:
-    """What tells these rows from those of another Python: a parameter of every measure below."""
-    from harness.attention_only.curves import rows_digest
-
-    return rows_digest(text_rows(run))
-
-
-def _model(run: LiveRun, checkpoint: str) -> Any:
-    from harness.attention_only.curves_recorded import model_at
-
-    return model_at(run, checkpoint)
-
-
-@measure(*PARTS)
-def ablation_effects(run: Any, *, checkpoint: str, text: str, resample: bool = False) -> Measurement:
-    """Loss added at each token by ablating each head: array `effects` (layer, head, row, pos), in nats."""
-    import torch
-
-    from harness.attention_only.composition import head_effects
-
-    rows = text_rows(run)
-    order = torch.arange(len(rows)).roll(1) if resample else None
-    effects = head_effects(_model(run, checkpoint), rows, order=order).numpy().astype(np.float32)
-    texts, put = list(text_names(run)), "another row's" if resample else "the mean"
-    facts = {"checkpoint": checkpoint, "texts": texts, "replaced by": put}
-    return Measurement("loss added by ablation", None, unit="nats", n=effects[0, 0].size, arrays={"effects": effects},
-                       facts=facts)  # fmt: skip
-
-
-@measure(*PARTS, LABELLING)
-def multigram_samples(run: Any, *, checkpoint: str, text: str, rules: dict[str, Any]) -> Measurement:
-    """Affected tokens with labels: arrays `counts` (head, rule) of multigrams and `labels` (rule, head, label).
-
-    Facts hold the strongest samples of each head as text, for a person to check, and how far both rules agree.
-    """
-    import torch
-
-    from harness.attention_only import multigrams as mg
-
-    rows, chosen, heads = text_rows(run), mg.Rules(**rules), head_names(run)
-    strings = token_strings(run)
-    effects = torch.from_numpy(ablation_effects(run, checkpoint=checkpoint, text=text).arrays["effects"])
-    found = mg.label_samples(_model(run, checkpoint), rows, strings, chosen, effects=effects)
-    both = ("by_context", "by_source")
-    counts = [[mg.count_multigrams(found, rows, heads, rule=rule)[head] for rule in both] for head in heads]
-    labels = [[list(mg.count_labels(found, head, rule=rule).values()) for head in heads] for rule in both]
-    same, kappa = mg.agreement(found)
-    shown = [_shown(sample, rows, strings) for head in heads for sample in _strongest(found, head)]
-    facts = {"heads": list(heads), "samples": shown, "checkpoint": checkpoint, "rules": rules,
-             "texts": list(text_names(run)), "agreement": None if np.isnan(same) else same,
-             "kappa": None if np.isnan(kappa) else kappa}  # fmt: skip
-    arrays = {"counts": np.array(counts), "labels": np.array(labels)}
-    return Measurement("multigrams of each head", None, unit="multigrams", n=len(found), arrays=arrays, facts=facts)
-
-
-def _strongest(samples: Sequence[Sample], head: str) -> list[Sample]:
-    """The strongest sample of each label first, then the strongest of all, `SHOWN` together."""
-    own = sorted((sample for sample in samples if sample.head == head), key=lambda sample: -sample.effect)
-    first = list({sample.by_context: sample for sample in reversed(own)}.values())
-    return sorted({id(each): each for each in [*first, *own]}.values(), key=lambda each: each not in first)[:SHOWN]
-
-
-def _shown(sample: Sample, rows: Any, strings: Sequence[str]) -> dict[str, Any]:
-    row = rows[sample.row].tolist()
-    begin = max(0, min(sample.source, sample.position - 11))
-    context = "".join(strings[token] for token in row[max(begin, sample.position - 39) : sample.position + 1])
-    return {
-        "head": sample.head, "context": context, "target": strings[sample.target], "effect": round(sample.effect, 3),
-        "found at": strings[row[sample.source]], "tokens back": sample.position - sample.source,
-        "by context": sample.by_context, "by source": sample.by_source,
-    }  # fmt: skip
-
-
-def token_strings(run: LiveRun) -> list[str]:
-    """Each token id as text."""
-    from harness.attention_only.curves_rows import tokenizer_of
-
-    tokenizer = tokenizer_of(run)
-    return [tokenizer.decode([token]) for token in range(run.run.config.d_vocab)]
-
-
-@measure(*PARTS)
-def path_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
-    """Path ablation of all 64 pairs of heads and their composition scores: arrays (writer, reader) for K, Q and V."""
-    from harness.attention_only.composition import composition, path_effects
-
-    model, rows = _model(run, checkpoint), text_rows(run)
-    rows = rows[:: len(rows) // PATH_ROWS]
-    changes = path_effects(model, rows).numpy()
-    arrays = {"mean": changes.mean((2, 3)), "size": np.abs(changes).mean((2, 3))}
-    arrays |= {reader: composition(model, reader).numpy() for reader in ("K", "Q", "V")}
-    return Measurement("path ablation", None, unit="nats", n=len(rows), arrays=arrays, facts={"checkpoint": checkpoint})
-
-
-@measure(*PARTS, NESTING)
-def nested_brackets(run: Any, *, checkpoint: str, text: str) -> Measurement:
-    """Nested brackets and quotes: path ablation at closers and elsewhere, margins, and what each head adds to them."""
-    import torch
-
-    from harness.attention_only import brackets as br
-    from harness.attention_only.composition import path_effects
-
-    model, strings = _model(run, checkpoint), token_strings(run)
-    vocabulary = {string: index for index, string in reversed(list(enumerate(strings)))}
-    words = br.word_tokens(strings)
-    source = torch.Generator().manual_seed(run.seed)
-    probes = br.nested_probes(br.closing_pairs(vocabulary), words, run.probes.bos, NESTED, source)
-    tokens = torch.cat([probes.rows, probes.right[:, None]], 1)
-    size = path_effects(model, tokens, through="QKV").abs().numpy()  # (writer, reader, row, pos)
-    plain = torch.isin(tokens[:, 1:], torch.tensor(words)).numpy()
-    elsewhere = (size * plain).sum(3) / plain.sum(1)
-    arrays = {
-        "closers": size[..., -1], "elsewhere": elsewhere, "margins": br.margins(model, probes).numpy(),
-        "outer": probes.outer.numpy(), "head_margin": br.head_margin_loss(model, probes).mean(2).numpy(),
-        "path_margin": br.path_margin_loss(model, probes).mean(2).numpy(),
-    }  # fmt: skip
-    return Measurement("nested brackets", None, n=len(tokens), arrays=arrays, facts={"checkpoint": checkpoint})
+FIGURE_DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -216,17 +73,15 @@ class Ablations:
         """Loss added by ablating each head."""
         return ablation_effects(self.run, checkpoint=checkpoint, text=self.text, resample=resample).arrays["effects"]
 
-    def samples(self, checkpoint: str, rules: Rules | None = None) -> Measurement:
-        """Labelled samples under `rules` (the usual ones unless given)."""
-        from harness.attention_only.multigrams import Rules
-
-        return multigram_samples(self.run, checkpoint=checkpoint, text=self.text, rules=asdict(rules or Rules()))
+    def samples(self, checkpoint: str) -> Measurement:
+        """Affected tokens with labels."""
+        return multigram_samples(self.run, checkpoint=checkpoint, text=self.text)
 
     def counts(self, rules: Rules | None = None, rule: str = "by_context") -> dict[str, int]:
-        """Different multigrams of each head at the end of training."""
-        found = self.samples(self.end, rules)
-        column = ("by_context", "by_source").index(rule)
-        return dict(zip(found.facts["heads"], (int(row[column]) for row in found.arrays["counts"]), strict=True))
+        """Different multigrams of each head at the end of training, under `rules` (the usual ones unless given)."""
+        from harness.attention_only.multigrams import Rules
+
+        return counts_of(self.samples(self.end), rules or Rules(), rule)
 
     def generator(self) -> np.random.Generator:
         """Fresh random numbers, the same for each quantity."""

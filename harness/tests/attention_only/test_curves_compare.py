@@ -84,6 +84,12 @@ def test_cells_whose_chains_all_diverged_agree_with_their_like_alone(recorded, l
     assert Comparison(CellKey("9", "1:6", "code"), recorded, live, math.inf).agrees is agrees
 
 
+def test_the_blanks_that_a_table_pads_few_draws_with_count_for_nothing():
+    trace = np.random.default_rng(0).normal(size=(4, 12))
+    padded = np.concatenate([trace, np.full((4, BLOCKS - 12), np.nan)], 1)
+    assert block_error(padded, PAPER) == block_error(trace, PAPER)
+
+
 def test_what_all_chains_do_alike_is_no_noise():
     trace = np.random.default_rng(0).normal(size=(4, BLOCKS))
     assert block_error(trace + np.linspace(-50, 0, BLOCKS), PAPER)[0] == pytest.approx(block_error(trace, PAPER)[0])

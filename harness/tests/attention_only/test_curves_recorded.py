@@ -14,6 +14,7 @@ from harness.attention_only import curves_recorded as cr
 from harness.attention_only import curves_rows
 from harness.attention_only import multigrams_evidence as together
 from harness.attention_only import multigrams_findings as mf
+from harness.attention_only import multigrams_measures as mm
 from harness.attention_only.checkpoints import Run, save_checkpoint
 from harness.attention_only.curves_cells import CellKey, CellsError, load_cells, save_cells
 from harness.attention_only.curves_compare import RecordedCellDiffers
@@ -152,8 +153,8 @@ def test_coefficients_are_the_recorded_ones_with_errors(recorded):
 
 
 def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch):
-    monkeypatch.setattr(mf, "ROWS", 8)
-    monkeypatch.setattr(mf, "PATH_ROWS", 4)
+    monkeypatch.setattr(mm, "ROWS", 8)
+    monkeypatch.setattr(mm, "PATH_ROWS", 4)
     ablations = mf.Ablations(opened(recorded[0]))
     counts = ablations.counts()
     assert set(counts) == {"0:0", "0:1", "1:0", "1:1"}

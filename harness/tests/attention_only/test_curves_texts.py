@@ -14,7 +14,7 @@ from harness.attention_only.checkpoints import Run, save_checkpoint
 from harness.attention_only.curves_cells import CellsError
 from harness.attention_only.live import BOS, LiveRun
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
-from harness.attention_only.multigrams_findings import text_names, text_rows
+from harness.attention_only.multigrams_measures import text_names, text_rows
 from harness.attention_only.tokenizer import train_tokenizer
 from harness.measure import Context
 from harness.texts import standard_text
@@ -131,3 +131,9 @@ def test_two_texts_stand_in_where_one_does(folder):
 
 def test_the_command_that_records_can_be_typed(folder):
     assert roles.record_command(opened(folder), "--texts X") == f"claims record-cells '{folder}' --texts X"
+
+
+def test_texts_are_named_in_a_sentence():
+    named = roles.words_for(["python-docs", "stdlib-source", "tinystories", "mine", "training-mixture"], "of Python 3")
+    title = "TinyStories, validation split"
+    assert named == f"the run's held-out training mixture, {title}, mine, python-docs and stdlib-source of Python 3"

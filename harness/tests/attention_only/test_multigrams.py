@@ -1,6 +1,7 @@
 """Multigram counting on planted heads, whose samples have a known kind, and its rules on hand-made contexts."""
 
 from collections import Counter
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from harness.attention_only import multigrams as mg
 from harness.attention_only.composition import head_effects
 from harness.attention_only.head_types_planted import BOS, CLOSERS, OPENERS, PAPER_LIKE, STRINGS, planted_model
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
+from harness.attention_only.multigrams_measures import RULES, counts_of, sample_arrays
+from harness.measurement import Measurement
 
 HEADS = [f"{layer}:{head}" for layer in range(2) for head in range(8)]
 
@@ -57,6 +60,25 @@ def test_one_pattern_said_in_many_places_is_one_multigram():
     assert len(ends) == len(rows)
     assert mg.count_multigrams(ends, rows, HEADS)["0:2"] == 1
     assert sum(mg.count_multigrams(samples, rows, HEADS).values()) >= 1
+
+
+@pytest.mark.parametrize("changes", [{}, {"at_least": 2.0}, {"most": 3}, {"at_least": 1.0, "most": 10}], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_stored_samples_count_under_stricter_rules_as_if_labelled_anew(changes, rule):
+    model, rows, rules = planted_model({"0:2": "skip n-gram", "0:3": "bracket"}), planted_rows("n-gram"), mg.Rules()
+    found = mg.label_samples(model, rows, STRINGS, rules)
+    facts = {"rules": asdict(rules), "heads": HEADS}
+    stored = Measurement("samples", None, arrays=sample_arrays(found, rows, HEADS), facts=facts)
+    anew = mg.label_samples(model, rows, STRINGS, replace(rules, **changes))
+    counts = counts_of(stored, replace(rules, **changes), rule)
+    assert counts == mg.count_multigrams(anew, rows, HEADS, rule=rule)
+    assert counts["0:2"] > 0
+
+
+def test_stored_samples_do_not_answer_for_laxer_rules():
+    stored = Measurement("samples", None, arrays=sample_arrays([], None, HEADS), facts={"rules": asdict(mg.Rules())})
+    with pytest.raises(ValueError, match="as strict as"):
+        counts_of(stored, mg.Rules(at_least=0.1), "by_context")
 
 
 def test_heads_of_a_model_that_knows_nothing_have_no_affected_tokens():

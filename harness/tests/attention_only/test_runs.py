@@ -95,7 +95,7 @@ def test_a_folder_named_like_a_run_does_not_count_as_it(tmp_path):
 
 def session(tmp_path, **given):
     fields = {"recorded": None, "own_run": tmp_path / "none", "context": Context(None), **given}
-    return SimpleNamespace(**fields)
+    return SimpleNamespace(**{"texts_dir": None, **fields})
 
 
 def test_runs_that_are_not_here_say_what_to_type(tmp_path, monkeypatch):
