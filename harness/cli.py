@@ -26,7 +26,20 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 ModelName = Annotated[str, typer.Argument(help="A registry name, a GGUF file or a Hugging Face folder.")]
-ModelsDir = Annotated[Path | None, typer.Option("--models-dir", help="A folder with model files, looked at first.")]
+
+
+def _models_dir(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    from harness.run import refuse_missing
+
+    return refuse_missing("--models-dir", path)
+
+
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option("--models-dir", callback=_models_dir, help="A folder with model files, looked at first."),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing from anywhere.")]
 
 

@@ -69,9 +69,9 @@ class Run:
             profile=profile,
             run_dir=Path(worker["claims_run_dir"]) if worker else report,
             store_dir=Path(option.store) if option.store else default_store(),
-            models_dir=Path(option.models_dir) if option.models_dir else None,
-            texts_dir=Path(option.texts) if option.texts else None,
-            recorded=Path(option.recorded) if option.recorded else None,
+            models_dir=refuse_missing("--models-dir", option.models_dir),
+            texts_dir=refuse_missing("--texts", option.texts),
+            recorded=refuse_missing("--recorded", option.recorded, file_too=True),
             own_run=Path(option.own_run) if option.own_run else None,
             device_option=option.device,
             offline=option.offline,
@@ -133,6 +133,21 @@ class Run:
         except OSError as error:
             return [f"no report was written: {error}", f"Type: claims report {self.run_dir}"]
         return [*headline(paths.results), f"report: {paths.index}"]
+
+
+def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = False) -> Path | None:
+    """The path an option names, None for none; `ValueError` for one that is not there: it would be passed over."""
+    if given is None or not str(given):
+        return None
+    path = Path(given)
+    if path.is_dir() or (file_too and path.is_file()):
+        return path
+    found = "a file" if path.exists() else "nothing of that name"
+    wanted = "a folder or a file" if file_too else "a folder"
+    raise ValueError(
+        f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
+        f"  Type: {option} with the right path, or leave the option out."
+    )
 
 
 def default_store() -> Path:

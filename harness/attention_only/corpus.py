@@ -75,7 +75,8 @@ def load_mixture(path: Path) -> Mixture:
         return Mixture.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
         raise CorpusError(
-            f"mixture {path}\n  expected  seed, held_out and [[source]] tables\n  found     {error}"
+            f"mixture {path}\n  expected  seed, held_out and [[source]] tables\n  found     {error}\n"
+            "  Type: --mixture with a TOML file like fixtures/attention_only/mixture.toml"
         ) from None
 
 

@@ -41,7 +41,8 @@ def convert_checkpoints(name: str, files: Sequence[Path], *, cache_dir: Path | N
     """
     published = [row.name for row in load_runs().values() if row.kind == "published"]
     if name not in published:
-        raise RegistryError(f"{name!r} is no published run\n  expected one of {', '.join(published)}")
+        known = ", ".join(published)
+        raise RegistryError(f"{name!r} is no published run\n  expected one of {known}\n  Type: claims list --subjects")
     folder = published_folder(name, cache_dir)
     return tuple(_convert(name, path, folder) for path in files)
 

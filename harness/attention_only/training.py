@@ -61,7 +61,8 @@ class Recipe:
         if list(self.later) != sorted(self.later) or any(step < 1 or batch < 1 for step, batch in self.later):
             raise RunError(f"training: expected later batches as step, batch in order, found {self.later}")
         if self.precision not in ("fp32", "bf16"):
-            raise RunError(f"training: expected precision fp32 or bf16, found {self.precision!r}")
+            found = f"found {self.precision!r}\n  Type: --precision bf16"
+            raise RunError(f"training: expected precision fp32 or bf16, {found}")
 
     @property
     def model(self) -> AttentionOnlyConfig:

@@ -149,12 +149,14 @@ def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str
         return load_attention_only(Path(name)).to(device), encoder_beside(Path(name))
     import transformers
 
+    from harness.models.bridge import quiet_loading
     from harness.models.resolve import resolve
 
     local = resolve(name, models_dir=models_dir, offline=offline).verify()
-    network = transformers.AutoModelForCausalLM.from_pretrained(
-        str(local.folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-    )
+    with quiet_loading():
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            str(local.folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
     return network.eval().to(device), lambda words: local.tokenizer().encode(words)
 
 

@@ -66,7 +66,7 @@ class SGLDSettings:
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} of SGLD: expected at least {least}, found {getattr(self, name)}")
         if not (math.isfinite(self.eps) and self.eps > 0):
-            raise ValueError(f"eps of SGLD: expected a step size above 0, found {self.eps}. The paper's is 1e-3")
+            raise ValueError(f"eps of SGLD: expected a step size above 0, found {self.eps}\n  Type: --eps 0.001")
         if not (math.isfinite(self.n_beta) and math.isfinite(self.gamma)):
             raise ValueError(f"n_beta and gamma of SGLD: expected finite numbers, found {self.n_beta}, {self.gamma}")
 

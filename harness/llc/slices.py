@@ -154,7 +154,7 @@ def _named(model: nn.Module, tensors: Mapping[str, Tensor], text: str, biases: b
             return tuple(Piece(name) for name in names)
     raise ValueError(
         f"weights {text!r}: expected a head such as '1:6', 'layer 0', 'all', {', '.join(map(repr, layout.parts))} "
-        "or a sequence of Piece"
+        "or a sequence of Piece\n  Type: --weights 0:0"
     )
 
 
@@ -177,7 +177,7 @@ def _is_bias(name: str) -> bool:
 
 def _within(number: int, count: int, what: str) -> int:
     if number >= count:
-        raise ValueError(f"{what} {number}: the model has {count} ({what}s 0 to {count - 1})")
+        raise ValueError(f"{what} {number}: the model has {count} ({what}s 0 to {count - 1})\n  Type: --weights 0:0")
     return number
 
 

@@ -61,7 +61,7 @@ def boot(model: LocalModel, device: str = "cpu") -> TransformerBridge:
         raise ModelError(f"{model.name} is a tokenizer without weights: expected a model with weights to boot")
     check_fits(model, device)
     model = model.verify()
-    with _quiet_loading():
+    with quiet_loading():
         from transformer_lens.model_bridge import TransformerBridge
 
         weights, tokenizer = _load(model)
@@ -79,7 +79,7 @@ def load_plain(model: LocalModel, device: str = "cpu", attention: str = "sdpa") 
         raise ModelError(f"{model.name} is a tokenizer without weights: expected a model with weights to run")
     check_fits(model, device)
     model = model.verify()
-    with _quiet_loading():
+    with quiet_loading():
         return _load(model, attention)[0].to(device)
 
 
@@ -107,7 +107,7 @@ def _load(model: LocalModel, attention: str = "eager") -> tuple[Any, Any]:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Without transformers' own bars, which would be drawn over ours."""
     from transformers.utils import logging
 

@@ -68,7 +68,10 @@ def read_gguf(path: Path) -> Any:
     with path.open("rb") as handle:
         magic = handle.read(4)
     if magic != MAGIC:
-        raise DamagedWeights(f"{path} is not a GGUF file: expected it to begin with {MAGIC!r}, found {magic!r}")
+        raise DamagedWeights(
+            f"{path} is not a GGUF file: expected it to begin with {MAGIC!r}, found {magic!r}"
+            "\n  Type the path of a GGUF file or of a Hugging Face folder instead; names: claims list --subjects"
+        )
     try:
         return gguf.GGUFReader(str(path))
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, TypeError) as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from harness.models.errors import DamagedWeights, UnsafeFile
+from harness.models.errors import DamagedWeights, ModelError, UnsafeFile
 
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".th"})
 PICKLE_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
@@ -106,12 +106,29 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (folder / "model.safetensors",)
     if len(found) == 1:
         return tuple(found)
+    raise _no_weights(folder, [path.name for path in found])
+
+
+def _no_weights(folder: Path, found: Sequence[str]) -> ModelError:
+    """Why a folder's weights cannot be told, and what to do."""
+    names = sorted(path.name for path in folder.iterdir())
     if found:
-        raise DamagedWeights(f"{folder} has {len(found)} safetensors files and no {INDEX} that says what is where")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLE_SUFFIXES)
+        return DamagedWeights(
+            f"{folder} has {len(found)} safetensors files and no {INDEX} that says what is where"
+            f"\n  expected  one file, model.safetensors, or that index beside the parts\n  found     {_some(found)}"
+            "\n  Copy the index that was saved with them, or rename the file that is meant to model.safetensors."
+        )
+    pickles = [name for name in names if Path(name).suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
-        raise UnsafeFile(
+        return UnsafeFile(
             f"{folder} has its weights only as pickles ({', '.join(pickles[:3])}): expected safetensors"
             "\n  Opening a pickle can run code. Save the model again with safe_serialization=True where you trust it."
         )
-    raise DamagedWeights(f"{folder} has no weights: expected model.safetensors or {INDEX}")
+    return DamagedWeights(
+        f"{folder} has no weights: expected model.safetensors or {INDEX}\n  found     {_some(names) or 'nothing'}"
+        "\n  Type the path of a Hugging Face folder (config.json, weights, tokenizer.json) or of a GGUF file instead."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -44,7 +44,7 @@ def head_inputs(
         return residuals(weights, tokens, bos)
     if path not in STATIC_PATHS:
         known = ", ".join((*INPUT_PATHS, "embed"))
-        raise ValueError(f"input path of the circuit: expected one of {known}\n  found {path!r}")
+        raise ValueError(f"input path of the circuit: expected one of {known}\n  found {path!r}\n  Type: --path mlp0")
     return repeat(STATIC_PATHS[path](weights, tokens), weights.n_layers)
 
 

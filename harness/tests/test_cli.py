@@ -32,6 +32,10 @@ def place(tmp_path_factory):
     short = root / "short" / "model.safetensors"
     short.write_bytes(short.read_bytes()[:-1000])
     (root / "a-file").write_text("not a folder")
+    (root / "empty").mkdir()
+    shutil.copytree(root / "planted", root / "two")
+    shutil.copy(root / "two" / "model.safetensors", root / "two" / "adapter.safetensors")
+    (root / "two" / "model.safetensors").rename(root / "two" / "weights.safetensors")
     return root
 
 
@@ -120,7 +124,20 @@ def test_a_sweep_without_the_token_itself_says_so(claims, place):
     ("words", "messages"),
     [
         (("sweep", "pythia"), ("no model called 'pythia'", "Type: claims list --subjects")),
-        (("sweep", "planted", "--path", "mlp1"), ("expected one of mlp0, embed+mlp0", "found 'mlp1'")),
+        (
+            ("sweep", "planted", "--path", "mlp1"),
+            ("expected one of mlp0, embed+mlp0", "found 'mlp1'", "Type: --path mlp0"),
+        ),
+        (("sweep", "planted", "--models-dir", "nowhere"), ("--models-dir nowhere", "expected  a folder", "nothing of")),
+        (("doctor", "--models-dir", "a-file"), ("expected  a folder that is there", "found     a file", "Type: --")),
+        (
+            ("sweep", "empty"),
+            ("empty has no weights: expected model.safetensors", "found     nothing", "Type the path"),
+        ),
+        (
+            ("sweep", "two"),
+            ("2 safetensors files and no", "found     adapter.safetensors, weights.safetensors", "rename the file"),
+        ),
         (
             ("sweep", "planted", "--json", "a-file/x.json"),
             ("cannot write a-file/x.json", "expected a file in"),
@@ -129,7 +146,7 @@ def test_a_sweep_without_the_token_itself_says_so(claims, place):
         (("sweep", "planted", "--top", "0"), ("--top", "greater than or equal to 1")),
         (("sweep", "pickle"), ("pickle", "Only safetensors and GGUF are read")),
         (("sweep", "short"), ("not a whole safetensors file", "fetch or copy it again")),
-        (("sweep", "a-file"), ("is not a GGUF file", "found b'not")),
+        (("sweep", "a-file"), ("is not a GGUF file", "found b'not", "Type the path of")),
         (("sweep",), ("Missing argument",)),
         (("sweep", "pythia-70m", "--offline"), ("not on this machine", "offline", "Type: claims fetch pythia-70m")),
         (("fetch", "gpt3"), ("no model called 'gpt3'", "Type: claims list --subjects")),
@@ -208,13 +225,18 @@ def test_coefficients_of_two_heads_are_written_and_kept(claims, place):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--weights", "99:0", "--text", "python-docs", "--length", "16"), "layer 99"),
+        (("--weights", "99:0", "--text", "python-docs", "--length", "16"), "(layers 0 to 1)\n  Type: --weights 0:0"),
+        (("--weights", "head 3", "--text", "python-docs", "--length", "16"), "Type: --weights 0:0"),
         (("--weights", "1:2", "--text", "python-docs"), "Type: --length 64"),
         (("--weights", "1:2", "--text", "no-such-text"), "no-such-text"),
-        (("--weights", "1:2", "--text", "python-docs", "--eps", "-1"), "expected a step size above 0"),
+        (
+            ("--weights", "1:2", "--text", "python-docs", "--eps", "-1"),
+            "expected a step size above 0, found -1.0\n  Type: --eps 0.001",
+        ),
     ],
 )
 def test_coefficients_that_cannot_be_had_are_refused_in_words(claims, place, words, message):
     status, text = claims("llc", "planted", *words, CIRCUIT_CLAIMS_STORE=str(place / "llc-store"))
     assert status == 2
     assert message in text
+    assert "Loading weights" not in text, "transformers' own bar"

@@ -152,3 +152,24 @@ def test_collecting_the_claims_imports_neither_torch_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "status 0 heavy []", done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (("--models-dir", "nowhere"), ("--models-dir nowhere", "expected  a folder", "nothing of that name", "Type:")),
+        (("--texts", "a-file"), ("--texts a-file", "expected  a folder that is there", "found     a file", "Type:")),
+        (("--recorded", "nowhere"), ("--recorded nowhere", "a folder or a file", "nothing of that name", "Type:")),
+        (("--subjects", "nowhere"), ("unknown subject 'nowhere'", "expected", "Type: claims list --subjects")),
+        (("--profile", "fast"), ("--profile", "invalid choice", "quick")),
+    ],
+    ids=lambda value: value[0].lstrip("-"),
+)
+def test_an_option_that_names_nothing_is_refused_before_anything_is_measured(tmp_path, words, messages):
+    root = make_project(tmp_path, HOLDS)
+    (root / "a-file").write_text("text")
+    code, text = run(root, *words)
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert all(message in text for message in messages), text
+    assert "Traceback" not in text
+    assert not (root / "out").exists()

@@ -19,7 +19,9 @@ def steering_map(heads: Counting, task: str) -> Evidence:
     """Where each edit lands: edited order against the token that won, the successor outlined; winners as a table."""
     table = heads.tables()
     if task not in tasks_of(table):
-        return _absent(f"Steering table of {task}", f"This tokenizer has no {task} as single tokens.")
+        among = task == "digits" and "numbers" in tasks_of(table)
+        why = "Digits are among the numbers here." if among else f"This tokenizer has no {task} as single tokens."
+        return _absent(f"Steering table of {task}", why)
     (one,) = tables_of(table, task)
     scale, items, expected = SCALE_OF.get(task, USUAL), one.items, one.expected
     winner = one.winner[one.at(scale)]
