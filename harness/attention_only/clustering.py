@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-Method = Literal["k-means (scikit-learn)", "k-means (tslearn)", "k-means, DTW (tslearn)", "k-shape", "hierarchical"]
+Method = Literal["k-means, sklearn", "k-means, tslearn", "k-means, DTW", "k-shape", "hierarchical"]
 METHODS: tuple[Method, ...] = (
-    "k-means (scikit-learn)", "k-means (tslearn)", "k-means, DTW (tslearn)", "k-shape", "hierarchical",
+    "k-means, sklearn", "k-means, tslearn", "k-means, DTW", "k-shape", "hierarchical",
 )  # fmt: skip
 FLAT = 1e-12
 
@@ -35,7 +35,7 @@ class Clustering:
     @property
     def label(self) -> str:
         """The method in words."""
-        return self.method + (", curves scaled" if self.scaled else "")
+        return self.method + (", scaled" if self.scaled else "")
 
 
 def cluster(curves: Float[np.ndarray, "head step"], k: int, method: Method, seed: int = 0) -> Int[np.ndarray, " head"]:
@@ -54,7 +54,7 @@ def cluster(curves: Float[np.ndarray, "head step"], k: int, method: Method, seed
 
 
 def _fit(curves: np.ndarray, k: int, method: Method, seed: int) -> np.ndarray:
-    if method == "k-means (scikit-learn)":
+    if method == "k-means, sklearn":
         from sklearn.cluster import KMeans
 
         return KMeans(k, n_init=10, random_state=seed).fit_predict(curves)

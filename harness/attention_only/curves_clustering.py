@@ -31,7 +31,7 @@ def clustering_agreement(
     from harness.attention_only import clustering as cl
 
     kinds = [types[head] for head in table.heads]
-    quantity, k = f"adjusted Rand index, {method}" + (", curves scaled" if scale else ""), len(set(kinds))
+    quantity, k = f"adjusted Rand index, {method}" + (", scaled" if scale else ""), len(set(kinds))
     if k < 2:
         return ct.absent(table, quantity, f"all {len(kinds)} heads are of one type, {kinds[0]}")
 

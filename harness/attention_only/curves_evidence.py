@@ -113,7 +113,8 @@ def types_table(run: LiveRun) -> Evidence:
     )
     return {"type": "table", "title": "Head types at the end of training", "caption": caption,
             "columns": ["head", "type", *columns], "rows": rows,
-            "mark_rows": [index for index, row in enumerate(rows) if row[1] != "multigram"]}  # fmt: skip
+            "mark_rows": [index for index, row in enumerate(rows) if row[1] != "multigram"],
+            "mark_label": "no multigram head"}  # fmt: skip
 
 
 def controls_table(found: Coefficients, ablations: Ablations) -> Evidence:
@@ -186,7 +187,8 @@ def cluster_evidence(found: Coefficients) -> Evidence:
     whole = [found.types[head] for head in both.heads]
     wide = compare_methods(both.mean.T, both.heads, whole, max(2, len(set(whole))))
     caption = (
-        f"{_where(table)} As many clusters as types. With both layers together the index is "
+        f"{_where(table)} As many clusters as types. Scaled: each curve to mean 0 and variance 1. "
+        "With both layers together the index is "
         + "; ".join(f"{one.label} {one.agreement:.2f}" for one in wide) + "."
     )  # fmt: skip
     rows = [{"name": one.label, "clusters": list(one.clusters), "agreement": one.agreement} for one in methods]

@@ -254,7 +254,7 @@ class Coefficients:
             },
         )
 
-    def clusters(self, method: str = "k-means (scikit-learn)", **how: Any) -> Finding:
+    def clusters(self, method: str = "k-means, sklearn", **how: Any) -> Finding:
         """How well clusters of layer 1's curves agree with the head types (RL-11); see `clustering_agreement`."""
         table = self.table("training mixture").of(self.layer(1))
 
@@ -276,7 +276,7 @@ class Coefficients:
 
         ways = [(method, scale) for method in METHODS for scale in (False, True)]
         return {
-            f"{'as judged: ' if not index else ''}{method}{', curves scaled' if scale else ''}": partial(
+            f"{'as judged: ' if not index else ''}{method}{', scaled' if scale else ''}": partial(
                 self.clusters, method, scale=scale, draws=FEWER if index else CLUSTERINGS
             )
             for index, (method, scale) in enumerate(ways)

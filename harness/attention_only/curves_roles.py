@@ -26,6 +26,11 @@ MEANT: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "training mixture": {"own": (HELD_OUT,), "published": (HELD_OUT, "pile")},
     "code": {"own": ("code", "code-by-language"), "published": ("code",)},
 }
+# What to put into the folder of --texts for it.
+TO_GIVE: Mapping[str, Mapping[str, str]] = {
+    "training mixture": {"own": "corpus.json and test.npy of its training", "published": "pile.jsonl"},
+    "code": {"own": "code_by_language.jsonl", "published": "code_by_language.jsonl"},
+}
 ROLE_WORDS = {"training mixture": "the run's held-out training mixture", "code": "code from many projects"}
 
 
@@ -52,7 +57,8 @@ def use_of(run: LiveRun, role: str, names: Collection[str], where: str = "") -> 
     label = words_for(names, where)
     if not stand_in:
         return TextUse(label, stand_in=False)
-    return TextUse(f"{label}, standing in for {ROLE_WORDS[role]} (given with --texts FOLDER)", stand_in=True)
+    give = f"--texts FOLDER with {TO_GIVE[role][run.kind]}"
+    return TextUse(f"{label}, standing in for {ROLE_WORDS[role]} (to be given: {give})", stand_in=True)
 
 
 def both_texts(*uses: TextUse) -> TextUse:

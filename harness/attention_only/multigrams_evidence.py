@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,8 @@ def sample_table(ablations: Ablations) -> list[Evidence]:
     )
     columns = ["head", "type", "multigrams", "by source", *LABELS]
     samples = [
-        [one["head"], one["context"][-70:], one["target"], one["effect"], one["found at"], one["tokens back"],
-         one["by context"], one["by source"]]
+        [one["head"], *map(spaces_shown, (one["context"][-70:], one["target"])), one["effect"],
+         spaces_shown(one["found at"]), one["tokens back"], one["by context"], one["by source"]]
         for one in found.facts["samples"]
     ]  # fmt: skip
     names = ["head", "context", "token", "nats lost", "found at", "tokens back", "by context", "by source"]
@@ -85,8 +86,19 @@ def sample_table(ablations: Ablations) -> list[Evidence]:
         {"type": "table", "title": "What each head's ablation costs", "caption": caption, "columns": columns,
          "rows": rows, "mark_rows": []},
         {"type": "table", "title": "Samples to check by hand", "columns": names,
-         "caption": "The strongest of each head, each label first.", "rows": samples, "mark_rows": []},
+         "caption": "The strongest of each head, each label first. ↵ a new line, ␣ a space at an end or of several.",
+         "rows": samples, "mark_rows": []},
     ]  # fmt: skip
+
+
+def spaces_shown(text: str) -> str:
+    """A text on one line, with the white space that would not be seen written out.
+
+    >>> spaces_shown("  if a:" + chr(10) + " ")
+    '␣␣if a:↵␣'
+    """
+    text = re.sub(r"\s{2,}|^\s|\s$", lambda found: found[0].replace(" ", "␣"), text)
+    return text.replace("\r", "").replace("\n", "↵").replace("\t", "→")
 
 
 def path_maps(ablations: Ablations) -> list[Evidence]:

@@ -33,10 +33,15 @@ def thinned(steps: Int[np.ndarray, " n"] | Float[np.ndarray, " n"], most: int = 
     return np.unique(np.abs(places[None] - wanted[:, None]).argmin(1))
 
 
-def _curves(title: str, caption: str, ylabel: str, kinds: list[str], x: Any, panels: list[dict[str, Any]]) -> Evidence:
-    return {"type": "head_curves", "title": title, "caption": caption, "kinds": kinds, "xlabel": "training step",
+def _curves(
+    run: Any, title: str, caption: str, ylabel: str, kinds: list[str], x: Any, panels: list[dict[str, Any]]
+) -> Evidence:
+    """The published stages are those of the published run: another run's steps have other tokens behind them."""
+    stages = {} if run.kind == "own" else {"stages": STAGES}
+    words = caption if run.kind == "own" else f"{caption} Stages as published."
+    return {"type": "head_curves", "title": title, "caption": words, "kinds": kinds, "xlabel": "training step",
             "ylabel": ylabel, "xscale": "log", "x": [round(float(step)) for step in x], "panels": panels,
-            "stages": STAGES}  # fmt: skip
+            **stages}  # fmt: skip
 
 
 def _series(name: str, kind: str, table: Measurement, rows: Any, at: int = 0) -> dict[str, Any]:
@@ -54,9 +59,9 @@ def score_curves(found: Heads, score: Score) -> Evidence:
         _series(f"{layer}:{head}", types[f"{layer}:{head}"], table, rows, head)
         for head in range(table.arrays["curve"].shape[1])
     ]
-    caption = f"Bands: 90 %, {table.facts['method']}. Types as at the end of training; stages as published."
+    caption = f"Bands: 90 %, {table.facts['method']}. Types as at the end of training."
     panels = [{"name": f"layer {layer}", "series": series}]
-    return _curves(f"{SCORE_WORDS[score].capitalize()} over training", caption, "mean attention", KINDS,
+    return _curves(found.run, f"{SCORE_WORDS[score].capitalize()} over training", caption, "mean attention", KINDS,
                    table.arrays["steps"][rows], panels)  # fmt: skip
 
 
@@ -97,7 +102,7 @@ def composition_curves(found: Composition) -> Evidence:
             series.append(_series(name, writers, table, rows))
             x = table.arrays["steps"][rows]
     caption = "Bands: 90 %, bootstrap over heads of both layers. An initialisation has 1/16 = 0.0625."
-    drawn = _curves("K-composition with multigram heads of layer 1 over training", caption, "K-composition",
+    drawn = _curves(found.run, "K-composition with multigram heads of layer 1 over training", caption, "K-composition",
                     ["multigram", "previous-token"], x, [{"name": "by type of writer", "series": series}])  # fmt: skip
     return {**drawn, "each": "type of writing head"}
 
@@ -115,9 +120,9 @@ def coefficient_curves(found: Stages) -> Evidence:
                        "high": (values + Z * spread).tolist()})  # fmt: skip
     caption = (
         f"Single checkpoints, {len(x)} of them drawn; bands: 90 %, {curves.method}. Corrected: less 10.26 times the "
-        "test loss, which the published first-generation estimator leaves in. Stages as published."
+        "test loss, which the published first-generation estimator leaves in."
     )
-    drawn = _curves("The model's LLC over training", caption, "LLC", ["as published", "corrected"], x,
+    drawn = _curves(found.run, "The model's LLC over training", caption, "LLC", ["as published", "corrected"], x,
                     [{"name": "two-layer model", "series": series}])  # fmt: skip
     return {**drawn, "each": "estimator"}
 

@@ -27,13 +27,13 @@ def test_all_methods_are_compared_with_and_without_scaling():
     found = cl.compare_methods(curves(), HEADS, TYPES, 3)
     assert len(found) == 10
     assert {each.agreement for each in found} == {1.0}
-    assert found[1].label == "k-means (scikit-learn), curves scaled"
+    assert found[1].label == "k-means, sklearn, scaled"
 
 
 def test_curves_of_one_kind_do_not_give_the_types():
     """Over 20 seeds the mean index of noise with the types lies near 0 (false alarm below 1 in 1,000)."""
     noise = [np.random.default_rng(seed).normal(size=(8, 11)) for seed in range(20)]
-    found = [cl.adjusted_rand(TYPES, cl.cluster(each, 3, "k-means (scikit-learn)")) for each in noise]
+    found = [cl.adjusted_rand(TYPES, cl.cluster(each, 3, "k-means, sklearn")) for each in noise]
     assert abs(np.mean(found)) < 0.2
 
 
