@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.report.model import to_number
@@ -89,10 +90,28 @@ def row_label(text: str) -> str:
 
 def two_lines(text: str) -> str:
     """A row's name in at most two lines of `LABEL` characters: controls differ in their last words."""
-    first, *rest = textwrap.wrap(one_line(text), LABEL) or [""]
+    whole = one_line(text)
+    first, *rest = [whole] if len(whole) <= LABEL else textwrap.wrap(whole, LABEL) or [whole[:LABEL]]
     return "\n".join([first, row_label(" ".join(rest))] if rest else [first])
 
 
-def label_width(labels: Sequence[str]) -> float:
-    """The left margin in px that row labels need."""
-    return 16 + 6.6 * max((len(row_label(label)) for label in labels), default=0)
+@dataclass(frozen=True)
+class RowNames:
+    """The names of a figure's rows, the height they need a row, and the left margin in px."""
+
+    names: tuple[str, ...]
+    height: int
+    left: float
+
+
+def row_names(labels: Sequence[str]) -> RowNames:
+    """Names in one line or two, and the room they take; a marker at the very edge stays clear of them."""
+    names = tuple(map(two_lines, labels))
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0)
+    return RowNames(names, ROW_OF_TWO if any("\n" in name for name in names) else ROW, 20 + 6.6 * longest)
+
+
+def name_rows(axes: Any, rows: RowNames) -> None:
+    """Write the names beside their rows."""
+    axes.set_yticks(range(len(rows.names)), rows.names, linespacing=1.0)
+    axes.tick_params(axis="y", pad=7)

@@ -43,6 +43,25 @@ def badly(views: Sequence[PaperView]) -> tuple[BadGroup, ...]:
 
 
 @dataclass(frozen=True)
+class HeldGroup:
+    """A claim that was reproduced in one scope, with the subjects it was reproduced on."""
+
+    claim: ClaimRecord
+    scope: str
+    verdicts: tuple[VerdictView, ...]
+
+
+def held(views: Sequence[PaperView]) -> tuple[HeldGroup, ...]:
+    """What was reproduced, the paper's own models first, then as the papers give it."""
+    groups: dict[tuple[str, str], list[VerdictView]] = {}
+    for view in (view for paper in views for claim in paper.claims for view in claim.verdicts):
+        if view.record.outcome == "reproduced":
+            groups.setdefault((view.claim.id, view.record.scope), []).append(view)
+    made = [HeldGroup(members[0].claim, key[1], tuple(members)) for key, members in groups.items()]
+    return tuple(sorted(made, key=lambda group: scope_rank(group.scope)))
+
+
+@dataclass(frozen=True)
 class NotRunGroup:
     """What one command would run: the subject, why it was not run, and the claims that wait for it."""
 

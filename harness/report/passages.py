@@ -45,7 +45,7 @@ def _passage(item: Mapping[str, Any]) -> Passage:
         if rank:
             share = to_number(token.get("share"))
             words = f"{100 * share:.0f} %" if isinstance(share, (int, float)) and share == share else ""
-            pieces.append(Piece(seen(str(token["text"])), rank, words))
+            pieces += _marked(str(token["text"]), rank, words)
         elif pieces and not pieces[-1].rank:
             pieces[-1] = Piece(pieces[-1].text + str(token["text"]))
         else:
@@ -58,6 +58,15 @@ def _passage(item: Mapping[str, Any]) -> Passage:
         following=seen(str(item["next"])),
         promoted=promoted,
     )
+
+
+def _marked(token: str, rank: int, share: str) -> list[Piece]:
+    """A marked token by its signs, its line breaks kept: a reader has to see the text as it was written."""
+    body = token.removesuffix("\n")
+    shown = "\n".join(seen(line + "\n") for line in body.split("\n")[:-1]) if "\n" in body else ""
+    last = seen(body.split("\n")[-1] + token[len(body) :])
+    piece = Piece("\n".join(filter(None, [shown, last])), rank, share)
+    return [piece, Piece("\n")] if body != token else [piece]
 
 
 def seen(token: str) -> str:

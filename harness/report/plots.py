@@ -16,20 +16,17 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.report.axes import (
-    ROW,
-    ROW_OF_TWO,
     WIDTH,
     C,
     axes_at,
     beside,
     finish,
     finite,
-    label_width,
+    name_rows,
     reach_of,
-    row_label,
+    row_names,
     scale_x,
     style,
-    two_lines,
 )
 from harness.report.kept import drawn_once
 from harness.report.palette import LEVELS, SERIES, scale
@@ -65,12 +62,10 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
     `band` is the range that counts as reproduced; an end may be infinite (one-sided claims).
     """
     reach = reach_of([expected, *(end for end in band if math.isfinite(end)), *_ends(points)])
-    names = [two_lines(point.name) for point in points]
-    row_height = ROW_OF_TWO if any("\n" in name for name in names) else ROW
-    left = label_width([line for name in names for line in name.split("\n")])
+    names = row_names([point.name for point in points])
 
     def paint(figure: Any) -> None:
-        axes = axes_at(figure, height, left, 14, 20, 40)
+        axes = axes_at(figure, height, names.left, 14, 20, 40)
         axes.set_xlim(*reach)
         axes.set_ylim(len(points) - 0.4, -0.6)
         axes.axvspan(max(band[0], reach[0]), min(band[1], reach[1]), color=C["band"], linewidth=0)
@@ -79,10 +74,10 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
         axes.text(x, -0.72, f"paper {number(expected)}", color=C["paper"], ha=align, va="bottom", fontsize=11)
         for row, point in enumerate(points):
             _point(axes, row, point, reach)
-        axes.set_yticks(range(len(points)), names, linespacing=1.0)
+        name_rows(axes, names)
         finish(axes, unit)
 
-    height = 60 + row_height * len(points)
+    height = 60 + names.height * len(points)
     spoken = "; ".join(_spoken(point) for point in points)
     sides = f"Counts as reproduced from {number(band[0])} to {number(band[1])}."
     return draw(paint, name, f"Paper's value {number(expected)} {unit}", f"{sides} {spoken}.", WIDTH, height)
@@ -205,10 +200,11 @@ def _rows(evidence: dict[str, Any], name: str, title: str, as_bars: bool) -> Mar
     threshold, null = finite([evidence.get("threshold")])[0], _null_ranges(evidence, count)
     ends = [value for column in (*columns.values(), *null, finite(evidence.get("null_band"))) for value in column]
     low, high = reach_of([*ends, threshold, *([0.0] if as_bars else [])])
-    height, left = 62 + ROW * count, label_width(labels)
+    names = row_names(labels)
+    height = 62 + names.height * count
 
     def paint(figure: Any) -> None:
-        axes = axes_at(figure, height, left, 14, 22, 40)
+        axes = axes_at(figure, height, names.left, 14, 22, 40)
         axes.set_xlim(0 if as_bars and low >= -1e-12 else low, high)
         axes.set_ylim(count - 0.4, -0.6)
         if band := evidence.get("null_band"):
@@ -219,7 +215,7 @@ def _rows(evidence: dict[str, Any], name: str, title: str, as_bars: bool) -> Mar
             axes.axvline(threshold, color=C["paper"], linewidth=1.8, linestyle=(0, (5, 2)))
             align, x = beside(threshold, (low, high))
             axes.text(x, -0.72, f"threshold {number(threshold)}", color=C["paper"], ha=align, va="bottom", fontsize=11)
-        axes.set_yticks(range(count), [row_label(label) for label in labels])
+        name_rows(axes, names)
         finish(axes, str(evidence.get("label") or ""))
 
     spoken = "; ".join(f"{label} {number(value)}" for label, value in zip(labels, columns["values"], strict=False))

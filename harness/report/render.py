@@ -67,6 +67,7 @@ def _index_context(results: Results, run: Run, papers: tuple[views.PaperView, ..
         "subjects": views.subject_views(results),
         "scopes": opening.scope_views(results),
         "bad": groups.badly(papers),
+        "held": groups.held(papers),
         "sureness": opening.sureness(results),
         "state": opening.state_words(results, run),
         "checked": opening.checked_words(results),

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.report.axes import ROW, WIDTH, C, axes_at, finish, finite, label_width, row_label
+from harness.report.axes import WIDTH, C, axes_at, finish, finite, name_rows, row_names
 from harness.report.kept import drawn_once
 from harness.report.palette import SERIES
 from harness.report.svg import draw
@@ -25,17 +25,17 @@ def stacked(evidence: dict[str, Any], name: str, title: str) -> Markup:
     A row with `paper` set is drawn with a bold edge and the word paper in its label.
     """
     segments, rows = [str(item) for item in evidence["segments"]][:SERIES], list(evidence["rows"])
-    labels = [str(row["label"]) for row in rows]
-    top, left = 14 + LEGEND_ROW * math.ceil(len(segments) / 2), label_width(labels)
-    height = top + 44 + ROW * len(rows)
+    names = row_names([str(row["label"]) for row in rows])
+    top = 14 + LEGEND_ROW * math.ceil(len(segments) / 2)
+    height = top + 44 + names.height * len(rows)
 
     def paint(figure: Any) -> None:
-        axes = axes_at(figure, height, left, 14, top, 40)
+        axes = axes_at(figure, height, names.left, 14, top, 40)
         axes.set_xlim(0, 1)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         for place, row in enumerate(rows):
             _bar(axes, place, finite(row["values"])[: len(segments)], bool(row.get("paper")))
-        axes.set_yticks(range(len(rows)), [row_label(label) for label in labels])
+        name_rows(axes, names)
         finish(axes, str(evidence.get("label") or ""))
         _legend(figure, height, segments)
 
@@ -52,8 +52,10 @@ def _bar(axes: Any, place: int, values: list[float], paper: bool) -> None:
         axes.barh(place, value, left=start, height=0.74, facecolor="none", edgecolor=colour, hatch=HATCHES[index],
                   linewidth=2.2 if paper else 0.8)  # fmt: skip
         if value >= NARROW:
+            # A plate of the page's ground: figures cannot be read on hatching.
+            plate = {"boxstyle": "round,pad=0.12", "facecolor": C["ground"], "edgecolor": "none", "alpha": 0.85}
             axes.text(start + value / 2, place, f"{100 * value:.0f}", color=C["ink"], ha="center", va="center",
-                      fontsize=11, fontweight="bold")  # fmt: skip
+                      fontsize=11, fontweight="bold", bbox=plate)  # fmt: skip
         start += value
 
 

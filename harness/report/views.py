@@ -216,7 +216,7 @@ def _strip(verdict: VerdictRecord, claim: ClaimRecord, name: str) -> Markup | No
         ]
         unit = measurement.unit or claim.unit
         return plots.strip(points, band_of(claim.kind, expected, margin), expected, unit, name)
-    if measurement.support:
+    if any(share > 0 for share in measurement.support.values()):
         ranking = sorted(measurement.support.items(), key=lambda item: (-item[1], item[0]))[:8]
         evidence = {
             "labels": [label for label, _ in ranking],

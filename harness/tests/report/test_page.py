@@ -211,6 +211,21 @@ def test_bad_news_comes_worst_first(tree: Any) -> None:
     ]
 
 
+def test_what_held_is_said_by_claim_and_subject_the_paper_s_own_models_first(tree: Any, collected: Any) -> None:
+    (section,) = [one for one in tree.iter("section") if one.get("id") == "held"]
+    items = [[text_of(link) for link in item.iter("a")] for item in section.iter("li")]
+    found = {(claim, subject) for claim, *subjects in items for subject in subjects}
+    right = [verdict for verdict in collected.results.verdicts if verdict.outcome == "reproduced"]
+    assert found == {(verdict.claim, verdict.subject) for verdict in right}
+    scopes = [text_of(one).partition(":")[0] for one in section.iter("span") if one.get("class") == "scope"]
+    assert scopes == sorted(scopes, key=["reproduction", "generalisation"].index)
+
+
+def test_a_run_in_which_nothing_held_says_so() -> None:
+    said = text_of(parse(render_index(collect([run_event(), verdict("SY-05", "a", "contradicted"), end_event()]))))
+    assert "Nothing that was judged was reproduced." in said
+
+
 def test_each_verdict_shows_what_it_rests_on(tree: Any) -> None:
     (section,) = [one for one in tree.iter("section") if one.get("id") == verdict_anchor(
         next(item for item in collect(sample_events()).results.verdicts

@@ -65,6 +65,22 @@ def test_a_passage_reads_as_it_was_written_with_its_marks_in_words():
     assert "Marked:" not in text_of(shown({**PASSAGES, "examples": [bare]}))
 
 
+@pytest.mark.parametrize(
+    ("token", "read"),
+    [
+        ("\n", "f(x)↵1\nif"),
+        ("\n\n", "f(x)↵\n↵1\nif"),
+        ("\n  ", "f(x)↵\n␣␣1if"),
+        (" y\n", "f(x)␣y↵1\nif"),
+        (" y", "f(x)␣y1if"),
+    ],
+)
+def test_a_marked_line_break_still_breaks_the_line(token, read):
+    tokens = [{"text": "f(x)"}, {"text": token, "rank": 1, "share": 0.5}, {"text": "if"}]
+    (passage,) = passages_of({"examples": [{"tokens": tokens, "next": "a"}]})
+    assert "".join(piece.text + (str(piece.rank) if piece.rank else "") for piece in passage.pieces) == read
+
+
 @pytest.mark.parametrize("place", ["label", "note", "next", "token", "marked", "promoted", "title", "segment", "row"])
 def test_hostile_strings_are_shown_as_text(place):
     example = {**PASSAGES["examples"][0]}

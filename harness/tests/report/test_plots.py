@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from harness.report import plots
 from harness.report.evidence import exhibit
 from harness.report.palette import INKS, LEVELS, scale
+from harness.report.axes import LABEL
 from harness.report.plots import Point
 from harness.report.text import one_line, visible
 from harness.report.views import band_of
@@ -78,14 +79,15 @@ def test_two_figures_in_a_page_share_no_id() -> None:
     assert not set(re.findall(r'\bid="([^"]+)"', one)) & set(re.findall(r'\bid="([^"]+)"', two))
 
 
-@given(st.text(st.characters(), min_size=1, max_size=plots.ROW), st.text(st.characters(), max_size=12))
+@given(st.text(st.characters(), min_size=1, max_size=LABEL), st.text(st.characters(), max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_any_label_is_drawn_as_it_is(label: str, unit: str) -> None:
     item = {"type": "bars", "labels": [label], "values": [0.5], "label": unit, "title": label}
     shown = exhibit(item, "x")
     assert shown.figure is not None, shown.trouble
     drawn = texts(shown.figure)
-    assert any(text in (one_line(label), one_line(label)[:25] + "…") for text in drawn)
+    # A control character is written by its escape, which may take a name over one line.
+    assert one_line(label) in drawn or len(one_line(label)) > LABEL
     assert not one_line(unit) or one_line(unit) in drawn
     assert ET.fromstring(shown.figure).findtext(f"{SVG}title") == visible(label)
 
@@ -207,6 +209,15 @@ def test_an_outline_stands_out_from_the_highest_cells_and_from_the_lowest(scheme
     for end in (scale()[0], scale()[-1]):
         bright, dark = sorted((outline, luminance(end[scheme])), reverse=True)
         assert (bright + 0.05) / (dark + 0.05) > 1.9
+
+
+def test_long_names_of_rows_take_two_lines_and_the_rest_is_cut():
+    label = "the head asked about > matched random heads and then some words that have no room here"
+    drawn = texts(exhibit({"type": "bars", "labels": [label], "values": [0.5]}, "x").figure or "")
+    assert "the head asked about >" in drawn
+    blank = exhibit({"type": "bars", "labels": [" " * 60], "values": [0.5]}, "x")
+    assert blank.figure is not None, blank.trouble
+    assert any(text.startswith("matched random heads") and text.endswith("…") for text in drawn)
 
 
 def test_controls_that_differ_in_their_last_words_are_told_apart() -> None:
