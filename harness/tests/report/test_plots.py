@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.report import plots
+from harness.report.axes import LABEL
 from harness.report.evidence import exhibit
 from harness.report.palette import INKS, LEVELS, scale
-from harness.report.axes import LABEL
 from harness.report.plots import Point
 from harness.report.text import one_line, visible
 from harness.report.views import band_of
