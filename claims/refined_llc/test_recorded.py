@@ -55,8 +55,8 @@ def test_previous_token_heads_form_first(subject, judge):
 def test_multigram_heads_come_to_compose(subject, judge):
     """Recorded: from 0.016-0.03 at step 6,500 to 0.055-0.069 at the end."""
     found = composition(subject)
-    settings = judge.under("RL-32", found.settings())
-    judge("RL-32", found.rise(), evidence=[show.composition_curves(found), settings])
+    settings = [judge.under("RL-32", others) for others in found.settings()]
+    judge("RL-32", found.rise(), evidence=[show.composition_curves(found), *settings])
 
 
 @claim("RL-32b")

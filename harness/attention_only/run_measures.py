@@ -272,10 +272,11 @@ class Composition:
         controls["previous-token to multigram"] = lambda: self.table(self.run, "previous-token")
         return Finding(self.table(self.run, "multigram"), controls)
 
-    def settings(self) -> dict[str, Finding]:
-        """The rise under other thresholds of head types, for a run whose types hang on thresholds."""
+    def settings(self) -> list[dict[str, Finding]]:
+        """The rise under other thresholds of head types: one table, or none for a run whose types hang on none."""
         others = getattr(self.run, "other_types", dict)()
-        return {name: Composition(run).rise() for name, run in {"as judged": self.run, **others}.items()}
+        runs = {"as judged": self.run, **others}
+        return [{name: Composition(run).rise() for name, run in runs.items()}] if others else []
 
     def at_the_end(self) -> Finding:
         """K-composition of previous-token with multigram heads at the last checkpoint."""
