@@ -68,11 +68,11 @@ class Run:
             selection=Selection(wanted, defaults, profile, frozenset(registry) | frozenset(runs), frozenset(runs)),
             profile=profile,
             run_dir=Path(worker["claims_run_dir"]) if worker else report,
-            store_dir=Path(option.store) if option.store else default_store(),
+            store_dir=_store_folder(option.store),
             models_dir=refuse_missing("--models-dir", option.models_dir),
             texts_dir=refuse_missing("--texts", option.texts),
             recorded=refuse_missing("--recorded", option.recorded, file_too=True),
-            own_run=Path(option.own_run) if option.own_run else None,
+            own_run=refuse_missing("--own-run", option.own_run),
             device_option=option.device,
             offline=option.offline,
             remeasure=option.remeasure,
@@ -156,6 +156,17 @@ def default_store() -> Path:
 
     given = os.environ.get("CIRCUIT_CLAIMS_STORE")
     return Path(given) if given else user_cache_path("circuit-claims") / "store"
+
+
+def _store_folder(given: str | None) -> Path:
+    path = Path(given) if given else default_store()
+    if path.exists() and not path.is_dir():
+        where = "--store" if given else "CIRCUIT_CLAIMS_STORE"
+        raise ValueError(
+            f"{where} {path}\n  expected  a folder, there or to be made\n  found     a file\n"
+            "  Type: pytest claims/ --store ANOTHER_FOLDER"
+        )
+    return path
 
 
 def options_line(option: Any) -> str:

@@ -73,11 +73,12 @@ def open_run(name: str, run: Run) -> TrainingRun:
 
 
 def _open_live(row: RunRow, run: Run) -> TrainingRun:
+    from harness.attention_only.checkpoints import CARD
     from harness.attention_only.subjects import RunNotAvailable
 
     own = run.own_run or FIXTURES / row.source
     folder = own if row.kind == "own" else published_folder(row.name)
-    if row.kind == "own" and not folder.is_dir():
+    if row.kind == "own" and not (folder / CARD).is_file():
         reason = f"no training run of this project's own in {folder.name}"
         raise RunNotAvailable(row.name, reason, "claims train --help, then pytest claims/refined_llc --own-run DIR")
     if not folder.is_dir():

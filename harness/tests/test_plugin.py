@@ -159,6 +159,8 @@ def test_collecting_the_claims_imports_neither_torch_nor_transformers():
     [
         (("--models-dir", "nowhere"), ("--models-dir nowhere", "expected  a folder", "nothing of that name", "Type:")),
         (("--texts", "a-file"), ("--texts a-file", "expected  a folder that is there", "found     a file", "Type:")),
+        (("--store", "a-file"), ("--store a-file", "expected  a folder", "found     a file", "Type: pytest claims/")),
+        (("--own-run", "nowhere"), ("--own-run nowhere", "expected  a folder", "nothing of that name", "Type:")),
         (("--recorded", "nowhere"), ("--recorded nowhere", "a folder or a file", "nothing of that name", "Type:")),
         (("--subjects", "nowhere"), ("unknown subject 'nowhere'", "expected", "Type: claims list --subjects")),
         (("--profile", "fast"), ("--profile", "invalid choice", "quick")),

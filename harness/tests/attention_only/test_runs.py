@@ -134,6 +134,7 @@ def test_an_own_run_is_measured_at_each_checkpoint(tmp_path):
 
 def test_scopes_are_counted_apart_in_a_run_of_the_claims(tmp_path):
     root = make_project(tmp_path, TESTS, conftest=CONFTEST, subjects=("L2W256-3m-rr", "own-run", "recorded-run"))
+    (root / "none").mkdir()
     (root / "numbers").mkdir()
     (root / "numbers" / FILE).write_text(json.dumps(planted_numbers()))
     words = ("pytest", "claims/", "-p", "no:cacheprovider", "--report", "out", "--store", "store")
