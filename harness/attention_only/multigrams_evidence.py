@@ -108,10 +108,7 @@ def path_maps(ablations: Ablations) -> list[Evidence]:
     arrays = path_table(ablations.run, checkpoint=ablations.end, text=ablations.text).arrays
     words = {"K": ("K-composition", "K-composition"), "size": ("Path ablation through keys", "loss changed, nats")}
     caption = "Row: the head of layer 0 that writes; column: the head of layer 1 that reads."
-    return [
-        pair_map(ablations, title, caption, label, arrays[name], vmin=0.0, vmax=float(arrays[name].max()))
-        for name, (title, label) in words.items()
-    ]
+    return [pair_map(ablations, title, caption, label, arrays[name]) for name, (title, label) in words.items()]
 
 
 def nested_table(ablations: Ablations) -> Sequence[Evidence]:

@@ -169,10 +169,23 @@ def _change(table: Measurement, at: int) -> str:
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
+def apart(values: Float[np.ndarray, " n"], rows: Int[np.ndarray, " m"], least: float = 0.05) -> list[int]:
+    """Those of `rows` whose values lie at least the share `least` of their range from one kept before, the last first.
+
+    >>> apart(np.array([9.0, 5.0, 4.9, 1.0, 1.1]), np.arange(5))
+    [4, 2, 0]
+    """
+    gap, kept = least * float(np.ptp(values[rows])), list[int]()
+    for row in map(int, rows[::-1]):
+        if all(abs(values[row] - values[other]) >= gap for other in kept):
+            kept.append(row)
+    return kept
+
+
 def spread_scatter(found: Stages) -> Evidence:
     """The LLC's spread over chains against the test loss at some checkpoints, named by step."""
     table = found.spread().measurement
-    rows = thinned(table.arrays["steps"], most=16)
+    rows = apart(table.arrays["loss"], thinned(table.arrays["steps"], most=16))
     points = [
         {"name": f"{int(table.arrays['steps'][row]):,}", "kind": "checkpoint", "x": float(table.arrays["loss"][row]),
          "y": float(table.arrays["spread"][row])}
