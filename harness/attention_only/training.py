@@ -38,7 +38,9 @@ PART_TOKENS = 2_048
 class Recipe:
     """How a model is trained; the defaults are the published run's.
 
-    `later` lists (step, batch): from that step on, that batch. Steps beyond one pass begin another, in new order.
+    `later` lists (step, batch): from that step on, that batch; `decays` lists (step, weight decay) in the same way.
+    AdamW's decay acts once a step, so a smaller batch at the same decay forgets more for each token that it reads.
+    Steps beyond one pass begin another, in new order.
     """
 
     n_layers: int = 2
@@ -51,6 +53,7 @@ class Recipe:
     seed: int = 1
     precision: str = "fp32"
     later: tuple[tuple[int, int], ...] = ()
+    decays: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "steps", "batch", "lr"):
@@ -60,6 +63,8 @@ class Recipe:
             raise RunError(f"training: expected a context of at least 2 tokens, found {self.n_ctx}")
         if list(self.later) != sorted(self.later) or any(step < 1 or batch < 1 for step, batch in self.later):
             raise RunError(f"training: expected later batches as step, batch in order, found {self.later}")
+        if list(self.decays) != sorted(self.decays) or any(step < 1 or decay < 0 for step, decay in self.decays):
+            raise RunError(f"training: expected later weight decays as step, decay in order, found {self.decays}")
         if self.precision not in ("fp32", "bf16"):
             found = f"found {self.precision!r}\n  Type: --precision bf16"
             raise RunError(f"training: expected precision fp32 or bf16, {found}")
@@ -73,6 +78,10 @@ class Recipe:
         """Rows of the update that follows `step` others."""
         return next((batch for start, batch in reversed(self.later) if step >= start), self.batch)
 
+    def decay_at(self, step: int) -> float:
+        """Weight decay of the update that follows `step` others."""
+        return next((decay for start, decay in reversed(self.decays) if step >= start), self.weight_decay)
+
     def rows_before(self, step: int) -> int:
         """Rows read by the first `step` updates."""
         starts = [0, *(start for start, _ in self.later if start < step), step]
@@ -84,8 +93,10 @@ class Recipe:
 
     def continues(self, other: Recipe, step: int) -> bool:
         """Whether a run of `other` that stands at `step` is one of this recipe so far."""
-        same = replace(self, steps=other.steps, later=other.later) == other
-        return same and all(self.batch_at(at) == other.batch_at(at) for at in range(step))
+        same = replace(self, steps=other.steps, later=other.later, decays=other.decays) == other
+        return same and all(
+            (self.batch_at(at), self.decay_at(at)) == (other.batch_at(at), other.decay_at(at)) for at in range(step)
+        )
 
 
 @dataclass(frozen=True)
@@ -156,6 +167,7 @@ class Trainer:
     def _updates(self) -> Iterator[Step]:
         schedule, began, first = checkpoint_steps(self.recipe.steps), time.monotonic(), self.step
         while self.step < self.recipe.steps:
+            self.optimiser.param_groups[0]["weight_decay"] = self.recipe.decay_at(self.step)
             self._sum += self.update(self.rows(self.step))
             self._count += 1
             self.step += 1
@@ -299,7 +311,8 @@ class Trainer:
 def recipe_of(card: Mapping[str, Any]) -> Recipe:
     """The recipe a run card holds."""
     later = tuple((int(step), int(batch)) for step, batch in card.get("later", ()))
-    return Recipe(**{**card, "betas": tuple(card["betas"]), "later": later})
+    decays = tuple((int(step), float(decay)) for step, decay in card.get("decays", ()))
+    return Recipe(**{**card, "betas": tuple(card["betas"]), "later": later, "decays": decays})
 
 
 @cache

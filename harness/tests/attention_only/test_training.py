@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.attention_only import fast
+from harness.attention_only import fast, training
 from harness.attention_only.checkpoints import Run, RunError, ship, spread
 from harness.attention_only.corpus import Corpus
 from harness.attention_only.fast import (
@@ -27,7 +28,7 @@ from harness.attention_only.fast import (
     softmax_of,
 )
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig, attend
-from harness.attention_only.training import Recipe, Trainer, checkpoint_steps, flops_per_token
+from harness.attention_only.training import Recipe, Trainer, checkpoint_steps, flops_per_token, recipe_of
 
 SMALL = Recipe(steps=12, batch=2, n_ctx=16)
 
@@ -199,6 +200,36 @@ def test_a_run_goes_on_to_more_steps_and_a_later_batch(tmp_path):
     assert train(tmp_path, longer).step == 16
     with pytest.raises(RunError, match="other settings"):
         train(tmp_path, replace(longer, later=((3, 4),)))
+
+
+def test_a_batch_read_in_parts_is_the_same_step(tmp_path, monkeypatch):
+    recipe = replace(SMALL, batch=7)
+    whole = train(tmp_path / "whole", recipe, until=1)
+    monkeypatch.setattr(training, "PART_TOKENS", 48)  # three rows at once: parts of 3, 3 and 1
+    parts = train(tmp_path / "parts", recipe, until=1)
+    assert parts._sum.item() == pytest.approx(whole._sum.item(), abs=1e-5)
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        gradients = one.grad, other.grad
+        torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_a_later_weight_decay_shrinks_weights_from_its_step_on(tmp_path):
+    long = replace(SMALL, steps=16)
+    plain = train(tmp_path / "plain", long)
+    decayed = replace(long, decays=((12, 50.0),))
+    other = train(tmp_path / "other", decayed)
+    twelve = [Run.open(tmp_path / name).model(10).state_dict() for name in ("plain", "other")]
+    assert all(torch.equal(twelve[0][name], twelve[1][name]) for name in twelve[0])
+    # Four more updates, each of which takes 5 % off: rate 1e-3 times 50.
+    shares = other.model.embed["W_E"].norm() / plain.model.embed["W_E"].norm()
+    assert shares.item() == pytest.approx(0.95**4, abs=0.02)
+    assert recipe_of(json.loads((tmp_path / "other" / "run_card.json").read_text())["recipe"]) == decayed
+
+
+@pytest.mark.parametrize("decays", [((3, -0.1),), ((9, 0.1), (3, 0.1))])
+def test_weight_decays_out_of_order_or_negative_are_refused(decays):
+    with pytest.raises(RunError, match="weight decays"):
+        replace(SMALL, decays=decays)
 
 
 def test_a_folder_with_another_run_is_left_alone(tmp_path):
