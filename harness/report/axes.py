@@ -89,9 +89,13 @@ def row_label(text: str) -> str:
 
 
 def two_lines(text: str) -> str:
-    """A row's name in at most two lines of `LABEL` characters: controls differ in their last words."""
+    """A row's name in at most two lines of `LABEL` characters, about equally long: controls differ in their ends."""
     whole = one_line(text)
-    first, *rest = [whole] if len(whole) <= LABEL else textwrap.wrap(whole, LABEL) or [whole[:LABEL]]
+    if len(whole) <= LABEL:
+        return whole
+    tried = (textwrap.wrap(whole, width, break_long_words=False) for width in range(LABEL // 2, LABEL + 1))
+    even = (lines for lines in tried if len(lines) == 2 and max(map(len, lines)) <= LABEL)
+    first, *rest = next(even, textwrap.wrap(whole, LABEL) or [whole[:LABEL]])
     return "\n".join([first, row_label(" ".join(rest))] if rest else [first])
 
 
