@@ -61,7 +61,8 @@ def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
         "type": "stacked",
         "title": "Behaviours by kind of case, beside the paper's",
         "caption": f"{_about(found)} Rules: top 5 attended tokens. Random heads: matched in the size of their effects; "
-        "random tokens: the same cases judged by random earlier tokens. The paper: L12H0 of Pythia-1.4B.",
+        "random tokens: the same cases judged by random earlier tokens. The paper: L12H0 of Pythia-1.4B; [P] "
+        "printed there, [F] read off a figure.",
         "segments": list(BEHAVIOURS),
         "rows": rows,
         "label": "share of cases",
@@ -105,6 +106,11 @@ def rules_agree(found: HeadOnText) -> Evidence:
         "rows": rows,
         "mark_rows": [],
     }
+
+
+def _percent(share: float) -> str:
+    """Whole percents; what rounds to none has no sign."""
+    return f"{round(100 * share)} %" if np.isfinite(share) else "none"
 
 
 def _two(value: float) -> str:
@@ -247,7 +253,8 @@ def loss_bars(found: HeadOnText) -> list[Evidence]:
         part = f"Ablating it does not raise the loss over all cases; {saved.part:.1%} are succession cases."
         if saved.means["all"][0] > 0:
             part = (
-                f"Of all the loss the head saves, {share:.0%} [{interval.low:.0%}, {interval.high:.0%}] is on "
+                f"Of all the loss the head saves, {_percent(share)} [{_percent(interval.low)}, "
+                f"{_percent(interval.high)}] is on "
                 f"succession cases, which are {saved.part:.1%} of all."
             )
         shown.append({
