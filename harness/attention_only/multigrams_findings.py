@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EARLY = 0.17  # 8,500 of 50,000 steps: the first of the two checkpoints at which the authors ablate
 TOP = 0.02
-FIGURE_DRAWS = 200
+FIGURE_DRAWS, PLANTED_ROWS = 200, 16
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,16 @@ class Ablations:
         arrays = path_table(self.run, checkpoint=self.end, text=self.text).arrays
         x, y = arrays[reader].flatten(), arrays[effect].flatten()
         draws = self.run.context.profile.bootstrap_draws
+
+        def planted() -> Measurement:
+            return ct.rank_correlation(*planted_paths(), draws, self.generator())
+
         return Finding(
             ct.rank_correlation(x, y, draws, self.generator()),
-            {"shuffled head labels": lambda: ct.shuffled_correlation(x, y, draws, self.generator())},
+            {
+                "shuffled head labels": lambda: ct.shuffled_correlation(x, y, draws, self.generator()),
+                "planted heads": planted,
+            },
         )
 
     def readers(self) -> dict[str, Callable[[], Finding]]:
@@ -177,6 +184,23 @@ class Ablations:
             return closer_ratio(sides(checkpoint), start, draws, self.generator(), source)
 
         return Finding(ratio(self.end), {"untrained model": lambda: ratio("untrained")})
+
+
+def planted_paths() -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """K-composition and path ablation of all pairs of a model whose induction heads read its previous-token heads.
+
+    Rows are a random order of tokens said twice, where that path is all there is to know of the second half.
+    """
+    import torch
+
+    from harness.attention_only.composition import composition, path_effects
+    from harness.attention_only.head_types_planted import PAPER_LIKE, planted_model
+
+    roles = {head: role for head, role in PAPER_LIKE.items() if role in ("previous-token", "induction")}
+    model, source = planted_model(roles), torch.Generator().manual_seed(0)
+    once = torch.stack([torch.randperm(24, generator=source) for _ in range(PLANTED_ROWS)])
+    effects = path_effects(model, torch.cat([once, once], 1)).abs().mean((2, 3))
+    return composition(model).flatten().numpy(), effects.flatten().numpy()
 
 
 def overlap_growth(

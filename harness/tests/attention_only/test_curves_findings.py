@@ -11,7 +11,7 @@ from harness.attention_only.curves_cells import BLOCKS, NUMBERS, Cell, CellKey, 
 from harness.attention_only.curves_findings import Coefficients, settings_of, under_settings
 from harness.attention_only.curves_planted import ERROR, TYPES, planted_counts, planted_table
 from harness.attention_only.curves_recorded import Comparison
-from harness.attention_only.multigrams_findings import closer_ratio, overlap_growth
+from harness.attention_only.multigrams_findings import closer_ratio, overlap_growth, planted_paths
 from harness.attention_only.subjects import RunNotAvailable
 from harness.claims import load_paper
 from harness.llc.sgld import SGLDSettings
@@ -170,3 +170,10 @@ def test_a_ratio_at_closers_is_read_against_that_at_the_start():
     assert found.interval.low > 2
     none = closer_ratio(plain, plain, 200, np.random.default_rng(0), blank)
     assert none.interval.low < 1 < none.interval.high
+
+
+def test_the_planted_paths_lead_in_composition_and_in_effect():
+    """Previous-token heads 0:1 and 0:4, induction heads 1:6 and 1:7: pairs 14, 15, 38 and 39 of 64."""
+    planted = {8 * writer + reader for writer in (1, 4) for reader in (6, 7)}
+    for values in planted_paths():
+        assert set(np.argsort(-values)[:4].tolist()) == planted
