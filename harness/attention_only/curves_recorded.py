@@ -17,7 +17,7 @@ from harness.attention_only.checkpoints import Run
 from harness.attention_only.curves import Ingredients, Part, measure_cells, rows_digest
 from harness.attention_only.curves_cells import CellsError, CellTable, load_cells, seconds_each
 from harness.attention_only.curves_compare import Comparison, compare, refuse_differences
-from harness.attention_only.curves_roles import record_command, text_for
+from harness.attention_only.curves_roles import STANDARD, record_command, text_for
 from harness.attention_only.curves_rows import comparable
 from harness.attention_only.curves_texts import rows_here
 from harness.attention_only.head_types import all_heads
@@ -162,21 +162,24 @@ def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list
     """What is recorded of a run, what claims need most first: a recording that is stopped early has those.
 
     Every head at the end and before training on the training mixture and on code (their stand-ins where they are not
-    given); over training on the mixture; layer 1 over training on code; all weights at the end on every text; the
-    reference loss over training; the second setting at the end; and every head at the end on every other text.
+    given); layer 1 at the end on texts that every machine has, which runs measure again; every head over training on
+    the mixture, layer 1 on code; all weights at the end on every text; the reference loss over training; the second
+    setting at the end; and every head at the end on every other text.
     """
     steps = [str(step) for step in run.steps if step > 0]
     heads = all_heads(run.run.config.n_layers, run.run.config.n_heads)
+    second = [head for head in heads if head.startswith("1:")]
     mixture, code = text_for("training mixture", texts), text_for("code", texts)
     both, end = list(dict.fromkeys([mixture, code])), steps[-1:]
     parts = [
         Part([*end, UNTRAINED], heads, both),
+        Part(end, second, [name for name in STANDARD if name in texts and name not in both]),
         Part(steps[:-1], heads, [mixture]),
-        Part(steps[:-1], [head for head in heads if head.startswith("1:")], [code]),
+        Part(steps[:-1], second, [code]),
         Part(end, ["all"], list(texts)),
         Part(end, heads, both, setting="second"),
         Part(end, heads, [name for name in texts if name not in both]),
     ]
     if REFERENCE in losses:
-        parts.insert(4, Part(steps, heads, [mixture], loss=REFERENCE))
+        parts.insert(5, Part(steps, heads, [mixture], loss=REFERENCE))
     return parts
