@@ -35,12 +35,21 @@ PART_TOKENS = 2_048
 
 
 @dataclass(frozen=True)
+class Phase:
+    """What holds from the update on that follows `start` others."""
+
+    start: int
+    batch: int
+    lr: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is trained; the defaults are the published run's.
 
-    `later` lists (step, batch): from that step on, that batch; `decays` lists (step, weight decay) in the same way.
-    AdamW's decay acts once a step, so a smaller batch at the same decay forgets more for each token that it reads.
-    Steps beyond one pass begin another, in new order.
+    `later` are phases with another batch, rate or weight decay, in order. Steps beyond one pass begin another, in new
+    order.
     """
 
     n_layers: int = 2
@@ -52,8 +61,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 1
     precision: str = "fp32"
-    later: tuple[tuple[int, int], ...] = ()
-    decays: tuple[tuple[int, float], ...] = ()
+    later: tuple[Phase, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "steps", "batch", "lr"):
@@ -61,10 +69,13 @@ class Recipe:
                 raise RunError(f"training: expected {name} above 0, found {getattr(self, name)}")
         if self.n_ctx < 2:
             raise RunError(f"training: expected a context of at least 2 tokens, found {self.n_ctx}")
-        if list(self.later) != sorted(self.later) or any(step < 1 or batch < 1 for step, batch in self.later):
-            raise RunError(f"training: expected later batches as step, batch in order, found {self.later}")
-        if list(self.decays) != sorted(self.decays) or any(step < 1 or decay < 0 for step, decay in self.decays):
-            raise RunError(f"training: expected later weight decays as step, decay in order, found {self.decays}")
+        starts = [phase.start for phase in self.later]
+        wrong = [one for one in self.later if one.start < 1 or one.batch < 1 or one.lr <= 0 or one.weight_decay < 0]
+        if wrong or starts != sorted(set(starts)):
+            raise RunError(
+                "training: expected later phases in order, each with a start and a batch of 1 or more, a rate above 0 "
+                f"and a weight decay of 0 or more\n  found     {self.later}"
+            )
         if self.precision not in ("fp32", "bf16"):
             found = f"found {self.precision!r}\n  Type: --precision bf16"
             raise RunError(f"training: expected precision fp32 or bf16, {found}")
@@ -74,18 +85,15 @@ class Recipe:
         """Sizes of the model: the paper's but for layers and context."""
         return AttentionOnlyConfig(n_layers=self.n_layers, n_ctx=self.n_ctx)
 
-    def batch_at(self, step: int) -> int:
-        """Rows of the update that follows `step` others."""
-        return next((batch for start, batch in reversed(self.later) if step >= start), self.batch)
-
-    def decay_at(self, step: int) -> float:
-        """Weight decay of the update that follows `step` others."""
-        return next((decay for start, decay in reversed(self.decays) if step >= start), self.weight_decay)
+    def phase(self, step: int) -> Phase:
+        """What holds for the update that follows `step` others."""
+        first = Phase(0, self.batch, self.lr, self.weight_decay)
+        return next((phase for phase in reversed(self.later) if step >= phase.start), first)
 
     def rows_before(self, step: int) -> int:
         """Rows read by the first `step` updates."""
-        starts = [0, *(start for start, _ in self.later if start < step), step]
-        return sum((end - start) * self.batch_at(start) for start, end in pairwise(starts))
+        starts = [0, *(phase.start for phase in self.later if phase.start < step), step]
+        return sum((end - start) * self.phase(start).batch for start, end in pairwise(starts))
 
     def tokens_before(self, step: int) -> int:
         """Tokens read by the first `step` updates, BOS included."""
@@ -93,10 +101,9 @@ class Recipe:
 
     def continues(self, other: Recipe, step: int) -> bool:
         """Whether a run of `other` that stands at `step` is one of this recipe so far."""
-        same = replace(self, steps=other.steps, later=other.later, decays=other.decays) == other
-        return same and all(
-            (self.batch_at(at), self.decay_at(at)) == (other.batch_at(at), other.decay_at(at)) for at in range(step)
-        )
+        same = replace(self, steps=other.steps, later=other.later) == other
+        passed = [[phase for phase in recipe.later if phase.start < step] for recipe in (self, other)]
+        return same and passed[0] == passed[1]
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,8 @@ class Trainer:
     def _updates(self) -> Iterator[Step]:
         schedule, began, first = checkpoint_steps(self.recipe.steps), time.monotonic(), self.step
         while self.step < self.recipe.steps:
-            self.optimiser.param_groups[0]["weight_decay"] = self.recipe.decay_at(self.step)
+            phase = self.recipe.phase(self.step)
+            self.optimiser.param_groups[0].update(lr=phase.lr, weight_decay=phase.weight_decay)
             self._sum += self.update(self.rows(self.step))
             self._count += 1
             self.step += 1
@@ -184,7 +192,7 @@ class Trainer:
     def rows(self, step: int) -> Int[Tensor, "batch pos"]:
         """The batch of a step: the next rows of the corpus, in its order; each later pass in an order of its own."""
         first = self.recipe.rows_before(step)
-        numbers = [self._row(number) for number in range(first, first + self.recipe.batch_at(step))]
+        numbers = [self._row(number) for number in range(first, first + self.recipe.phase(step).batch)]
         return torch.from_numpy(self.corpus.train[numbers].astype("int64")).to(self.device)
 
     def _row(self, number: int) -> int:
@@ -310,9 +318,8 @@ class Trainer:
 
 def recipe_of(card: Mapping[str, Any]) -> Recipe:
     """The recipe a run card holds."""
-    later = tuple((int(step), int(batch)) for step, batch in card.get("later", ()))
-    decays = tuple((int(step), float(decay)) for step, decay in card.get("decays", ()))
-    return Recipe(**{**card, "betas": tuple(card["betas"]), "later": later, "decays": decays})
+    later = tuple(Phase(**phase) for phase in card.get("later", ()))
+    return Recipe(**{**card, "betas": tuple(card["betas"]), "later": later})
 
 
 @cache

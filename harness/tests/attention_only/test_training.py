@@ -28,7 +28,7 @@ from harness.attention_only.fast import (
     softmax_of,
 )
 from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig, attend
-from harness.attention_only.training import Recipe, Trainer, checkpoint_steps, flops_per_token, recipe_of
+from harness.attention_only.training import Phase, Recipe, Trainer, checkpoint_steps, flops_per_token, recipe_of
 
 SMALL = Recipe(steps=12, batch=2, n_ctx=16)
 
@@ -184,7 +184,9 @@ def test_too_few_rows_and_other_contexts_are_refused(tmp_path):
 
 
 def test_each_pass_reads_every_row_once_in_an_order_of_its_own(tmp_path):
-    recipe = replace(SMALL, steps=48, later=((20, 6),))  # 40 + 168 rows of 64: three passes and a quarter
+    recipe = replace(
+        SMALL, steps=48, later=(Phase(20, 6, 1e-3, 0.05),)
+    )  # 40 + 168 rows of 64: three passes and a quarter
     trainer = Trainer(recipe, small_corpus(), tmp_path)
     read = [tuple(row.tolist()) for step in range(48) for row in trainer.rows(step)]
     assert len(read) == recipe.rows_before(48) == 208
@@ -196,10 +198,10 @@ def test_each_pass_reads_every_row_once_in_an_order_of_its_own(tmp_path):
 
 def test_a_run_goes_on_to_more_steps_and_a_later_batch(tmp_path):
     train(tmp_path)
-    longer = replace(SMALL, steps=16, later=((12, 4),))
+    longer = replace(SMALL, steps=16, later=(Phase(12, 4, 1e-3, 0.05),))
     assert train(tmp_path, longer).step == 16
     with pytest.raises(RunError, match="other settings"):
-        train(tmp_path, replace(longer, later=((3, 4),)))
+        train(tmp_path, replace(longer, later=(Phase(3, 4, 1e-3, 0.05),)))
 
 
 def test_a_batch_read_in_parts_is_the_same_step(tmp_path, monkeypatch):
@@ -213,23 +215,26 @@ def test_a_batch_read_in_parts_is_the_same_step(tmp_path, monkeypatch):
         torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
 
 
-def test_a_later_weight_decay_shrinks_weights_from_its_step_on(tmp_path):
+def test_later_phases_change_rate_and_decay_from_their_step_on(tmp_path):
     long = replace(SMALL, steps=16)
     plain = train(tmp_path / "plain", long)
-    decayed = replace(long, decays=((12, 50.0),))
-    other = train(tmp_path / "other", decayed)
-    twelve = [Run.open(tmp_path / name).model(10).state_dict() for name in ("plain", "other")]
-    assert all(torch.equal(twelve[0][name], twelve[1][name]) for name in twelve[0])
-    # Four more updates, each of which takes 5 % off: rate 1e-3 times 50.
+    changed = replace(long, later=(Phase(12, 2, 1e-4, 500.0),))
+    other = train(tmp_path / "other", changed)
+    ten = [Run.open(tmp_path / name).model(10).state_dict() for name in ("plain", "other")]
+    assert all(torch.equal(ten[0][name], ten[1][name]) for name in ten[0])
+    # Four more updates, each of which takes 5 % off: rate 1e-4 times 500.
     shares = other.model.embed["W_E"].norm() / plain.model.embed["W_E"].norm()
     assert shares.item() == pytest.approx(0.95**4, abs=0.02)
-    assert recipe_of(json.loads((tmp_path / "other" / "run_card.json").read_text())["recipe"]) == decayed
+    assert recipe_of(json.loads((tmp_path / "other" / "run_card.json").read_text())["recipe"]) == changed
 
 
-@pytest.mark.parametrize("decays", [((3, -0.1),), ((9, 0.1), (3, 0.1))])
-def test_weight_decays_out_of_order_or_negative_are_refused(decays):
-    with pytest.raises(RunError, match="weight decays"):
-        replace(SMALL, decays=decays)
+@pytest.mark.parametrize(
+    "later",
+    [(Phase(3, 2, 1e-3, -0.1),), (Phase(9, 2, 1e-3, 0.1), Phase(3, 2, 1e-3, 0.1)), (Phase(3, 2, 0.0, 0.1),)],
+)
+def test_phases_out_of_order_or_range_are_refused(later):
+    with pytest.raises(RunError, match="later phases"):
+        replace(SMALL, later=later)
 
 
 def test_a_folder_with_another_run_is_left_alone(tmp_path):
