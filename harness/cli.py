@@ -228,17 +228,21 @@ def train(
     context: Annotated[int, typer.Option(min=2, help="Tokens a row.")] = 1024,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     seed: Annotated[int, typer.Option()] = 1,
+    later: Annotated[
+        list[str] | None, typer.Option(help="STEP:BATCH:RATE:DECAY from that step on; repeatable.")
+    ] = None,
     mixture: Annotated[Path | None, typer.Option(help="Sources, shares and licences, as a TOML file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many updates; go on later.")] = None,
 ) -> None:
     """Train the attention-only model by the paper's recipe; a killed run goes on where it was last saved."""
     from harness.attention_only.command import MIXTURE, progress_line, run_training, with_roomy_memory
-    from harness.attention_only.training import Recipe
+    from harness.attention_only.training import Phase, Recipe
     from harness.devices import choose_device
 
+    phases = tuple(map(Phase.parse, later or []))
+    recipe = Recipe(layers, steps, batch, context, seed=seed, precision=precision, later=phases)
     with_roomy_memory()
-    recipe = Recipe(layers, steps, batch, context, seed=seed, precision=precision)
     told = {"mixture": mixture or MIXTURE, "device": choose_device(device), "most_steps": stop_after}
     for step in run_training(text, run_dir, recipe, tell=lambda line: err.print(line, markup=False), **told):
         if step.reported:

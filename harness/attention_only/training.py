@@ -43,6 +43,23 @@ class Phase:
     lr: float
     weight_decay: float
 
+    @classmethod
+    def parse(cls, text: str) -> Phase:
+        """A phase as it is typed, STEP:BATCH:RATE:DECAY. Raises `RunError` for anything else.
+
+        >>> Phase.parse("41000:32:1e-3:0.05")
+        Phase(start=41000, batch=32, lr=0.001, weight_decay=0.05)
+        """
+        parts = text.split(":")
+        try:
+            start, batch, lr, decay = (kind(part) for kind, part in zip((int, int, float, float), parts, strict=True))
+        except ValueError:
+            raise RunError(
+                f"training: expected a later phase as STEP:BATCH:RATE:DECAY, found {text!r}\n"
+                "  Type for instance: --later 41000:32:1e-3:0.05"
+            ) from None
+        return cls(start, batch, lr, decay)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -74,7 +91,8 @@ class Recipe:
         if wrong or starts != sorted(set(starts)):
             raise RunError(
                 "training: expected later phases in order, each with a start and a batch of 1 or more, a rate above 0 "
-                f"and a weight decay of 0 or more\n  found     {self.later}"
+                f"and a weight decay of 0 or more\n  found     {self.later}\n"
+                "  Type for instance: --later 41000:32:1e-3:0.05"
             )
         if self.precision not in ("fp32", "bf16"):
             found = f"found {self.precision!r}\n  Type: --precision bf16"

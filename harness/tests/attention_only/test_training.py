@@ -237,6 +237,12 @@ def test_phases_out_of_order_or_range_are_refused(later):
         replace(SMALL, later=later)
 
 
+@pytest.mark.parametrize("typed", ["", "41000", "41000:32:1e-3", "x:32:1e-3:0.05", "1:2:3:4:5"])
+def test_phases_typed_wrong_say_how_to_type_them(typed):
+    with pytest.raises(RunError, match="STEP:BATCH:RATE:DECAY"):
+        Phase.parse(typed)
+
+
 def test_a_folder_with_another_run_is_left_alone(tmp_path):
     train(tmp_path, until=3)
     with pytest.raises(RunError, match="other settings"):
