@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.attention_only.curves_roles import HELD_OUT
+from harness.attention_only.curves_roles import HELD_OUT, STANDARD
 from harness.measure import measure
 from harness.measurement import Measurement
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PARTS = ("harness.attention_only.composition", "harness.attention_only.model")
 LABELLING, NESTING = "harness.attention_only.multigrams", "harness.attention_only.brackets"
-TEXTS = ("python-docs", "stdlib-source")
 ROWS, LENGTH, PATH_ROWS = 48, 129, 16
 RULES = ("by_context", "by_source")
 SHOWN, NESTED = 3, 4
@@ -29,7 +28,7 @@ def text_names(run: LiveRun) -> tuple[str, ...]:
     from harness.attention_only.curves_texts import names_here
 
     here = names_here(run)
-    return next(((name,) for name in (HELD_OUT, "pile") if name in here), TEXTS)
+    return next(((name,) for name in (HELD_OUT, "pile") if name in here), STANDARD)
 
 
 def text_rows(run: LiveRun) -> Any:

@@ -1,8 +1,9 @@
 """Training of the attention-only models by the published recipe: AdamW, constant rate, no warm-up, no clipping.
 
 Hoogland et al. 2024 and Wang et al. 2025: 50,000 steps of 100 rows of 1,024 tokens, one pass. Sizes are parameters
-because two cores cannot do that; everything else is the recipe's. A step's batch follows from its number, so a killed
-run that resumes ends with the same weights, bit for bit on a CPU with the same number of threads.
+because two cores cannot do that; everything else is the recipe's, until a later phase says otherwise. A step's batch
+follows from its number, so a killed run that resumes ends with the same weights, bit for bit on a CPU with the same
+number of threads.
 """
 
 from __future__ import annotations

@@ -16,8 +16,10 @@ What a step must do, for qwen2.5-coder-0.5b (258 vectors that span r = 257 dimen
 | 24 probes, 324 classes, batch 32    | 800   | 2 x 32 x 324 x d_model (896) = 19         | 24 x 324 x 896 = 7.0 M     |
 
 so 100 seeds' autoencoders need at least 4 x 10^11 multiply-adds and 1.5 to 2.5 x 10^11 bytes, the probes 1.5 x 10^12
-and 5.6 x 10^11: at 5 x 10^10 multiply-adds and 10^10 bytes a second and core, 12 s and 43 s on two cores. One by one
-the bytes and products are no fewer, and each probe's step has some forty calls of torch for a product of 32 x 25 x 896.
+and 5.6 x 10^11. At 5 x 10^10 multiply-adds and, from main memory, 10^10 bytes a second and core that is 12 s and 43 s
+on two cores; the probes train ten seeds at a time, whose parameters stay in the cache, so their bytes move faster. One
+by one the bytes and products are no fewer, and each probe's step has some forty calls of torch for a product of
+32 x 25 x 896.
 """
 
 from __future__ import annotations
