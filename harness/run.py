@@ -71,7 +71,7 @@ class Run:
             store_dir=_store_folder(option.store),
             models_dir=refuse_missing("--models-dir", option.models_dir),
             texts_dir=refuse_missing("--texts", option.texts),
-            recorded=refuse_missing("--recorded", option.recorded, file_too=True),
+            recorded=_recorded_numbers(option.recorded),
             own_run=refuse_missing("--own-run", option.own_run),
             device_option=option.device,
             offline=option.offline,
@@ -148,6 +148,19 @@ def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = Fa
         f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
         f"  Type: {option} with the right path, or leave the option out."
     )
+
+
+def _recorded_numbers(given: str | None) -> Path | None:
+    """Where `--recorded` points; `ValueError` for what is not the authors' file, rather than an error in every test."""
+    place = refuse_missing("--recorded", given, file_too=True)
+    if place is not None:
+        from harness.attention_only.recorded import RecordedData, RecordedDataError, find_recorded
+
+        try:
+            RecordedData(find_recorded(place)).labels  # noqa: B018
+        except RecordedDataError as error:
+            raise ValueError(f"--recorded {given}: {error}") from None
+    return place
 
 
 def default_store() -> Path:

@@ -162,6 +162,8 @@ def test_collecting_the_claims_imports_neither_torch_nor_transformers():
         (("--store", "a-file"), ("--store a-file", "expected  a folder", "found     a file", "Type: pytest claims/")),
         (("--own-run", "nowhere"), ("--own-run nowhere", "expected  a folder", "nothing of that name", "Type:")),
         (("--recorded", "nowhere"), ("--recorded nowhere", "a folder or a file", "nothing of that name", "Type:")),
+        (("--recorded", "a-file"), ("--recorded a-file", "expected JSON", "Expecting value")),
+        (("--recorded", "claims"), ("--recorded claims", "expected two_layer_attention_only_501_checkpoints.json")),
         (("--subjects", "nowhere"), ("unknown subject 'nowhere'", "expected", "Type: claims list --subjects")),
         (("--profile", "fast"), ("--profile", "invalid choice", "quick")),
     ],
