@@ -67,7 +67,7 @@ class _Gathered:
 
 
 def read_run(run_dir: Path) -> Collected:
-    """Read `run_dir/events.jsonl`. Raises `ReportError` where there is no such file, never for what it holds."""
+    """Read `run_dir/events.jsonl`. Raises `ReportError` where there is no such file or not one whole event in it."""
     path = Path(run_dir) / EVENTS
     try:
         data = path.read_bytes()
@@ -76,7 +76,14 @@ def read_run(run_dir: Path) -> Collected:
             f"no run to report\n  expected {path}\n  found    no such file\n"
             "  Type: pytest claims/ --report FOLDER, then claims report FOLDER"
         ) from None
-    return collect(*parse_events(data))
+    events, notes = parse_events(data)
+    if not events:
+        found = f"{len(notes):,} torn lines" if notes else f"{len(data):,} bytes"
+        raise ReportError(
+            f"no run to report\n  expected events in {path}\n  found    {found} and not one whole event\n"
+            "  Type: pytest claims/ --report FOLDER, to run the claims again"
+        )
+    return collect(events, notes)
 
 
 def parse_events(data: bytes) -> tuple[list[Event], list[str]]:

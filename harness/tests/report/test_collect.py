@@ -208,3 +208,10 @@ def test_an_empty_stream_is_a_run_of_which_nothing_is_known() -> None:
 
 def test_a_subject_described_twice_is_one_subject() -> None:
     assert len(collect([subject_event("m"), subject_event("m")]).results.subjects) == 1
+
+
+@pytest.mark.parametrize(("data", "found"), [(b"", "0 bytes"), (b'{"event": "ses\n{"ev', "2 torn lines")])
+def test_a_stream_without_a_whole_event_is_no_run(tmp_path: Path, data: bytes, found: str) -> None:
+    (tmp_path / "events.jsonl").write_bytes(data)
+    with pytest.raises(ReportError, match=f"expected events in .*\n  found    {found}.*\n  Type: pytest claims/"):
+        read_run(tmp_path)
