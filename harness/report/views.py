@@ -89,6 +89,11 @@ class PaperView:
     link: str
     claims: tuple[ClaimView, ...]
 
+    @property
+    def silent(self) -> int:
+        """How many of its claims have no verdict on any subject, not even "not run"."""
+        return sum(not claim.verdicts for claim in self.claims)
+
 
 @dataclass(frozen=True)
 class SubjectView:

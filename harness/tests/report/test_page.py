@@ -293,6 +293,15 @@ def test_an_unannounced_claim_is_shown_all_the_same() -> None:
     assert "not announced by the run" in said
 
 
+def test_claims_that_were_not_asked_take_one_row_of_the_overview_together() -> None:
+    events = [run_event(), verdict("SY-05", "m", "contradicted"), end_event()]
+    overview = next(one for one in parse(render_index(collect(events))).iter("table") if one.get("class") == "overview")
+    first, last = (text_of(row) for row in overview.find("tbody"))
+    assert first.startswith("SY-05")
+    assert last.startswith(f"{len(CLAIMS) - 1} claims of ")
+    assert "not selected" in last
+
+
 def test_a_page_of_nothing_is_a_page(tree: Any) -> None:
     said = text_of(parse(render_index(collect([]))))
     assert "No verdict has been reported yet." in said
