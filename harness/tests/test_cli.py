@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.attention_only.command import ROOMY
 from harness.claims import load_papers
 from harness.models.registry import load_registry
 from harness.report import load_results
@@ -42,7 +43,8 @@ def place(tmp_path_factory):
 @pytest.fixture
 def claims(place):
     def run(*words, **environment):
-        environment = {"CIRCUIT_CLAIMS_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1", **environment}
+        # With `ROOMY` set, `claims train` does not start its process again, which one forked from a server cannot do.
+        environment = {"CIRCUIT_CLAIMS_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1", **ROOMY, **environment}
         done = forked.run(("claims", *words), place, environment)
         assert "Traceback" not in done.text
         return done.status, done.text
@@ -149,6 +151,13 @@ def test_a_sweep_without_the_token_itself_says_so(claims, place):
         (("sweep", "a-file"), ("is not a GGUF file", "found b'not", "Type the path of")),
         (("sweep",), ("Missing argument",)),
         (("sweep", "pythia-70m", "--offline"), ("not on this machine", "offline", "Type: claims fetch pythia-70m")),
+        (("train", "--text", ".", "--run", "r", "--precision", "fp8"), ("found 'fp8'", "Type: --precision bf16")),
+        (
+            ("train", "--text", ".", "--run", "r", "--mixture", "nowhere.toml"),
+            ("mixture nowhere.toml", "[[source]] tables", "No such file", "Type: --mixture with"),
+        ),
+        (("convert-checkpoint", "L2", "x.pth"), ("'L2' is no published run", "L2W256-3m-rr", "Type: claims list")),
+        (("convert-checkpoint", "L2W256-3m-rr", "x.pth"), ("expected a name such as checkpoint_0000100.pth", "x.pth")),
         (("fetch", "gpt3"), ("no model called 'gpt3'", "Type: claims list --subjects")),
         (("fetch", "smollm2-135m", "--offline"), ("not asked: offline", "Type: claims fetch smollm2-135m")),
         (("report", "planted"), ("no run in planted", "expected events.jsonl", "Type: claims report")),
