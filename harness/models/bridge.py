@@ -64,7 +64,8 @@ def boot(model: LocalModel, device: str = "cpu") -> TransformerBridge:
     with quiet_loading():
         from transformer_lens.model_bridge import TransformerBridge
 
-        weights, tokenizer = _load(model)
+        weights = _load(model)
+        tokenizer = _tokenizer(model)
         return TransformerBridge.boot_transformers(
             str(model.folder), hf_model=weights.to(device), tokenizer=tokenizer, device=device
         )
@@ -80,16 +81,21 @@ def load_plain(model: LocalModel, device: str = "cpu", attention: str = "sdpa") 
     check_fits(model, device)
     model = model.verify()
     with quiet_loading():
-        return _load(model, attention)[0].to(device)
+        return _load(model, attention).to(device)
 
 
-def _load(model: LocalModel, attention: str = "eager") -> tuple[Any, Any]:
+def _tokenizer(model: LocalModel) -> Any:
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(str(model.folder), trust_remote_code=False, local_files_only=True)
+
+
+def _load(model: LocalModel, attention: str = "eager") -> Any:
     import torch
     import transformers
 
-    folder = str(model.folder)
     weights, info = transformers.AutoModelForCausalLM.from_pretrained(
-        folder,
+        str(model.folder),
         dtype=torch.float32,
         attn_implementation=attention,
         output_loading_info=True,
@@ -102,8 +108,7 @@ def _load(model: LocalModel, attention: str = "eager") -> tuple[Any, Any]:
         raise WeightsMismatch(f"transformers could not place every tensor of {model.name}: {wrong}")
     # transformer-lens chooses its adapter by this key, which configs read from GGUF may lack.
     weights.config.architectures = [type(weights).__name__]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    return weights.eval(), tokenizer
+    return weights.eval()
 
 
 @contextmanager

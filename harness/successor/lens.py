@@ -8,7 +8,7 @@ weights come in as arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.models.architectures import CircuitWeights
+from harness.models.architectures_names import names_of
 from harness.successor.circuit import head_inputs
 from harness.successor.dataset import SuccessionDataset
 from harness.successor.score import SuccessorScores, find_winners, successor_scores
@@ -63,6 +64,17 @@ def fit_affine_lens(
     piece, so that no held-out position stands between fitted ones. The bias is not penalised. Solved in float64.
     Raises ValueError when rows do not match or fewer than two are left to fit on.
     """
+    return next(fit_affine_lenses(inputs, targets, ridges=(ridge,), held_out=held_out))
+
+
+def fit_affine_lenses(
+    inputs: Float[Tensor, "n d_in"],
+    targets: Float[Tensor, "n_targets d_out"],
+    *,
+    ridges: Sequence[float],
+    held_out: float = HELD_OUT,
+) -> Iterator[AffineLens]:
+    """`fit_affine_lens` for one ridge after another: the products over positions are formed once for all of them."""
     n = len(inputs)
     kept = n - round(n * held_out)
     if len(targets) != n or kept < 2:
@@ -72,22 +84,19 @@ def fit_affine_lens(
         )
     x, y = inputs[:kept].double(), targets[:kept].double()
     x_mean, y_mean = x.mean(0), y.mean(0)
-    gram = (x - x_mean).T @ (x - x_mean)  # (d_in, d_in)
-    # A floor keeps constant inputs solvable: their map is then zero and the bias does all the work.
-    penalty = ridge * float(gram.diagonal().mean()) + torch.finfo(torch.float64).tiny
-    gram.diagonal().add_(penalty)
-    weight = torch.linalg.solve(gram, (x - x_mean).T @ (y - y_mean))
-    bias = y_mean - x_mean @ weight
+    centred = x - x_mean
+    gram, cross = centred.T @ centred, centred.T @ (y - y_mean)  # (d_in, d_in), (d_in, d_out)
     rest_x, rest_y = inputs[kept:].double(), targets[kept:].double()
-    return AffineLens(
-        weight.float(),
-        bias.float(),
-        ridge,
-        kept,
-        n - kept,
-        _explained(rest_x @ weight + bias, rest_y),
-        _explained(y_mean.expand_as(rest_y), rest_y),
-    )
+    baseline = _explained(y_mean.expand_as(rest_y), rest_y)
+    for ridge in ridges:
+        # A floor keeps constant inputs solvable: their map is then zero and the bias does all the work.
+        penalty = ridge * float(gram.diagonal().mean()) + torch.finfo(torch.float64).tiny
+        penalised = gram.clone()
+        penalised.diagonal().add_(penalty)
+        weight = torch.linalg.solve(penalised, cross)
+        bias = y_mean - x_mean @ weight
+        explained = _explained(rest_x @ weight + bias, rest_y)
+        yield AffineLens(weight.float(), bias.float(), ridge, kept, n - kept, explained, baseline)
 
 
 def _explained(found: Float[Tensor, "n d"], wanted: Float[Tensor, "n d"]) -> float:
@@ -101,7 +110,6 @@ class Residuals:
     """Residual vectors at the positions of a text, in its order: `final` is before the final norm."""
 
     tokens: Int[Tensor, " n"]
-    after_block0: Float[Tensor, "n d_model"]
     final: Float[Tensor, "n d_model"]
 
 
@@ -116,28 +124,25 @@ def token_windows(tokens: list[int], length: int, count: int) -> Int[Tensor, "wi
     return torch.tensor(tokens[: whole * length], dtype=torch.long).reshape(whole, length)
 
 
+@torch.inference_mode()
 def collect_residuals(
-    bridge: Any, windows: Int[Tensor, "window length"], *, n_layers: int, skip: int = 1, device: str = "cpu"
+    network: Any, windows: Int[Tensor, "window length"], *, skip: int = 1, device: str = "cpu"
 ) -> Residuals:
-    """Run a transformer-lens bridge over windows of a text and keep the residuals after the first and last block.
+    """Run a transformers model over windows of a text and keep what its final norm reads.
 
-    `bridge` needs `run_with_hooks(tokens, fwd_hooks=..., logits_to_keep=1)` and hook points `blocks.{i}.hook_out`.
     The first `skip` positions of each window are left out: most models park an outlier there that would dominate a
-    squared error. fp32 on the CPU.
+    squared error. fp32 on the CPU. Logits are not formed: with a vocabulary of 262,144 they would cost as much as all
+    the layers.
     """
-    first, last = "blocks.0.hook_out", f"blocks.{n_layers - 1}.hook_out"
-    seen: dict[str, list[Tensor]] = {first: [], last: []}
-
-    def keep(name: str) -> tuple[str, Callable[..., None]]:
-        return name, lambda tensor, hook: seen[name].append(tensor[:, skip:].detach().float().cpu())
-
-    for part in windows.split(WINDOWS_PER_PASS):
-        with torch.no_grad():
-            hooks = [keep(name) for name in dict.fromkeys((first, last))]
-            # Logits are not wanted: with a vocabulary of 262,144 they would cost as much as all the layers.
-            bridge.run_with_hooks(part.to(device), fwd_hooks=hooks, logits_to_keep=1)
-    early, final = (torch.cat(seen[name]).flatten(0, 1) for name in (first, last))
-    return Residuals(windows[:, skip:].flatten(), early, final)
+    body, seen = network.base_model, list[Tensor]()
+    last = body.get_submodule(names_of(network.config.to_dict()).final_norm)
+    hook = last.register_forward_pre_hook(lambda module, args: seen.append(args[0][:, skip:].float().cpu()))
+    try:
+        for part in windows.split(WINDOWS_PER_PASS):
+            body(part.to(device), use_cache=False)
+    finally:
+        hook.remove()
+    return Residuals(windows[:, skip:].flatten(), torch.cat(seen).flatten(0, 1))
 
 
 def static_inputs(weights: CircuitWeights, tokens: Int[Tensor, " n"], path: str = "mlp0") -> Float[Tensor, "n d_model"]:
@@ -155,7 +160,7 @@ def fit_text_lens(
     can carry is not known beforehand, and successor scores play no part in the choice.
     """
     inputs = static_inputs(weights, residuals.tokens, path)
-    return max((fit_affine_lens(inputs, residuals.final, ridge=ridge) for ridge in ridges), key=_explains)
+    return max(fit_affine_lenses(inputs, residuals.final, ridges=ridges), key=_explains)
 
 
 def _explains(lens: AffineLens) -> float:
@@ -196,11 +201,17 @@ def headless_scores(
     """
     if path == "residual":
         raise ValueError("readout without a head: expected a path that does not depend on the layer, found 'residual'")
-    logits = []
-    for group in dataset.groups:
-        resid = static_inputs(weights, torch.tensor(group.inputs, dtype=torch.long), path)  # (n, d_model)
-        resid = weights.final_norm(resid if lens is None else lens(resid))
-        logits.append((resid @ weights.unembed(torch.tensor(group.candidates, dtype=torch.long)))[None])  # (1, n, c)
+    candidates = torch.unique(torch.tensor([token for group in dataset.groups for token in group.candidates]))
+    inputs = torch.unique(torch.tensor([token for group in dataset.groups for token in group.inputs]))
+    resid = static_inputs(weights, inputs, path)  # (input, d_model)
+    resid = weights.final_norm(resid if lens is None else lens(resid))
+    table = resid @ weights.unembed(candidates)  # (input, candidate)
+    logits = [
+        table[torch.searchsorted(inputs, torch.tensor(group.inputs))][
+            None, :, torch.searchsorted(candidates, torch.tensor(group.candidates))
+        ]  # (1, n, c)
+        for group in dataset.groups
+    ]
     return successor_scores(
         find_winners([logits], dataset),
         dataset,

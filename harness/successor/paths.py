@@ -100,7 +100,7 @@ def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: 
 
     `text_digest` and `tokens` are part of what is measured: which text, and how much of it the lens was fitted on.
     """
-    from harness.models.bridge import boot
+    from harness.models.bridge import load_plain
     from harness.successor import lens
     from harness.texts import standard_text
 
@@ -108,8 +108,9 @@ def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: 
     windows = lens.token_windows(subject.tokens.encode(standard_text(text)), WINDOW, tokens // WINDOW)
     if subject.tokens.bos_id is not None:
         windows = _behind(subject.tokens.bos_id, windows)
-    bridge = boot(subject.model, subject.context.device)
-    found = lens.collect_residuals(bridge, windows, n_layers=weights.n_layers, device=subject.context.device)
+    network = load_plain(subject.model, subject.context.device)
+    found = lens.collect_residuals(network, windows, device=subject.context.device)
+    del network
     fitted = lens.fit_text_lens(weights, found)
     readouts = {"plain": None, "affine": fitted, "answers": lens.answers_lens(weights, dataset)}
     scores = {

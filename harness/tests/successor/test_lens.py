@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from harness.models.architectures import CircuitWeights
-from harness.models.tensors import open_tensors
+from harness.models.bridge import load_plain
+from harness.models.resolve import resolve
 from harness.successor.circuit import headless_logits
 from harness.successor.dataset import succession
 from harness.successor.lens import (
@@ -15,6 +16,7 @@ from harness.successor.lens import (
     answers_lens,
     collect_residuals,
     fit_affine_lens,
+    fit_affine_lenses,
     fit_text_lens,
     headless_scores,
     static_inputs,
@@ -116,7 +118,7 @@ def test_a_text_in_which_every_token_is_followed_by_its_successor_teaches_the_le
     wrong = right[torch.randperm(600, generator=torch.Generator().manual_seed(3))]
     found = []
     for final in (right, wrong):
-        lens = fit_text_lens(weights, Residuals(tokens, final, final), ridges=(1e-6,))
+        lens = fit_text_lens(weights, Residuals(tokens, final), ridges=(1e-6,))
         scores = headless_scores(weights, dataset, generator=np.random.default_rng(0), lens=lens, bootstrap_draws=2)
         found.append(scores.score[0])
     assert found[0] > 0.9
@@ -135,39 +137,50 @@ def test_inputs_of_repeated_tokens_are_those_of_each():
     torch.testing.assert_close(static_inputs(weights, tokens), weights.mlp0(weights.embed(tokens)))
 
 
-class RecordingBridge:
-    """A bridge whose blocks add known amounts: enough to see what is kept, skipped and in which order."""
-
-    def run_with_hooks(self, tokens: torch.Tensor, fwd_hooks: list, logits_to_keep: int) -> None:
-        assert logits_to_keep == 1
-        for name, hook in fwd_hooks:
-            block = int(name.split(".")[1])
-            hook(torch.stack([tokens.float(), torch.full_like(tokens, block).float()], dim=-1), hook=None)
-
-
-@pytest.mark.parametrize(("n_layers", "n_windows"), [(1, 3), (6, 9)])
-def test_residuals_keep_the_texts_order_and_skip_the_first_positions(n_layers, n_windows):
-    windows = torch.arange(n_windows * 5).reshape(n_windows, 5)
-    residuals = collect_residuals(RecordingBridge(), windows, n_layers=n_layers, skip=2)
-    assert residuals.tokens.tolist() == windows[:, 2:].flatten().tolist()
-    assert residuals.final[:, 0].tolist() == residuals.tokens.tolist()
-    assert set(residuals.final[:, 1].tolist()) == {n_layers - 1}
-    assert set(residuals.after_block0[:, 1].tolist()) == {0}
-
-
-def test_residuals_of_a_real_bridge_unembed_to_its_logits(tmp_path):
-    """The final residual, normed and unembedded from the weights alone, gives the model's own logits."""
+def bridge_residuals(folder, windows: torch.Tensor, n_layers: int, skip: int) -> torch.Tensor:
+    """The plain reference: transformer-lens' hook after the last block, one window at a time."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    folder = save_small_model("llama", tmp_path / "llama")
-    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32)
-    weights = CircuitWeights.open(open_tensors(folder))
-    windows = torch.randint(0, 300, (5, 8), generator=torch.Generator().manual_seed(0))
-    residuals = collect_residuals(bridge, windows, n_layers=weights.n_layers)
+    bridge, seen = TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32), []
+    hook = (f"blocks.{n_layers - 1}.hook_out", lambda tensor, hook: seen.append(tensor[0, skip:]))
     with torch.no_grad():
-        expected = bridge(windows)[:, 1:].flatten(0, 1)
+        for window in windows:
+            bridge.run_with_hooks(window[None], fwd_hooks=[hook])
+    return torch.cat(seen)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_residuals_are_those_of_transformer_lens_in_the_texts_order(architecture, tmp_path):
+    """Nine windows, so that the last pass is not full; the first two positions of each are left out."""
+    folder = save_small_model(architecture, tmp_path / architecture)
+    model = resolve(folder, cache_dir=tmp_path / "cache")
+    windows = torch.randint(0, 300, (9, 8), generator=torch.Generator().manual_seed(0))
+    found = collect_residuals(load_plain(model), windows, skip=2)
+    expected = bridge_residuals(folder, windows, CircuitWeights.open(model.tensors()).n_layers, skip=2)
+    assert found.tokens.tolist() == windows[:, 2:].flatten().tolist()
+    torch.testing.assert_close(found.final, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_residuals_unembed_to_the_models_logits(tmp_path):
+    """The final residual, normed and unembedded from the weights alone, gives the model's own logits."""
+    model = resolve(save_small_model("llama", tmp_path / "llama"), cache_dir=tmp_path / "cache")
+    network, weights = load_plain(model), CircuitWeights.open(model.tensors())
+    windows = torch.randint(0, 300, (5, 8), generator=torch.Generator().manual_seed(0))
+    residuals = collect_residuals(network, windows)
+    with torch.no_grad():
+        expected = network(windows).logits[:, 1:].flatten(0, 1)
     found = weights.final_norm(residuals.final) @ weights.unembed(torch.arange(expected.shape[-1]))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_fit_for_all_ridges_is_the_fit_of_each():
+    """The slow way: every ridge forms its own products."""
+    x, _, _, y = planted_map(noise=1.0)
+    for lens in fit_affine_lenses(x, y, ridges=(1e-3, 1.0, 100.0)):
+        alone = fit_affine_lens(x, y, ridge=lens.ridge)
+        assert torch.equal(lens.weight, alone.weight)
+        assert torch.equal(lens.bias, alone.bias)
+        assert (lens.r_squared, lens.baseline) == (alone.r_squared, alone.baseline)
 
 
 def test_the_ridge_is_chosen_by_what_it_explains_on_held_out_positions(monkeypatch):
@@ -177,6 +190,6 @@ def test_the_ridge_is_chosen_by_what_it_explains_on_held_out_positions(monkeypat
     generator = torch.Generator().manual_seed(0)
     inputs, final = (torch.randn(60, width, generator=generator) for width in (80, 4))
     monkeypatch.setattr(module, "static_inputs", lambda weights, tokens, path: inputs)
-    found = fit_text_lens(None, Residuals(torch.arange(60), final, final), ridges=(1e-6, 1e4))
+    found = fit_text_lens(None, Residuals(torch.arange(60), final), ridges=(1e-6, 1e4))
     assert found.ridge == 1e4
     assert found.r_squared == max(fit_affine_lens(inputs, final, ridge=ridge).r_squared for ridge in (1e-6, 1e4))
