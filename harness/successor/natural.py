@@ -35,6 +35,8 @@ EFFECT_ROWS = tuple(
 REPEATS = 2
 # Contexts that means and donors are taken from, an eighth of all at the least: each costs a forward pass.
 LEAST_REFERENCE = 6
+# Passes kept in memory from one question to the next: 11 contexts of 512 tokens through half a billion parameters.
+KEPT_BYTES = 1_600_000_000
 ATTENDED = 6
 PROMOTED = 5
 NEIGHBOURS = 2
@@ -93,7 +95,7 @@ class Reading:
         """Ablations of these contexts, with means and donors from the first of them, a context's own left out."""
         import torch
 
-        from harness.successor.ablation.cells import Plan
+        from harness.successor.ablation.cells import Kept, Plan
         from harness.successor.ablation.forward import open_model
         from harness.successor.ablation.settings import Ablations
 
@@ -107,6 +109,7 @@ class Reading:
             ablations=Ablations(repeats=max(1, min(REPEATS, reference - 1, len(contexts) - 1)), seed=seed),
             threads=torch.get_num_threads(),
             device=device,
+            kept=Kept(KEPT_BYTES),
         )
 
 
@@ -181,15 +184,12 @@ def views_of(plan: Plan, heads: np.ndarray) -> Views:
     from harness.successor.ablation.losses import HeadReadout
     from harness.successor.ablation.views import most_attended, most_promoted
 
-    model, wanted = plan.opened().model, {}
-    for layer, head in heads.tolist():
-        wanted.setdefault(layer, []).append(head)
+    model = plan.opened().model
     readout = HeadReadout.of(model, (int(heads[0][0]), int(heads[0][1])))
 
     def look(row: np.ndarray) -> tuple[np.ndarray, ...]:
-        (run,) = plan.runs(model, row[None], wanted)
-        patterns = [run.patterns[layer][wanted[layer].index(head)] for layer, head in heads.tolist()]
-        seen = [most_attended(pattern, ATTENDED) for pattern in patterns]
+        (run,) = plan.runs(model, row[None])
+        seen = [most_attended(model.patterns(run, layer, [head])[0], ATTENDED) for layer, head in heads.tolist()]
         promoted, logits = most_promoted(readout, run, PROMOTED)
         positions = np.stack([places.cpu().numpy() for places, _ in seen])
         return positions, seen[0][1].cpu().numpy(), promoted.cpu().numpy(), logits.cpu().numpy()
@@ -211,12 +211,11 @@ def _losses(
     from harness.successor.ablation.settings import HeadSettings
 
     part = replace(plan, contexts=plan.contexts[: amounts.loss_contexts])
-    store, (own, *others) = CellStore(reading.context), [(int(layer), int(head)) for layer, head in heads]
-    whole = HeadSettings(attended=1, promoted=1)  # both are known from `views_of`, in more contexts
-    found = measure_heads(part, [own], store, tell(reading, "ablating the head"), whole)[own]
-    direct = replace(whole, effects=("direct",))
-    other = measure_heads(part, others[:1], store, tell(reading, "ablating a random head"), direct)
-    return found, other[others[0]] if others else []
+    own, *others = [(int(layer), int(head)) for layer, head in heads]
+    whole = HeadSettings(attended=0, promoted=0)  # both are known from `views_of`, in more contexts
+    asked = {own: whole, **{other: replace(whole, effects=("direct",)) for other in others[:1]}}
+    found = measure_heads(part, asked, CellStore(reading.context), tell(reading, "ablating the head"))
+    return found[own], found[others[0]] if others else []
 
 
 def tell(reading: Reading, what: str) -> Any:

@@ -7,6 +7,7 @@ the number of threads nor what else is measured touches a bit of a context's res
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from harness.store import key_of
 from harness.successor.ablation.direct import direct_effects
 from harness.successor.ablation.filling import CellStore, Clock, Job, Report, fill, in_parts, side_by_side
 from harness.successor.ablation.forward import AblationModel, Pass
-from harness.successor.ablation.losses import HeadReadout, loss_changes
+from harness.successor.ablation.losses import Changes, HeadReadout, loss_changes
 from harness.successor.ablation.reference import Reference, digest_of, reference_of
 from harness.successor.ablation.results import DirectEffects, Head, HeadEffects
 from harness.successor.ablation.settings import Ablations, HeadSettings
@@ -41,6 +42,27 @@ class Opened:
     reference: Reference
 
 
+class Kept:
+    """Passes kept in memory for later questions, the first that come, as long as they take `most` bytes or less."""
+
+    def __init__(self, most: int = 0) -> None:
+        self._left, self._passes, self._lock = most, dict[str, Pass](), threading.Lock()
+
+    def of(self, contexts: Int[Tensor, "context pos"], run: Callable[[Tensor], list[Pass]]) -> list[Pass]:
+        """The passes of contexts: from memory if all are there, else run."""
+        names = [digest_of(row) for row in contexts]
+        known = [self._passes[name] for name in names if name in self._passes]
+        if len(known) == len(names):
+            return known
+        made = run(contexts)
+        with self._lock:
+            for name, one in zip(names, made, strict=True):
+                if name not in self._passes and one.bytes <= self._left:
+                    self._passes[name] = one
+                    self._left -= one.bytes
+        return made
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which model, which contexts, which reference, which ablations.
@@ -48,7 +70,8 @@ class Plan:
     `load` opens the model (`forward.open_model`) and is called only if a cell is missing; `identity` tells that model
     from every other (digests). `contexts` and `reference` are rows of token ids; the reference may be the contexts
     themselves or others. `threads` contexts run side by side on the CPU (as many as torch has threads, if not said, but
-    no more than eight: each takes a few hundred megabytes); elsewhere `batch` share a forward pass.
+    no more than eight: each takes a few hundred megabytes); elsewhere `batch` share a forward pass. `kept` are passes
+    that later questions take from memory: none, unless it is given room.
     """
 
     load: Callable[[], AblationModel]
@@ -59,6 +82,7 @@ class Plan:
     threads: int | None = None
     batch: int = 1
     device: str = "cpu"
+    kept: Kept = field(default_factory=Kept, repr=False, compare=False)
     _opened: list[Opened] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -92,12 +116,10 @@ class Plan:
             return 1
         return self.threads or min(torch.get_num_threads(), MOST_THREADS)
 
-    def runs(
-        self, model: AblationModel, rows: Int[np.ndarray, "context pos"], patterns_of: Mapping | None = None
-    ) -> list[Pass]:
+    def runs(self, model: AblationModel, rows: Int[np.ndarray, "context pos"]) -> list[Pass]:
         """Passes of some contexts: one at a time on the CPU, so that no context's bits hang on its company."""
         parts = _tokens(rows).split(1 if self.device == "cpu" else self.batch)
-        return [run for part in parts for run in model.run(part, patterns_of)]
+        return [run for part in parts for run in self.kept.of(part, model.run)]
 
     def identities(self) -> dict[str, Any]:
         """What decides every cell of this plan, but for its context and what is asked."""
@@ -152,64 +174,70 @@ def measure_contexts(plan: Plan, store: CellStore, report: Report | None = None)
 
 def measure_heads(
     plan: Plan,
-    heads: Sequence[Head],
+    heads: Sequence[Head] | Mapping[Head, HeadSettings],
     store: CellStore,
     report: Report | None = None,
     settings: HeadSettings | None = None,
 ) -> dict[Head, list[HeadEffects]]:
     """Losses, attention and promoted tokens of chosen heads, context by context; one cell a context and head.
 
-    Errors as for `measure_contexts`, and KeyError for a head the model does not have.
+    What is asked of the heads is `settings`, or for each what stands beside it. Heads asked about together share
+    passes and the unablated logits. Errors as for `measure_contexts`, and KeyError for a head the model does not have.
     """
-    settings = settings or HeadSettings()
-    heads = list(dict.fromkeys((int(layer), int(head)) for layer, head in heads))
+    given = heads if isinstance(heads, Mapping) else dict.fromkeys(heads, settings or HeadSettings())
+    asked = {(int(layer), int(head)): what for (layer, head), what in given.items()}
+    by_head = [plan.jobs([head], what.parameters()) for head, what in asked.items()]
+    jobs = [job for of_context in zip(*by_head, strict=True) for job in of_context]
 
     def prepare() -> Callable[[list[Job]], list[Measurement]]:
         opened = plan.opened(report)
-        readouts = {head: HeadReadout.of(opened.model, head) for head in heads}
-        return lambda jobs: _chosen(plan, opened, readouts, settings, jobs)
+        readouts = {head: HeadReadout.of(opened.model, head) for head in asked}
+        return lambda some: _chosen(plan, opened, [(readouts[job.asked], asked[job.asked]) for job in some], some[0])
 
-    cells = fill(plan.jobs(heads, settings.parameters()), store, prepare, workers=plan.workers, report=report)
-    found: dict[Head, list[HeadEffects]] = {head: [] for head in heads}
-    for place, cell in enumerate(cells):
-        head = heads[place % len(heads)]
-        found[head].append(HeadEffects.from_arrays(head, cell.arrays))
+    cells = fill(jobs, store, prepare, workers=plan.workers, report=report)
+    found: dict[Head, list[HeadEffects]] = {head: [] for head in asked}
+    for job, cell in zip(jobs, cells, strict=True):
+        found[job.asked].append(HeadEffects.from_arrays(job.asked, cell.arrays))
     return found
 
 
 def _chosen(
-    plan: Plan, opened: Opened, readouts: Mapping[Head, HeadReadout], settings: HeadSettings, jobs: Sequence[Job]
+    plan: Plan, opened: Opened, asked: Sequence[tuple[HeadReadout, HeadSettings]], job: Job
 ) -> list[Measurement]:
     """The cells of one context: all chosen heads on one pass."""
-    wanted: dict[int, list[int]] = {}
-    for job in jobs:
-        wanted.setdefault(job.asked[0], []).append(job.asked[1])
-    (run,) = plan.runs(opened.model, plan.contexts[[jobs[0].context]], wanted)
-    cells = []
-    for job in jobs:
-        began = time.perf_counter()
-        layer, number = job.asked
-        pattern = run.patterns[layer][wanted[layer].index(number)]
-        found = head_effects(readouts[job.asked], run, opened.reference, pattern, settings)
-        cells.append(_cell(plan, "loss gained, one head", found.arrays(), time.perf_counter() - began))
-    return cells
+    began = time.perf_counter()
+    (run,) = plan.runs(opened.model, plan.contexts[[job.context]])
+    found = head_effects(asked, run, opened.reference)
+    seconds = (time.perf_counter() - began) / len(found)
+    return [_cell(plan, "loss gained, one head", one.arrays(), seconds) for one in found]
 
 
 def head_effects(
-    readout: HeadReadout, run: Pass, reference: Reference, pattern: Tensor, settings: HeadSettings
-) -> HeadEffects:
-    """All that is asked about one head in one context; `pattern` is its attention, (pos, pos)."""
-    loss, changes = loss_changes(readout, run, reference, settings.effects, settings.ablations)
-    views = (*most_attended(pattern, settings.attended), *most_promoted(readout, run, settings.promoted))
-    attended, attention, promoted, promoted_logit = (view.cpu().numpy() for view in views)
+    asked: Sequence[tuple[HeadReadout, HeadSettings]], run: Pass, reference: Reference
+) -> list[HeadEffects]:
+    """All that is asked about some heads in one context."""
+    loss, changes = loss_changes(asked, run, reference)
+    return [
+        _of_head(readout, settings, run, loss, change)
+        for (readout, settings), change in zip(asked, changes, strict=True)
+    ]
+
+
+def _of_head(readout: HeadReadout, settings: HeadSettings, run: Pass, loss: Tensor, changes: Changes) -> HeadEffects:
+    (layer, number), cases = readout.head, len(loss)
+    attended = promoted = (torch.empty(cases, 0, dtype=torch.int64), torch.empty(cases, 0))
+    if settings.attended:
+        attended = most_attended(readout.model.patterns(run, layer, [number])[0], settings.attended)
+    if settings.promoted:
+        promoted = most_promoted(readout, run, settings.promoted)
     return HeadEffects(
         head=readout.head,
         loss=loss.cpu().numpy(),
         changes={name: change.cpu().numpy() for name, change in changes.items()},
-        attended=attended.astype(np.int32),
-        attention=attention,
-        promoted=promoted.astype(np.int32),
-        promoted_logit=promoted_logit,
+        attended=attended[0].cpu().numpy().astype(np.int32),
+        attention=attended[1].cpu().numpy(),
+        promoted=promoted[0].cpu().numpy().astype(np.int32),
+        promoted_logit=promoted[1].cpu().numpy(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,20 +24,27 @@ ATTENTION = "circuit-claims"
 
 @dataclass
 class Tape:
-    """What one pass is asked to keep and to replace, and what it kept; each thread writes on its own."""
+    """What one pass is asked to keep and to replace, and what it kept; each thread writes on its own.
 
-    patterns_of: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    A tape with `patterns_of` ends its pass at the first attention it comes to, once these heads' patterns are kept.
+    """
+
+    patterns_of: Sequence[int] = ()
     replace: Mapping[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     keep: bool = True
     z: dict[int, Tensor] = field(default_factory=dict)
     written: dict[int, Tensor] = field(default_factory=dict)
-    patterns: dict[int, Tensor] = field(default_factory=dict)
+    patterns: Tensor | None = None
     resid: dict[int, Tensor] = field(default_factory=dict)
     calls: dict[int, tuple[tuple, dict[str, Any]]] = field(default_factory=dict)
     final: Tensor | None = None
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("ablation tape", default=None)
+
+
+class _Enough(Exception):
+    """Ends a pass that has come as far as it is needed."""
 
 
 @contextmanager
@@ -56,7 +63,7 @@ class Pass:
 
     `z[layer]` is each head's output before W_O, `written[layer]` what the layer's W_O gave (its bias included, before
     Gemma's norm after attention), `resid[layer]` the residual before the layer, `final` the residual before the final
-    norm, `patterns[layer]` the attention of the heads asked for.
+    norm.
     """
 
     tokens: Int[Tensor, " pos"]
@@ -64,13 +71,17 @@ class Pass:
     written: tuple[Float[Tensor, "pos d_model"], ...]
     resid: tuple[Float[Tensor, "pos d_model"], ...]
     final: Float[Tensor, "pos d_model"]
-    patterns: Mapping[int, Float[Tensor, "asked pos pos"]]
     calls: tuple[tuple[tuple, dict[str, Any]], ...] = field(repr=False)
 
     @property
     def correct(self) -> Int[Tensor, " case"]:
         """The correct token of each case."""
         return self.tokens[1:]
+
+    @property
+    def bytes(self) -> int:
+        """What keeping the pass takes."""
+        return sum(kept.nbytes for kept in (*self.z, *self.written, *self.resid, self.final))
 
 
 @dataclass(frozen=True)
@@ -110,17 +121,23 @@ class AblationModel:
         return z @ self.blocks[layer].W_O[:, head * width : (head + 1) * width].T
 
     @torch.inference_mode()
-    def run(
-        self, contexts: Int[Tensor, "context pos"], patterns_of: Mapping[int, Sequence[int]] | None = None
-    ) -> list[Pass]:
+    def run(self, contexts: Int[Tensor, "context pos"]) -> list[Pass]:
         """One forward pass of contexts of equal length, without the readout; one `Pass` each.
 
         Raises ValueError for ids outside the vocabulary, for contexts of one token, and for ones that are too long.
         """
         self._check(contexts)
-        with recording(Tape(patterns_of or {})) as tape:
+        with recording(Tape()) as tape:
             self.network.base_model(contexts.to(self.device), use_cache=False)
         return [self._pass(contexts[row].to(self.device), tape, row) for row in range(len(contexts))]
+
+    @torch.inference_mode()
+    def patterns(self, start: Pass, layer: int, heads: Sequence[int]) -> Float[Tensor, "asked pos pos"]:
+        """Attention of these heads of a layer, from the residual that `start` kept; nothing behind it runs."""
+        args, kwargs = start.calls[layer]
+        with recording(Tape(patterns_of=tuple(heads), keep=False)) as tape, suppress(_Enough):
+            self.layers[layer](start.resid[layer][None], *args, **kwargs)
+        return tape.patterns[0]
 
     @torch.inference_mode()
     def run_from(
@@ -153,10 +170,9 @@ class AblationModel:
         def every(kept: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
             return tuple(kept[layer][row] for layer in range(self.dims.n_layers))
 
-        patterns = {layer: pattern[row] for layer, pattern in tape.patterns.items()}
         batch = len(tape.final)
         calls = tuple(_of_row(tape.calls[layer], row, batch) for layer in range(self.dims.n_layers))
-        return Pass(tokens, every(tape.z), every(tape.written), every(tape.resid), tape.final[row], patterns, calls)
+        return Pass(tokens, every(tape.z), every(tape.written), every(tape.resid), tape.final[row], calls)
 
 
 def open_model(local: LocalModel, device: str = "cpu") -> AblationModel:
@@ -261,9 +277,9 @@ def _know_attention() -> None:
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any) -> Any:
         tape = _TAPE.get()
-        if tape is not None and module.layer_idx in tape.patterns_of:
-            heads = list(tape.patterns_of[module.layer_idx])
-            tape.patterns[module.layer_idx] = _patterns(query, key, attention_mask, heads, kwargs.get("scaling"))
+        if tape is not None and tape.patterns_of:
+            tape.patterns = _patterns(query, key, attention_mask, tape.patterns_of, kwargs.get("scaling"))
+            raise _Enough
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
     AttentionInterface.register(ATTENTION, attend)
@@ -279,12 +295,12 @@ def _patterns(
 ) -> Float[Tensor, "batch asked pos pos"]:
     """Attention of the named heads, from turned queries and keys; rows add up to one."""
     group = query.shape[1] // key.shape[1]
-    scores = query[:, heads] @ key[:, [head // group for head in heads]].transpose(-1, -2)
+    scores = query[:, list(heads)] @ key[:, [head // group for head in heads]].transpose(-1, -2)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if mask is None:
         pos = scores.shape[-1]
         mask = torch.ones(pos, pos, dtype=torch.bool, device=scores.device).tril()
     if mask.shape[-3:-2] == (query.shape[1],):
-        mask = mask[:, heads]
+        mask = mask[:, list(heads)]
     scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(-1)

@@ -1,21 +1,24 @@
 """Loss changes of chosen heads: direct, indirect and total effects over the whole vocabulary.
 
 The loss needs every token's logit: d_model x d_vocab operations a case, more than all layers together in small models.
-Two savings, both exact. Indirect and total effects run only the layers from the head's own upwards, on the residual
-that the unablated pass kept. And a change of the head's own write spans only d_head dimensions: with U = W_U W_O of
-the head (taken through the final norm's weights), found once, logits after a change dz are
+Three savings, all exact. Indirect and total effects run only the layers from the head's own upwards, on the residual
+that the unablated pass kept. A change of the head's own write spans only d_head dimensions: with U = W_U W_O of the
+head (taken through the final norm's weights), found once, logits after a change dz are
 
     (logits * s + U dz) / s'          s, s' the final norm's scale before and after
 
-so that a direct effect costs d_head x d_vocab, and so does an indirect effect, which is a total one with the own write
-put back. Where attention's output is normed (Gemma 3) a write is not linear in dz and is read out in full.
+so that a direct effect costs d_head x d_vocab. Where attention's output y is normed (Gemma 3: g * y / r), the change of
+a write is g * W_O dz / r' + (1 / r' - 1 / r) g * y: the first part is as narrow, the second one product for all changes
+of that head. And all losses of a context are found in one sweep over the vocabulary, from products (`Panel`) that they
+share: the unablated logits serve every direct effect of every head, and an indirect effect, which is a total one with
+the own write put back, takes both of its parts from the other two.
 All norms are recomputed here, whatever `Ablations.final_norm` says of logits: a loss has no parts to add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -26,16 +29,18 @@ from harness.successor.ablation.direct import centred, scale_of
 from harness.successor.ablation.forward import AblationModel, Pass
 from harness.successor.ablation.reference import Reference
 from harness.successor.ablation.results import Head
-from harness.successor.ablation.settings import ABLATIONS, EFFECTS, Ablation, Effect
+from harness.successor.ablation.settings import Ablation, Effect, HeadSettings
 
-VOCABULARY_BLOCK = 4096
+# So that a block of a product is still in the cache when it is read.
+VOCABULARY_BLOCK = 1024
+CASES_AT_ONCE = 128
 
 Changes = dict[tuple[Effect, Ablation], Float[Tensor, " case"]]
 
 
 @dataclass(frozen=True)
 class HeadReadout:
-    """One head's way to the logits: `table` is W_U W_O, through the final norm's weights; None where it is not linear.
+    """One head's way to the logits: W_U W_O, through the norms' weights.
 
     Takes 4 d_vocab d_head bytes, and is worth keeping over contexts.
     """
@@ -52,13 +57,9 @@ class HeadReadout:
         return cls(model, head)
 
     @cached_property
-    def table(self) -> Float[Tensor, "d_vocab d_head"] | None:
-        """What each unit of the head's output adds to each token's logit, but for the final norm's scale."""
-        return self.promotes if self.model.blocks[self.head[0]].post_norm.kind == "none" else None
-
-    @cached_property
     def promotes(self) -> Float[Tensor, "d_vocab d_head"]:
-        """The same with Gemma's norm after attention frozen: its weights applied, its scale left out."""
+        """What each unit of the head's output adds to each token's logit, but for the scales of the final norm and of
+        Gemma's norm after attention."""
         layer, head = self.head
         width, block, norm = self.model.dims.d_head, self.model.blocks[layer], self.model.final_norm
         out = block.W_O[:, head * width : (head + 1) * width].T  # (d_head, d_model)
@@ -66,53 +67,75 @@ class HeadReadout:
         return self.model.W_U @ (out if norm.weight is None else out * norm.weight).T
 
 
-@torch.inference_mode()
-def losses(
-    model: AblationModel, final: Float[Tensor, "variant case d_model"], correct: Int[Tensor, " case"]
-) -> Float[Tensor, "variant case"]:
-    """Loss of the correct token (nats) at final residuals, block by block of the vocabulary."""
-    return torch.stack([_losses_around(model, x, correct, None, x.new_zeros(0, len(x), 0))[0] for x in final])
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A product that logits are made of: what `vectors` add to each token's logit, but for the final norm's scale."""
+
+    vectors: Float[Tensor, "case width"]
+    table: Float[Tensor, "d_vocab width"] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Final residuals x, one a case, whose logits are (base + the sum of factor * panel) / scale of x.
+
+    A factor is a number, or one a case, (case, 1).
+    """
+
+    x: Float[Tensor, "case d_model"]
+    base: Panel
+    changes: tuple[tuple[Panel, float | Tensor], ...] = ()
+
+    def panels(self) -> tuple[Panel, ...]:
+        """The products it is made of."""
+        return (self.base, *(panel for panel, _ in self.changes))
+
+    def logits(self, values: Mapping[Panel, Tensor], cases: slice, scale: Tensor, out: Tensor) -> Tensor:
+        """Logits of some cases in one block of the vocabulary, written to `out`; `scale` is one over the norm's."""
+        total = values[self.base][cases]
+        for panel, factor in self.changes:
+            if isinstance(factor, Tensor):
+                total = torch.addcmul(total, values[panel][cases], factor[cases], out=out)
+            else:
+                total = torch.add(total, values[panel][cases], alpha=factor, out=out)
+        return torch.mul(total, scale[cases], out=out)
 
 
 @torch.inference_mode()
-def losses_around(
-    readout: HeadReadout,
-    final: Float[Tensor, "case d_model"],
-    correct: Int[Tensor, " case"],
-    writes: Float[Tensor, "variant case d_model"],
-    outputs: Float[Tensor, "variant case d_head"],
-) -> Float[Tensor, "1_and_variant case"]:
-    """Loss at `final`, and at `final` plus each of `writes`, which are what changes `outputs` of the head come to."""
-    if readout.table is None:
-        return losses(readout.model, torch.cat([final[None], final + writes]), correct)
-    return _losses_around(readout.model, final, correct, readout.table, outputs, writes)
-
-
-def _losses_around(
-    model: AblationModel,
-    final: Float[Tensor, "case d_model"],
-    correct: Int[Tensor, " case"],
-    table: Float[Tensor, "d_vocab d_head"] | None,
-    outputs: Float[Tensor, "variant case d_head"],
-    writes: Float[Tensor, "variant case d_model"] | None = None,
-) -> Float[Tensor, "1_and_variant case"]:
+def losses_at(
+    model: AblationModel, points: Sequence[Point], correct: Int[Tensor, " case"]
+) -> Float[Tensor, "point case"]:
+    """Loss of the correct token (nats) at each point, in one sweep over the vocabulary."""
     norm = model.final_norm
-    points = final[None] if writes is None else torch.cat([final[None], final + writes])
-    scale = scale_of(norm, points).float()  # (1 + variant, case)
-    x = centred(norm, final)
-    x = x if norm.weight is None else x * norm.weight
-    partition = torch.full(points.shape[:2], -torch.inf, device=final.device)
+    scales = [scale_of(norm, point.x).reciprocal().float()[:, None] for point in points]
+    right = torch.stack([(norm(point.x) * model.W_U[correct]).sum(-1) for point in points])
+    panels = list(dict.fromkeys(panel for point in points for panel in point.panels()))
+    room = right.new_empty(len(panels), len(correct), VOCABULARY_BLOCK)
+    work = right.new_empty(CASES_AT_ONCE, VOCABULARY_BLOCK)
+    parts = []
     for start in range(0, len(model.W_U), VOCABULARY_BLOCK):
-        block = slice(start, start + VOCABULARY_BLOCK)
-        base = x @ model.W_U[block].T  # (case, block), yet to be divided by the scale
+        block = slice(start, min(start + VOCABULARY_BLOCK, len(model.W_U)))
+        width = block.stop - start
+        values = {
+            panel: torch.mm(panel.vectors, panel.table[block].T, out=space[:, :width])
+            for panel, space in zip(panels, room, strict=True)
+        }
         shift = None if norm.bias is None else norm.bias @ model.W_U[block].T
-        for row in range(len(points)):
-            logits = base if row == 0 else torch.addmm(base, outputs[row - 1], table[block].T)
-            logits = logits / scale[row, :, None]
-            logits = logits if shift is None else logits.add_(shift)
-            partition[row] = torch.logaddexp(partition[row], logits.logsumexp(-1))
-    right = (norm(points) * model.W_U[correct]).sum(-1)
-    return partition - right
+        found = torch.empty_like(right)
+        for first in range(0, len(correct), CASES_AT_ONCE):
+            cases = slice(first, min(first + CASES_AT_ONCE, len(correct)))
+            space = work[: cases.stop - first, :width]
+            for row, point in enumerate(points):
+                logits = point.logits(values, cases, scales[row], space)
+                found[row, cases] = _log_sum_exp(logits if shift is None else logits.add_(shift))
+        parts.append(found)
+    return torch.stack(parts).logsumexp(0) - right
+
+
+def _log_sum_exp(logits: Float[Tensor, "case token"]) -> Float[Tensor, " case"]:
+    """The same as torch's, in place."""
+    most = logits.amax(-1, keepdim=True)
+    return logits.sub_(most).exp_().sum(-1).log_().add_(most[:, 0])
 
 
 def own_write(
@@ -127,53 +150,92 @@ def own_write(
     return norm(before + write) - norm(before)
 
 
+def _weighed(model: AblationModel, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    """A final residual as the unembedding sees it, but for the final norm's scale and shift."""
+    norm = model.final_norm
+    return centred(norm, x) if norm.weight is None else centred(norm, x) * norm.weight
+
+
+class HeadChange:
+    """One head ablated in one context: every mean and repeat in turn is a `variant`."""
+
+    def __init__(self, readout: HeadReadout, run: Pass, reference: Reference, settings: HeadSettings) -> None:
+        self.readout, self.model, self.run, self.settings = readout, readout.model, run, settings
+        layer, number = readout.head
+        own = run.z[layer][:, number]
+        outputs = [reference.replacement(run, layer, name)[:, :, number] for name in settings.ablations]
+        self.sizes = [len(output) for output in outputs]
+        self.outputs = torch.cat([output.expand(-1, len(own), -1) for output in outputs])  # (variant, pos, d_head)
+        self.change = (self.outputs - own)[:, :-1]  # (variant, case, d_head)
+        self.writes = own_write(self.model, run, readout.head, self.change)
+
+    def points(self, clean: Panel) -> dict[Effect, list[Point]]:
+        """Where losses are wanted, for every effect that was asked for, one point a variant."""
+        parts, run, effects = self._parts(), self.run, self.settings.effects
+        found: dict[Effect, list[Point]] = {}
+        if "direct" in effects:
+            here = zip(self.writes, parts, strict=True)
+            found["direct"] = [Point(run.final[:-1] + write, clean, part) for write, part in here]
+        if {"indirect", "total"} & set(effects):
+            above = [Point(x, Panel(_weighed(self.model, x), self.model.W_U)) for x in self._above()]
+            found["total"] = above
+            found["indirect"] = [
+                Point(point.x - write, point.base, tuple((panel, -factor) for panel, factor in part))
+                for point, write, part in zip(above, self.writes, parts, strict=True)
+            ]
+        return {effect: found[effect] for effect in effects}
+
+    def _parts(self) -> list[tuple[tuple[Panel, float | Tensor], ...]]:
+        """What each variant's own write adds to the logits."""
+        layer, norm = self.readout.head[0], self.model.blocks[self.readout.head[0]].post_norm
+        table = self.readout.promotes
+        if norm.kind == "none":
+            return [((Panel(change, table), 1.0),) for change in self.change]
+        y = self.run.written[layer][:-1]
+        whole = Panel(_weighed(self.model, y if norm.weight is None else y * norm.weight), self.model.W_U)
+        after = y + self.model.write(*self.readout.head, self.change)  # (variant, case, d_model)
+        before, scales = 1 / scale_of(norm, y), 1 / scale_of(norm, after)
+        return [
+            ((Panel(change * scale[:, None].float(), table), 1.0), (whole, (scale - before)[:, None].float()))
+            for change, scale in zip(self.change, scales, strict=True)
+        ]
+
+    def _above(self) -> Float[Tensor, "variant case d_model"]:
+        """Final residuals with everything above the head run anew."""
+        layer, number = self.readout.head
+
+        def replace(z: Tensor) -> Tensor:
+            z = z.clone()
+            z[:, :, number] = self.outputs
+            return z
+
+        return self.model.run_from(self.run, layer, replace, len(self.outputs))[:, :-1]
+
+    def changes(self, losses: Mapping[Effect, Float[Tensor, "variant case"]], own: Float[Tensor, " case"]) -> Changes:
+        """Loss gained for every effect and ablation, averaged over repeats."""
+        return {
+            (effect, name): part.mean(0) - own
+            for effect, found in losses.items()
+            for name, part in zip(self.settings.ablations, found.split(self.sizes), strict=True)
+        }
+
+
 @torch.inference_mode()
 def loss_changes(
-    readout: HeadReadout,
-    run: Pass,
-    reference: Reference,
-    effects: Sequence[Effect] = EFFECTS,
-    ablations: Sequence[Ablation] = ABLATIONS,
-) -> tuple[Float[Tensor, " case"], Changes]:
-    """The model's loss in each case of a context, and what ablating one head adds to it (nats), averaged over repeats.
+    asked: Sequence[tuple[HeadReadout, HeadSettings]], run: Pass, reference: Reference
+) -> tuple[Float[Tensor, " case"], list[Changes]]:
+    """The model's loss in each case of a context, and what ablating each head alone adds to it (nats).
 
     Total effects ablate the head at every position of the prefix at once, as a hook on the model does.
     """
-    layer, number = readout.head
-    own = run.z[layer][:, number]
-    replacements = {name: reference.replacement(run, layer, name)[:, :, number] for name in ablations}
-    stacked = torch.cat([output.expand(-1, len(own), -1) for output in replacements.values()])  # (variant, pos, d_head)
-    change = (stacked - own)[:, :-1]  # (variant, case, d_head)
-    writes = own_write(readout.model, run, readout.head, change)
-    found = losses_around(readout, run.final[:-1], run.correct, writes, change)
-    loss, values = found[0], {"direct": found[1:]}
-    if {"indirect", "total"} & set(effects):
-        values["total"], values["indirect"] = _above(readout, run, stacked, writes, change)
-    sizes = [len(output) for output in replacements.values()]
-    parts = {effect: dict(zip(ablations, values[effect].split(sizes), strict=True)) for effect in effects}
-    changes = {(effect, name): part.mean(0) - loss for effect in effects for name, part in parts[effect].items()}
-    return loss, changes
-
-
-def _above(
-    readout: HeadReadout,
-    run: Pass,
-    stacked: Float[Tensor, "variant pos d_head"],
-    writes: Float[Tensor, "variant case d_model"],
-    change: Float[Tensor, "variant case d_head"],
-) -> tuple[Float[Tensor, "variant case"], Float[Tensor, "variant case"]]:
-    """Losses with everything above the head run anew: of the total effect, and with the own write put back."""
-    layer, number = readout.head
-
-    def replace(z: Tensor) -> Tensor:
-        z = z.clone()
-        z[:, :, number] = stacked
-        return z
-
-    final = readout.model.run_from(run, layer, replace, len(stacked))[:, :-1]
-    pairs = [
-        losses_around(readout, x, run.correct, -write[None], -dz[None])
-        for x, write, dz in zip(final, writes, change, strict=True)
-    ]
-    total, indirect = torch.stack(pairs, dim=1)
-    return total, indirect
+    model = asked[0][0].model
+    clean = Panel(_weighed(model, run.final[:-1]), model.W_U)
+    heads = [HeadChange(readout, run, reference, settings) for readout, settings in asked]
+    wanted = [head.points(clean) for head in heads]
+    points = [point for effects in wanted for variants in effects.values() for point in variants]
+    own, *others = losses_at(model, [Point(run.final[:-1], clean), *points], run.correct)
+    left, changes = iter(others), []
+    for head, effects in zip(heads, wanted, strict=True):
+        losses = {effect: torch.stack([next(left) for _ in variants]) for effect, variants in effects.items()}
+        changes.append(head.changes(losses, own))
+    return own, changes

@@ -67,8 +67,8 @@ class HeadSettings:
             chosen = getattr(self, name)
             if not set(chosen) <= set(known) or len(set(chosen)) < len(chosen):
                 raise ValueError(f"{name} of a chosen head: expected some of {', '.join(known)}, found {chosen}")
-        if self.attended < 1 or self.promoted < 1:
-            raise ValueError(f"positions and tokens a case: expected 1 or more, found {self.attended}, {self.promoted}")
+        if self.attended < 0 or self.promoted < 0:
+            raise ValueError(f"positions and tokens a case: expected 0 or more, found {self.attended}, {self.promoted}")
 
     def parameters(self) -> dict[str, Any]:
         """What is asked, as JSON values."""

@@ -11,6 +11,7 @@ from harness.successor.ablation.forward import Pass
 from harness.successor.ablation.losses import HeadReadout
 
 CASES_AT_ONCE = 128
+GROUP = 64
 
 
 def most_attended(
@@ -44,7 +45,27 @@ def most_promoted(
     )
     logits, tokens = [], []
     for part, size in zip(z.split(CASES_AT_ONCE), scale.float().split(CASES_AT_ONCE), strict=True):
-        best = (part @ readout.promotes.T).topk(most, dim=-1)
-        logits.append(best.values / size[:, None])
-        tokens.append(best.indices)
+        values, indices = top_of(part @ readout.promotes.T, most)
+        logits.append(values / size[:, None])
+        tokens.append(indices)
     return torch.cat(tokens), torch.cat(logits)
+
+
+def top_of(rows: Float[Tensor, "row column"], most: int) -> tuple[Float[Tensor, "row most"], Int[Tensor, "row most"]]:
+    """The largest entries of each row, the largest first, and their columns.
+
+    As topk, but for order among equals, and several times faster on long rows: they lie in the `GROUP`s of columns
+    with the largest maxima, and only these are looked through.
+    """
+    columns = rows.shape[1]
+    if columns < GROUP * max(most, GROUP):
+        found = rows.topk(most, dim=-1)
+        return found.values, found.indices
+    if columns % GROUP:
+        rows = torch.nn.functional.pad(rows, (0, -columns % GROUP), value=-torch.inf)
+    groups = rows.unflatten(1, (-1, GROUP))
+    best = groups.amax(-1).topk(most, dim=-1).indices  # (row, most)
+    inside = groups.take_along_dim(best[:, :, None], dim=1).flatten(1)  # (row, most GROUP)
+    found = inside.topk(most, dim=-1)
+    group = best.take_along_dim(found.indices // GROUP, dim=-1)
+    return found.values, group * GROUP + found.indices % GROUP

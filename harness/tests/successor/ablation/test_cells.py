@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.store import Store
-from harness.successor.ablation.cells import Plan, measure_contexts, measure_heads
+from harness.successor.ablation.cells import Kept, Plan, measure_contexts, measure_heads
 from harness.successor.ablation.forward import open_model
 from harness.successor.ablation.settings import Ablations, HeadSettings
 
@@ -148,6 +148,28 @@ def test_another_reference_model_or_question_gives_other_keys(plan_of):
         ),
     }
     assert len({jobs[0].key for jobs in keys.values()}) == len(keys)
+
+
+@pytest.mark.parametrize(("room", "passes"), [(0, 5 + 2 * CONTEXTS), (10**9, CONTEXTS), (20_000, None)])
+def test_passes_that_are_kept_change_no_bit(room, passes, plan_of, undisturbed, tmp_path, monkeypatch):
+    """Each context runs once with room for all; with room for some, these are the ones that are not run again."""
+    plan, runs = plan_of(kept=Kept(room)), []
+    run = type(plan.load()).run
+    monkeypatch.setattr(type(plan.load()), "run", lambda model, rows: runs.append(len(rows)) or run(model, rows))
+    direct, heads = measure_contexts(plan, Store(tmp_path)), measure_heads(plan, HEADS, Store(tmp_path))
+    assert all(map(same, direct, undisturbed[0]))
+    assert all(same(*pair) for head in HEADS for pair in zip(heads[head], undisturbed[1][head], strict=True))
+    assert sum(runs) == passes if passes else CONTEXTS < sum(runs) < 5 + 2 * CONTEXTS
+
+
+def test_what_is_asked_may_differ_by_head(plan_of, undisturbed, tmp_path):
+    less = HeadSettings(effects=("direct",), attended=0, promoted=0)
+    found = measure_heads(plan_of(), {HEADS[0]: HeadSettings(), HEADS[1]: less}, Store(tmp_path))
+    assert all(map(same, found[HEADS[0]], undisturbed[1][HEADS[0]]))
+    for one, whole in zip(found[HEADS[1]], undisturbed[1][HEADS[1]], strict=True):
+        assert set(one.changes) == {("direct", "mean"), ("direct", "resample")}
+        assert all(np.array_equal(one.changes[name], whole.changes[name]) for name in one.changes)
+        assert one.attended.shape == one.promoted_logit.shape == (15, 0)
 
 
 def test_progress_counts_down(plan_of, tmp_path):

@@ -14,14 +14,15 @@ def test_a_pass_is_the_models_own(bench):
     import transformers
 
     plain = transformers.AutoModelForCausalLM.from_pretrained(bench.local.folder, attn_implementation="eager").eval()
-    runs = bench.model.run(bench.contexts, {0: (2, 3), 1: (0,)})
+    runs = bench.model.run(bench.contexts)
     with torch.no_grad():
         out = plain(bench.contexts, output_attentions=True, output_hidden_states=True)
     for row, run in enumerate(runs):
         logits = bench.model.final_norm(run.final) @ bench.model.W_U.T
         torch.testing.assert_close(logits, out.logits[row], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(run.patterns[0], out.attentions[0][row][[2, 3]], atol=1e-6, rtol=0)
-        torch.testing.assert_close(run.patterns[1], out.attentions[1][row][[0]], atol=1e-6, rtol=0)
+        for layer, heads in ((0, [2, 3]), (1, [0])):
+            patterns = bench.model.patterns(run, layer, heads)
+            torch.testing.assert_close(patterns, out.attentions[layer][row][heads], atol=1e-6, rtol=0)
         torch.testing.assert_close(run.resid[1], out.hidden_states[1][row], atol=1e-5, rtol=1e-5)
 
 

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from harness.successor.ablation import losses
 from harness.successor.ablation.losses import HeadReadout, loss_changes
 from harness.successor.ablation.plain import plain_logits
-from harness.successor.ablation.settings import ABLATIONS, EFFECTS
-from harness.successor.ablation.views import most_attended, most_promoted
+from harness.successor.ablation.settings import ABLATIONS, EFFECTS, HeadSettings
+from harness.successor.ablation.views import GROUP, most_attended, most_promoted, top_of
 
 
 def plain_loss(logits, run):
@@ -20,8 +20,9 @@ def plain_loss(logits, run):
 @pytest.mark.parametrize("head", [(0, 1), (1, 3)])
 def test_losses_equal_brute_force(bench, head, monkeypatch):
     monkeypatch.setattr(losses, "VOCABULARY_BLOCK", 100)
+    monkeypatch.setattr(losses, "CASES_AT_ONCE", 8)
     run, reference = bench.runs[0], bench.reference()
-    loss, changes = loss_changes(HeadReadout.of(bench.model, head), run, reference)
+    loss, (changes,) = loss_changes([(HeadReadout.of(bench.model, head), HeadSettings())], run, reference)
     own = plain_loss(bench.model.network(bench.contexts[:1]).logits[0], run)
     torch.testing.assert_close(loss, own, atol=1e-5, rtol=1e-5)
     for ablation in ABLATIONS:
@@ -36,8 +37,8 @@ def test_losses_equal_brute_force(bench, head, monkeypatch):
 def test_only_what_is_asked_is_run(bench_of, monkeypatch):
     bench = bench_of("llama")
     monkeypatch.setattr(type(bench.model), "run_from", lambda *_: pytest.fail("ran layers for a direct effect"))
-    readout = HeadReadout.of(bench.model, (0, 0))
-    _, changes = loss_changes(readout, bench.runs[0], bench.reference(), effects=("direct",), ablations=("mean",))
+    readout, settings = HeadReadout.of(bench.model, (0, 0)), HeadSettings(effects=("direct",), ablations=("mean",))
+    _, (changes,) = loss_changes([(readout, settings)], bench.runs[0], bench.reference())
     assert list(changes) == [("direct", "mean")]
 
 
@@ -45,7 +46,8 @@ def test_nothing_reads_the_last_layers_heads_in_a_parallel_model(bench_of):
     """GPT-NeoX' last MLP runs beside attention: the whole effect is direct. In the other architectures it is not."""
     for architecture, reads in (("gpt_neox", False), ("llama", True)):
         bench = bench_of(architecture)
-        _, changes = loss_changes(HeadReadout.of(bench.model, (1, 0)), bench.runs[0], bench.reference())
+        asked = [(HeadReadout.of(bench.model, (1, 0)), HeadSettings())]
+        _, (changes,) = loss_changes(asked, bench.runs[0], bench.reference())
         assert (changes["indirect", "mean"].abs().max() > 1e-3) == reads
         assert ((changes["total", "mean"] - changes["direct", "mean"]).abs().max() > 1e-3) == reads
 
@@ -56,8 +58,8 @@ def test_heads_that_do_not_exist_are_refused(bench_of):
 
 
 def test_the_most_attended_positions(bench_of):
-    (run,) = bench_of("gemma3_text").model.run(bench_of("gemma3_text").contexts[:1], {1: (2,)})
-    pattern = run.patterns[1][0]
+    bench = bench_of("gemma3_text")
+    (pattern,) = bench.model.patterns(bench.runs[0], 1, [2])
     places, shares = most_attended(pattern, 4)
     assert places.shape == shares.shape == (19, 4)
     assert places[0].tolist() == [0, -1, -1, -1]
@@ -69,8 +71,9 @@ def test_the_most_attended_positions(bench_of):
 
 
 def test_more_positions_than_there_are_are_padded(bench_of):
-    (run,) = bench_of("gpt2").model.run(bench_of("gpt2").contexts[:1, :3], {0: (0,)})
-    places, shares = most_attended(run.patterns[0][0], 5)
+    model = bench_of("gpt2").model
+    (run,) = model.run(bench_of("gpt2").contexts[:1, :3])
+    places, shares = most_attended(model.patterns(run, 0, [0])[0], 5)
     assert places.shape == (2, 5)
     assert (places[:, 3:] == -1).all()
     torch.testing.assert_close(shares.sum(1), torch.ones(2))
@@ -92,3 +95,31 @@ def test_the_most_promoted_tokens(bench):
     best = added.topk(7, dim=-1)
     torch.testing.assert_close(logits, best.values, atol=1e-5, rtol=1e-5)
     assert (tokens == best.indices).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("columns", [GROUP * GROUP * 2, GROUP * GROUP + 5, 40])
+def test_the_largest_entries_are_topks(columns):
+    """Also where several stand side by side, and where the last columns are fewer than a group."""
+    rows = torch.rand(9, columns, generator=torch.Generator().manual_seed(0))
+    rows[3, -4:] += 2
+    rows[4] -= 5
+    values, places = top_of(rows, 6)
+    expected = rows.topk(6, dim=-1)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(places, expected.indices)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_heads_asked_about_together_are_what_they_are_alone(architecture, bench_of):
+    bench = bench_of(architecture)
+    asked = [
+        (HeadReadout.of(bench.model, (0, 1)), HeadSettings()),
+        (HeadReadout.of(bench.model, (1, 2)), HeadSettings(effects=("indirect",), ablations=("resample",))),
+        (HeadReadout.of(bench.model, (1, 0)), HeadSettings(effects=("direct",))),
+    ]
+    loss, together = loss_changes(asked, bench.runs[0], bench.reference())
+    assert [len(changes) for changes in together] == [6, 1, 2]
+    for one, changes in zip(asked, together, strict=True):
+        alone, (expected,) = loss_changes([one], bench.runs[0], bench.reference())
+        assert torch.equal(loss, alone)
+        assert all(torch.equal(changes[name], expected[name]) for name in expected)

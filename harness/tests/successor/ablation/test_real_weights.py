@@ -38,15 +38,13 @@ def test_effects_equal_brute_force_on_real_weights(local):
     tokens = torch.tensor(local.tokenizer().encode(standard_text("python-docs")[:20_000]))
     contexts = tokens[: LENGTH * CONTEXTS].view(CONTEXTS, LENGTH)
     heads = model.heads[torch.randperm(len(model.heads), generator=torch.Generator().manual_seed(0))[:HEADS]].tolist()
-    wanted = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
-    first, *others = (model.run(context[None], wanted)[0] for context in contexts)
+    first, *others = (model.run(context[None])[0] for context in contexts)
     reference = reference_of(others, Ablations(repeats=1))
     direct = direct_effects(model, first, reference)
     assert direct.gap < 1e-4
     own = plain(model, model.network(first.tokens[None]).logits[0].detach(), first)
-    for layer, head in heads:
-        pattern = first.patterns[layer][wanted[layer].index(head)]
-        found = head_effects(HeadReadout.of(model, (layer, head)), first, reference, pattern, HeadSettings())
+    asked = [(HeadReadout.of(model, (layer, head)), HeadSettings()) for layer, head in heads]
+    for (layer, head), found in zip(heads, head_effects(asked, first, reference), strict=True):
         np.testing.assert_allclose(found.loss, own["loss"], atol=1e-4)
         for ablation in ABLATIONS:
             (output,) = reference.replacement(first, layer, ablation)[:, :, head]

@@ -100,5 +100,5 @@ def test_settings_that_mean_nothing_are_refused(wrong, message):
 def test_questions_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="expected some of direct, indirect, total"):
         HeadSettings(effects=("sideways",))
-    with pytest.raises(ValueError, match="expected 1 or more, found 0, 10"):
-        HeadSettings(attended=0)
+    with pytest.raises(ValueError, match="expected 0 or more, found -1, 10"):
+        HeadSettings(attended=-1)
