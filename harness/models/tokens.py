@@ -27,6 +27,7 @@ class TokenTable:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self._single: dict[str, int | None] = {}
         self.digest = digest
 
     @classmethod
@@ -67,8 +68,11 @@ class TokenTable:
         The way back is checked because normalisers change text: a table that folds case would give "Monday" and
         "MONDAY" one id.
         """
-        ids = self.encode(text)
-        return ids[0] if len(ids) == 1 and self.decode(ids[0]) == text else None
+        if text not in self._single:
+            ids = self.encode(text)
+            there = len(ids) == 1 and self._tokenizer.decode(ids, skip_special_tokens=False) == text
+            self._single[text] = ids[0] if there else None
+        return self._single[text]
 
     @cached_property
     def vocab_size(self) -> int:

@@ -119,17 +119,33 @@ def group_logits(
     Candidates are taken through W_O once a layer, so that a comparison costs d_head instead of d_model; the norms'
     denominators come from each head's Gram matrix (see `FoldedLayer`). Same values and errors as the plain version.
     """
+    return path_logits(weights, groups, (path,), norms=norms, biases=biases, bos=bos)
+
+
+def path_logits(
+    weights: CircuitWeights,
+    groups: Sequence[Group],
+    paths: Sequence[str],
+    *,
+    norms: bool = True,
+    biases: bool = True,
+    bos: int | None = None,
+) -> Iterator[list[Float[Tensor, "head_x_path n_g c_g"]]]:
+    """`group_logits` on several input paths in one pass over the layers: each head's paths stand side by side."""
     weights = weights.with_choices(norms=norms, biases=biases)
     tokens, rows = _distinct([group.inputs for group in groups])
     candidates, columns = _distinct([group.candidates for group in groups])
     final_norm = weights.final_norm
     readout, shift = weighed_readout(final_norm, weights.unembed(candidates))
-    for layer, resid in zip(weights.layers(), head_inputs(weights, tokens, path, bos), strict=True):
-        value = layer.by_head(layer.values(layer.norm(resid)))  # (head, n, d_head)
+    inputs = zip(*(head_inputs(weights, tokens, path, bos) for path in paths), strict=True)
+    for layer, resids in zip(weights.layers(), inputs, strict=True):
+        value = layer.by_head(layer.values(layer.norm(torch.cat(resids))))  # (head, path n, d_head)
         folded = fold_layer(layer, final_norm, readout)
         value = value / folded.scale(value)
+        # All inputs with all candidates: more products than the groups need, but far fewer and larger operations.
+        table = (value @ folded.readout).add_(shift).unflatten(1, (len(paths), -1))  # (head, path, n, c)
         yield [
-            value[:, row] @ folded.readout[..., column] + shift[column]  # (head, n_g, c_g)
+            table[:, :, row[:, None], column].flatten(0, 1)  # (head path, n_g, c_g)
             for row, column in zip(rows, columns, strict=True)
         ]
 

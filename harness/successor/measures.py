@@ -6,7 +6,7 @@ read one quantity after another off those tables and pair each with its controls
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -90,20 +90,24 @@ def first_token(tokens: Any, first: str) -> int | None:
 
 def sweep_of(subject: Any, settings: Settings, draws: int, shuffles: int) -> Any:
     """The sweep of a subject under `settings`: a `SweepResult`."""
-    from harness.successor.sweep import sweep
+    return sweeps_of(subject, settings, (settings.path,), draws, shuffles)[0]
 
-    return sweep(
-        weights_of(subject, settings),
-        dataset_of(subject.tokens, settings),
-        path=settings.path,
-        exclude_self=settings.exclude_self,
-        norms=settings.norms,
-        biases=settings.biases,
-        bos=first_token(subject.tokens, settings.first),
-        bootstrap_draws=draws,
-        shuffles=shuffles,
-        seed=settings.seed,
-    )
+
+def sweeps_of(subject: Any, settings: Settings, paths: Sequence[str], draws: int, shuffles: int) -> list[Any]:
+    """The sweeps on several input paths, otherwise under `settings`; what the weights say is read once a session."""
+    from harness.successor.once import winners_of_paths
+    from harness.successor.score import usable_pairs
+    from harness.successor.sweep import judge_winners
+
+    dataset, choices = dataset_of(subject.tokens, settings), {"norms": settings.norms, "biases": settings.biases}
+    usable_pairs(dataset, settings.exclude_self)  # refuses a dataset without any before the weights are read
+    weights = weights_of(subject, settings).with_choices(**choices)
+    found = winners_of_paths(weights, dataset, paths, first_token(subject.tokens, settings.first))
+    amounts = {"bootstrap_draws": draws, "shuffles": shuffles, "seed": settings.seed}
+    return [
+        judge_winners(winners, dataset, path=path, exclude_self=settings.exclude_self, **choices, **amounts)
+        for path, winners in zip(paths, found, strict=True)
+    ]
 
 
 def sweep_model(model: Any, *, path: str, exclude_self: bool) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
@@ -18,6 +19,7 @@ from harness.successor.dataset import Strand, SuccessionDataset
 from harness.successor.score import Metric, Winners, usable_pairs
 
 BAND_LEVEL = 0.95
+LARGEST_TABLE = 64
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def shuffled_null(
     rivals = np.asarray([len(group.candidates) - 2 + (not exclude_self) for group in dataset.groups])
     orders = _random_orders(dataset, shuffles, generator)
     heads, tasks = len(winners.heads), len(dataset.tasks)
-    passed, total = np.zeros((tasks, shuffles + 1, heads)), np.zeros(tasks)
+    # Counts, which fp32 holds exactly up to 16 million.
+    passed, total = np.zeros((tasks, shuffles + 1, heads), dtype=np.float32), np.zeros(tasks)
     for strand, maps in zip(dataset.strands, orders, strict=True):
         if rivals[strand.group] >= 1 and strand.links:
             start, size = int(dataset.group_starts[strand.group]), len(dataset.groups[strand.group].candidates)
@@ -102,13 +105,19 @@ def _hits(
 ) -> Float[np.ndarray, "map head"]:
     """How many of a strand's pairs each head gets under each map.
 
-    Heads and maps both name one target for a column; the sparse product over (column, target) counts agreements.
+    Heads and maps both name one target for a column. In small sets every (column, target) has a row of all heads, and
+    the rows a map names are added up; in large ones few heads agree with a map, and a sparse product counts those.
     """
     places = np.asarray(strand.places)[maps]  # (map, string)
     first, second = np.asarray(strand.links).T
     cells = places[:, first] * size + places[:, second]  # (map, link)
-    chosen = np.arange(winner.shape[1]) * size + winner.astype(np.int64)  # (head, column)
     won = winner >= 0
+    if size <= LARGEST_TABLE:
+        table = np.zeros((size * size, len(winner)), dtype=np.float32)
+        head, column = np.nonzero(won)
+        table[column * size + winner[head, column], head] = 1.0
+        return torch.nn.functional.embedding_bag(torch.from_numpy(cells), torch.from_numpy(table), mode="sum").numpy()
+    chosen = np.arange(winner.shape[1]) * size + winner.astype(np.int64)  # (head, column)
     return (_incidence(cells, np.ones_like(cells, dtype=bool), size) @ _incidence(chosen, won, size).T).toarray()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from harness.findings import Evidence, Finding
 from harness.measure import measure
 from harness.measurement import Interval, Measurement
 from harness.statistics import binomial_interval
-from harness.successor.measures import PARTS, Settings, dataset_of, sweep_of, weights_of
+from harness.successor.measures import PARTS, Settings, dataset_of, sweeps_of, weights_of
 
 if TYPE_CHECKING:
     from harness.successor.score import SuccessorScores
@@ -30,7 +30,7 @@ def best_by_path(
     The head is chosen anew for each path and each draw: one head chosen on the first path would favour that path.
     """
     chosen = Settings(**settings)
-    sweeps = [sweep_of(subject, replace(chosen, path=path), draws, shuffles).scores for path in (first, second)]
+    sweeps = [result.scores for result in sweeps_of(subject, chosen, (first, second), draws, shuffles)]
     best = [scores.draws["score"].max(axis=1) for scores in sweeps]
     support = {
         f"{first} > {second}": float(np.mean(best[0] > best[1])),

@@ -91,21 +91,20 @@ class Untrained:
         if len(shape) == 1:
             ones = name.endswith(".weight") and names_of(self.config).norm_kind != "rms+1"
             return torch.ones(shape) if ones else torch.zeros(shape)
-        return self.rows(name, range(shape[0]))
+        return torch.cat([self._draw(name, run) for run in range(-(-shape[0] // ROWS_PER_DRAW))])
 
     def rows(self, name: str, ids: Sequence[int]) -> Float[Tensor, "n width"]:
         """Some rows of a matrix as training would start it."""
-        n_rows, width = self._shape(name)
         places = torch.tensor(ids, dtype=torch.long)
-        found = torch.empty(len(places), width)
+        found = torch.empty(len(places), self._shape(name)[1])
         for run in torch.unique(places // ROWS_PER_DRAW).tolist():
-            first = run * ROWS_PER_DRAW
             here = places // ROWS_PER_DRAW == run
-            drawn = self._draw(name, run, (min(ROWS_PER_DRAW, n_rows - first), width))
-            found[here] = drawn[places[here] - first]
+            found[here] = self._draw(name, run)[places[here] - run * ROWS_PER_DRAW]
         return found
 
-    def _draw(self, name: str, run: int, shape: tuple[int, int]) -> Tensor:
+    def _draw(self, name: str, run: int) -> Tensor:
+        n_rows, width = self._shape(name)
+        shape = (min(ROWS_PER_DRAW, n_rows - run * ROWS_PER_DRAW), width)
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{name}:{run}".encode()).digest()[:7], "big")
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * self._spread(name)
 

@@ -43,7 +43,7 @@ def tabulate(scores: SuccessorScores, null: Any, seed: int) -> Measurement:
             "lead": [_finite(number) for number in (lead.value, lead.low, lead.high)],
         }
     leader = int(scores.ranking("score")[0])
-    arrays["leader_task_interval"] = np.stack([scores.task_intervals(task)[leader] for task in scores.task_names])
+    arrays["leader_task_interval"] = np.stack([scores.task_interval(task, leader) for task in scores.task_names])
     name = scores.name(leader)
     n = scores.pair_count
     return Measurement("successor scores of all heads", name, n=n, seed=seed, arrays=arrays, facts=facts)

@@ -50,7 +50,7 @@ def roman(
     dataset = roman_numerals(tokens)
     result = sweep(weights, dataset, **settings)
     scores, row = result.scores, result.scores.row(f"L{head[0]}H{head[1]}")
-    score, null = float(scores.score[row]), result.null.score[:, row]
+    score, null = float(scores.score[row]), result.null_of(row).score[:, 0]
     low, high = scores.intervals("score", level)[row]
     band = np.quantile(null, [(1 - BAND_LEVEL) / 2, (1 + BAND_LEVEL) / 2])
     return RomanScore(

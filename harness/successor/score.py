@@ -7,7 +7,7 @@ Head arrays run over all heads of the model, layer by layer; pair and column arr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -23,6 +23,7 @@ Metric = Literal["score", "macro_score"]
 METRICS: tuple[Metric, ...] = ("score", "macro_score")
 NOBODY = -1
 LEVEL = 0.90
+TOGETHER = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,44 @@ def find_winners(
     `layers` yields for each layer one tensor of logits per comparison set of the dataset, in the order of
     `dataset.groups`. Raises ValueError for a shape that is not the group's and for logits that are not finite.
     """
-    heads, plain, others = [], [], []
-    for layer, groups in enumerate(layers):
-        if len(groups) != len(dataset.groups):
-            raise ValueError(f"layer {layer}: expected {len(dataset.groups)} comparison sets, found {len(groups)}")
-        found = [_group_winners(logits, dataset, i) for i, logits in enumerate(groups)]
+    heads, plain, others = list[tuple[int, int]](), list[np.ndarray](), list[np.ndarray]()
+    for batch in _batches(layers, dataset):
+        found = [_group_winners(torch.cat(logits), i) for i, logits in enumerate(zip(*batch, strict=True))]
         plain.append(np.concatenate([winner for winner, _ in found], axis=1))
         others.append(np.concatenate([winner for _, winner in found], axis=1))
-        heads += [(layer, head) for head in range(plain[-1].shape[0])]
+        first = 1 + heads[-1][0] if heads else 0
+        heads += [(first + layer, head) for layer, groups in enumerate(batch) for head in range(len(groups[0]))]
     if not heads:
         raise ValueError("no layer of logits was given: expected one list of tensors for each layer of the model")
     return Winners(np.asarray(heads, dtype=np.int64), np.concatenate(plain), np.concatenate(others))
 
 
+def _batches(
+    layers: Iterable[Sequence[Float[Tensor, "head _ _"]]], dataset: SuccessionDataset
+) -> Iterator[list[Sequence[Float[Tensor, "head _ _"]]]]:
+    """Layers a few at a time, up to `TOGETHER` logits: one operation for many small tables."""
+    shapes = [(len(group.inputs), len(group.candidates)) for group in dataset.groups]
+    batch, held = list[Sequence[Tensor]](), 0
+    for layer, groups in enumerate(layers):
+        if len(groups) != len(shapes):
+            raise ValueError(f"layer {layer}: expected {len(shapes)} comparison sets, found {len(groups)}")
+        for index, (logits, (n, c)) in enumerate(zip(groups, shapes, strict=True)):
+            if logits.ndim != 3 or logits.shape[1:] != (n, c):
+                found = tuple(logits.shape)
+                raise ValueError(f"comparison set {index}: expected logits (head, {n}, {c}), found {found}")
+        batch.append(groups)
+        held += sum(logits.numel() for logits in groups)
+        if held >= TOGETHER:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
 def _group_winners(
-    logits: Float[Tensor, "head _ _"], dataset: SuccessionDataset, group: int
+    logits: Float[Tensor, "head n c"], group: int
 ) -> tuple[Int[np.ndarray, "head n"], Int[np.ndarray, "head n"]]:
-    n, c = len(dataset.groups[group].inputs), len(dataset.groups[group].candidates)
-    if logits.ndim != 3 or logits.shape[1:] != (n, c):
-        raise ValueError(f"comparison set {group}: expected logits (head, {n}, {c}), found {tuple(logits.shape)}")
+    n, c = logits.shape[1:]
     # Three values are enough to know the winner and whether it ties, both with and without the token itself.
     value, place = logits.topk(min(3, c), dim=-1)  # (head, n, k)
     if not bool(torch.isfinite(value).all()):
@@ -241,9 +261,9 @@ class SuccessorScores:
         """Each head's own percentile bootstrap interval (low, high). For one head chosen beforehand."""
         return _percentiles(self.draws[metric], level)
 
-    def task_intervals(self, task: str, level: float = LEVEL) -> Float[np.ndarray, "head 2"]:
-        """Each head's percentile bootstrap interval for one task."""
-        return _percentiles(self.task_draws(task), level)
+    def task_interval(self, task: str, row: int, level: float = LEVEL) -> Float[np.ndarray, " end"]:
+        """One head's percentile bootstrap interval for one task."""
+        return _percentiles(self.task_draws(task)[:, [row]], level)[0]
 
     def half_width(self, metric: Metric = "macro_score", level: float = LEVEL) -> float:
         """Half-width of the simultaneous band: the `level` quantile, over draws, of the largest |draw - value|.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class SweepResult:
 
     `winners` are what the logits came down to: `judge_winners` turns them into scores under another rule at no cost.
     `norms` and `biases` say whether the model's own were applied; the dataset knows its wraps and its comparison sets.
+    The null of `shuffles` shuffled maps is drawn when it is first asked for.
     """
 
     path: str
@@ -37,7 +39,21 @@ class SweepResult:
     dataset: SuccessionDataset
     winners: Winners
     scores: SuccessorScores
-    null: NullDistribution
+    shuffles: int
+
+    @cached_property
+    def null(self) -> NullDistribution:
+        """Scores of all heads under shuffled successor maps."""
+        return self._null_of(self.winners)
+
+    def null_of(self, row: int) -> NullDistribution:
+        """The same shuffles for one head alone: what `null` has in its column, at that head's cost."""
+        mine = (part[[row]] for part in (self.winners.heads, self.winners.winner, self.winners.winner_but_self))
+        return self._null_of(Winners(*mine))
+
+    def _null_of(self, winners: Winners) -> NullDistribution:
+        generator, excluded = _generators(self.seed)[1], self.scores.exclude_self
+        return shuffled_null(winners, self.dataset, generator=generator, shuffles=self.shuffles, exclude_self=excluded)
 
     def head_map(self, metric: str = "macro_score") -> np.ndarray:
         """A metric (`score`, `macro_score` or `copy_score`) as a table, shape (layer, head); nan where none is."""
@@ -154,9 +170,13 @@ def judge_winners(
     `dataset` may differ from the one the winners were found with in its wraps only. `path`, `norms` and `biases` are
     passed on to the result.
     """
-    for_bootstrap, for_null = np.random.default_rng(seed).spawn(2)
+    for_bootstrap, _ = _generators(seed)
     scores = successor_scores(
         winners, dataset, generator=for_bootstrap, exclude_self=exclude_self, bootstrap_draws=bootstrap_draws
     )
-    null = shuffled_null(winners, dataset, generator=for_null, shuffles=shuffles, exclude_self=exclude_self)
-    return SweepResult(path, norms, biases, seed, dataset, winners, scores, null)
+    return SweepResult(path, norms, biases, seed, dataset, winners, scores, shuffles)
+
+
+def _generators(seed: int) -> list[np.random.Generator]:
+    """One for the bootstrap, one for the null."""
+    return np.random.default_rng(seed).spawn(2)
