@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.statistics import binomial_interval
-from harness.successor.counting.steering import LEVEL, RESIDUES, HeadReadout, mlp0_of
+from harness.successor.counting.steering import LEVEL, RESIDUES, HeadReadout
 from harness.successor.counting.steering_tokens import Items
 
 NEAREST = 2
@@ -83,7 +83,7 @@ def head_bias(readout: HeadReadout, tasks: Sequence[Items], orders: Sequence[Seq
     for number, items in enumerate(tasks):
         order = list(range(len(items.tokens))) if orders is None else list(orders[number])
         tokens = [items.tokens[place] for place in order]
-        logits = readout.logits(mlp0_of(readout.weights, tokens), tokens).cpu().numpy()  # (n, n)
+        logits = readout.logits(readout.read(tokens), tokens).cpu().numpy()  # (n, n)
         found.append(np.asarray([share_above(row, place + 1) for place, row in enumerate(logits[:-1])]))
     return _bias(tasks, found)
 
@@ -136,7 +136,7 @@ def mean_profile(
 ) -> tuple[np.ndarray, Float[np.ndarray, " distance"]]:
     """Distances -reach to reach from the successor, and the mean logit there over a task's tokens, each token's mean
     over its task taken off; nan at a distance no token has."""
-    logits = readout.logits(mlp0_of(readout.weights, items.tokens), items.tokens).cpu().numpy()
+    logits = readout.logits(readout.read(items.tokens), items.tokens).cpu().numpy()
     logits = logits - logits.mean(axis=1, keepdims=True)
     distances = np.arange(-reach, reach + 1)
     successors = np.arange(1, len(logits))

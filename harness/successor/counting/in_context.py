@@ -12,7 +12,7 @@ numbers: the residual stream at a number's last digit, below a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from harness.successor.counting.read_behind import Prefixes
 from harness.successor.counting.steering import NOBODY, RESIDUES, SteeringTable, layout, strict_winner
 from harness.successor.counting.steering_tokens import Items
 
 BEFORE = 2
-CELLS_PER_PASS = 25
-SEQUENCES_PER_PASS = 32
+# More edits at once share the reading of the weights; so many logits of 262,144 tokens are 268 MB.
+CELLS_PER_PASS = 256
 
 
 @dataclass(frozen=True)
@@ -60,51 +61,77 @@ def prompts(items: Items, rows: Sequence[int], first: int | None) -> list[list[i
 def edit_in_context(
     bridge: Any,
     items: Items,
-    vectors: Float[Tensor, "residue d_model"],
+    vectors: Sequence[Float[Tensor, "residue d_model"]],
     scales: Sequence[float],
     *,
     first: int | None = None,
     device: str = "cpu",
-) -> InContext | None:
-    """Make every edit of a task's table in the model's own forward pass. None for a task without any cell.
+) -> tuple[InContext, ...]:
+    """Make every edit of a task's table in the model's own forward pass, with each of some sets of vectors.
 
-    `bridge` needs `run_with_hooks(tokens, fwd_hooks=..., logits_to_keep=1)` and the hook point `blocks.0.hook_out`.
+    One result a set; none at all for a task without any cell. `bridge` needs `run_with_hooks(tokens, fwd_hooks=...,
+    logits_to_keep=1)`, the hook point `blocks.0.hook_out`, and what `Prefixes` asks for. All edits of a row are read
+    behind the same tokens, which are run once.
     """
     rows, expected = layout(items)
     if not rows:
-        return None
+        return ()
     own = [items.index[place] % RESIDUES for place in rows]
-    sequences = prompts(items, rows, first)
-    shape = (len(scales), len(rows), RESIDUES)
-    winner = np.full(shape, NOBODY)
-    edited, kept = np.full(shape, np.nan), np.full(shape, np.nan)
-    for number, scale in enumerate(scales):
-        for row, place in enumerate(rows):
-            step = scale * (vectors - vectors[own[row]])  # (residue, d_model)
-            log_p = torch.cat(list(_next_tokens(bridge, sequences[row], step, device)))  # (residue, vocab)
-            in_task = log_p[:, list(items.tokens)]
-            winner[number, row] = strict_winner(in_task)
-            for residue in range(RESIDUES):
-                edited[number, row, residue] = _at(in_task[residue], expected[row, residue])
-                kept[number, row, residue] = _at(in_task[residue], items.successor_of(items.index[place]))
-    table = SteeringTable(items, tuple(scales), rows, tuple(own), expected, winner)
-    return InContext(table, edited, kept)
+    sets = torch.stack(list(vectors))  # (set, residue, d_model)
+    once = sets[:, None] - sets[:, own][:, :, None]  # (set, row, residue, d_model)
+    steps = torch.stack([scale * once for scale in scales], dim=1)  # (set, scale, row, residue, d_model)
+    shape = steps.movedim(2, 0).shape[:-1]  # (row, set, scale, residue)
+    log_p = _next_tokens(bridge, prompts(items, rows, first), steps.movedim(2, 0).flatten(1, 3), items.tokens, device)
+    tables = log_p.reshape(*shape, -1).permute(1, 2, 0, 3, 4)  # (set, scale, row, residue, c)
+    followed = [items.successor_of(items.index[place]) for place in rows]
+    kept = np.asarray([[NOBODY if place is None else place] * RESIDUES for place in followed])  # (row, residue)
+    return tuple(
+        InContext(
+            SteeringTable(items, tuple(scales), rows, tuple(own), expected, strict_winner(table)),
+            _at(table, expected),
+            _at(table, kept),
+        )
+        for table in tables
+    )
 
 
-def _at(values: Float[Tensor, " c"], place: int | None) -> float:
-    return float("nan") if place is None or place == NOBODY else float(values[place])
+def _at(
+    values: Float[Tensor, "scale row residue c"], places: Int[np.ndarray, "row residue"]
+) -> Float[np.ndarray, "scale row residue"]:
+    """The value at each cell's place, nan where that is nobody's."""
+    wanted = torch.from_numpy(np.where(places == NOBODY, 0, places)).expand(values.shape[:-1])
+    chosen = values.gather(-1, wanted[..., None])[..., 0].double().numpy()
+    return np.where(places == NOBODY, np.nan, chosen)
 
 
 def _next_tokens(
-    bridge: Any, sequence: Sequence[int], steps: Float[Tensor, "edit d_model"], device: str
-) -> Iterator[Float[Tensor, "edit vocab"]]:
-    """Log probabilities of the next token after one prompt, under each edit of its last position."""
-    for part in steps.split(CELLS_PER_PASS):
-        tokens = torch.tensor(sequence, dtype=torch.long, device=device).expand(len(part), -1)
-        hooks = [("blocks.0.hook_out", _adder(part.to(device)))]
-        with torch.no_grad():
-            logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks, logits_to_keep=1)
-        yield logits[:, -1].float().log_softmax(-1).cpu()
+    bridge: Any,
+    sequences: Sequence[Sequence[int]],
+    steps: Float[Tensor, "row edit d_model"],
+    candidates: Sequence[int],
+    device: str,
+) -> Float[Tensor, "row edit c"]:
+    """Log probabilities (of the whole vocabulary) of candidates for the token after each prompt, under each edit."""
+    found = torch.empty(*steps.shape[:2], len(candidates))
+    for rows in _of_one_length(sequences):
+        before = Prefixes.read(bridge, [sequences[row][:-1] for row in rows], device)
+        cells = torch.cartesian_prod(torch.arange(len(rows)), torch.arange(steps.shape[1]))  # (cell, 2)
+        for here, edit in (part.unbind(1) for part in cells.split(CELLS_PER_PASS)):
+            row = torch.tensor(rows)[here]
+            tokens = torch.tensor([[sequences[at][-1]] for at in row.tolist()], dtype=torch.long, device=device)
+            hooks = [("blocks.0.hook_out", _adder(steps[row, edit].to(device)))]
+            with torch.no_grad():
+                logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks, logits_to_keep=1, **before.at(here))[:, -1]
+            found[row, edit] = (logits[:, list(candidates)] - logits.logsumexp(-1, keepdim=True)).float().cpu()
+    return found
+
+
+def _of_one_length(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Places of the sequences, those of one length together."""
+    by_length: dict[int, list[int]] = {}
+    for place, sequence in enumerate(sequences):
+        by_length.setdefault(len(sequence), []).append(place)
+    return list(by_length.values())
 
 
 def _adder(step: Float[Tensor, "edit d_model"]) -> Callable[..., Tensor]:
@@ -121,29 +148,45 @@ def last_residuals(
 ) -> Float[Tensor, "sequence d_model"]:
     """The residual stream below `layer` at the last token of each sequence, `first` put before each where given.
 
-    Raises `ValueError` for an empty sequence.
+    Beginnings that sequences share are read once (12 before 120 to 129), and no layer above `layer` is run but for
+    the first token. Raises `ValueError` for an empty sequence.
     """
     if not all(len(sequence) for sequence in sequences):
         raise ValueError("residual at the last token: expected one token or more in every sequence, found none in one")
-    found: dict[int, Tensor] = {}
-    by_length: dict[int, list[int]] = {}
-    for place, sequence in enumerate(sequences):
-        by_length.setdefault(len(sequence), []).append(place)
-    for places in by_length.values():
-        for start in range(0, len(places), SEQUENCES_PER_PASS):
-            part = places[start : start + SEQUENCES_PER_PASS]
-            head = [] if first is None else [first]
-            tokens = torch.tensor([[*head, *sequences[place]] for place in part], dtype=torch.long, device=device)
-            found |= dict(zip(part, _below(bridge, tokens, layer), strict=True))
-    return torch.stack([found[place] for place in range(len(sequences))])
+    whole = [(*([] if first is None else [first]), *sequence) for sequence in sequences]
+    found: dict[tuple[int, ...], Tensor] = {}
+    before: list[tuple[int, ...]] = []
+    kept = None
+    for length in range(1, max(map(len, whole), default=0) + 1):
+        here = list(dict.fromkeys(sequence[:length] for sequence in whole if len(sequence) >= length))
+        resid, kept = _next_below(bridge, here, (before, kept), layer, device)
+        found |= dict(zip(here, resid, strict=True))
+        before = here
+    return torch.stack([found[sequence] for sequence in whole])
 
 
-def _below(bridge: Any, tokens: Int[Tensor, "sequence length"], layer: int) -> Float[Tensor, "sequence d_model"]:
-    kept: list[Tensor] = []
+def _next_below(
+    bridge: Any,
+    here: Sequence[tuple[int, ...]],
+    behind: tuple[Sequence[tuple[int, ...]], Prefixes | None],
+    layer: int,
+    device: str,
+) -> tuple[Float[Tensor, "beginning d_model"], Prefixes]:
+    """The residual stream below a layer at the last of these tokens, read behind the beginnings one token shorter."""
+    resid: list[Tensor] = []
 
-    def keep(resid: Tensor, hook: Any) -> None:
-        kept.append(resid[:, -1].detach().float().cpu())
+    def keep(found: Tensor, hook: Any) -> None:
+        resid.append(found[:, -1].detach().float().cpu())
 
+    hooks = [(f"blocks.{layer}.hook_in", keep)]
+    before, kept = behind
+    if kept is None:
+        kept = Prefixes.read(bridge, here, device, hooks)
+        return resid[0], kept
+    places = {beginning: place for place, beginning in enumerate(before)}
+    given = kept.at(torch.tensor([places[beginning[:-1]] for beginning in here]))
+    tokens = torch.tensor([beginning[-1:] for beginning in here], dtype=torch.long, device=device)
     with torch.no_grad():
-        bridge.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.hook_in", keep)], logits_to_keep=1)
-    return kept[0]
+        # The layer itself is run: where it is the first, the run would not have kept its tokens.
+        bridge.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=layer + 1, logits_to_keep=1, **given)
+    return resid[0], Prefixes(given["past_key_values"], device)

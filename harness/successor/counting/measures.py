@@ -7,6 +7,7 @@ and about MLP_0(W_E), what the paper lets that head read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -221,7 +222,7 @@ def greater_than_table(
     every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
     head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
     """
-    from harness.successor.counting.greater_than import mean_profile
+    from harness.successor.counting.greater_than import head_bias, mean_profile, over_draws
     from harness.successor.counting.steering import HeadReadout
     from harness.successor.counting.steering_tokens import counted_items
     from harness.successor.measures import Settings, weights_of
@@ -230,14 +231,17 @@ def greater_than_table(
     tasks = [one for one in tasks if one.task == "numbers"] or tasks
     generator = np.random.default_rng(0)
     seeds = range(UNTRAINED if weights == "untrained" else 1)
-    readouts = [HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), tuple(head)) for s in seeds]
+    drawn = (HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), tuple(head)) for s in seeds)
+    first = next(drawn)
     if source == "features":
-        bias = _feature_bias(subject, readouts[0], tasks, vectors)
+        bias = _feature_bias(subject, first, tasks, vectors)
     else:
         orders = None if order == "true" else [generator.permutation(len(one.tokens)) for one in tasks]
-        bias = _head_bias(readouts, tasks, orders)
+        # One readout at a time: each keeps its MLP_0.
+        biases = [head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
+        bias = biases[0] if len(biases) == 1 else over_draws(biases)
     low, high = bias.interval(generator, draws)
-    distances, profile = mean_profile(readouts[0], tasks[0])
+    distances, profile = mean_profile(first, tasks[0])
     by_task = {task: float(shares.mean()) for task, shares in zip(bias.tasks, bias.shares, strict=True)}
     return Measurement(
         f"greater-than bias of the {source}",
@@ -259,13 +263,6 @@ def _feature_bias(subject: Any, readout: Any, tasks: Any, vectors: Any) -> Any:
     table = mod_ten_features_table(subject, **vectors)
     scaled = table.arrays["directions"] * table.arrays["contrast"][:, None]
     return feature_bias(readout, tasks, torch.from_numpy(scaled).float())
-
-
-def _head_bias(readouts: Any, tasks: Any, orders: Any) -> Any:
-    from harness.successor.counting.greater_than import head_bias, over_draws
-
-    biases = [head_bias(one, tasks, orders) for one in readouts]
-    return biases[0] if len(biases) == 1 else over_draws(biases)
 
 
 @measure(*PARTS)

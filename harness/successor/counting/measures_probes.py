@@ -158,17 +158,17 @@ def in_context_table(subject: Any, *, head: list[int], runs: int, probes: int, s
     features = mod_ten_features_table(subject, head=head, runs=runs, probes=probes)
     device, first = subject.context.device, first_token(subject.tokens, "end of text")
     bridge = boot(subject.model, device)
+    own_and_random = np.stack([features.arrays["directions"], features.arrays["random"][0]])
+    sets = torch.from_numpy(own_and_random * features.arrays["contrast"][:, None]).float()
     arrays: dict[str, np.ndarray] = {}
     items: dict[str, Any] = {}
-    for after, vectors in (("", features.arrays["directions"]), (RANDOM, features.arrays["random"][0])):
-        steps = torch.from_numpy(vectors * features.arrays["contrast"][:, None]).float()
-        for one in counted_items(subject.tokens, IN_CONTEXT):
-            found = edit_in_context(bridge, one, steps, scales, first=first, device=device)
-            if found is not None:
-                name = one.task + after
-                items[name] = described(one)
-                arrays |= {f"{name}/winner": found.table.winner[None], f"{name}/expected": found.table.expected}
-                arrays |= {f"{name}/rows": np.asarray(found.table.rows)}
-                arrays |= {f"{name}/edited": found.edited, f"{name}/own": found.own}
+    for one in counted_items(subject.tokens, IN_CONTEXT):
+        made = edit_in_context(bridge, one, list(sets), scales, first=first, device=device)
+        for after, found in zip(("", RANDOM), made, strict=False):
+            name = one.task + after
+            items[name] = described(one)
+            arrays |= {f"{name}/winner": found.table.winner[None], f"{name}/expected": found.table.expected}
+            arrays |= {f"{name}/rows": np.asarray(found.table.rows)}
+            arrays |= {f"{name}/edited": found.edited, f"{name}/own": found.own}
     facts = {"items": items, "scales": scales}
     return Measurement("winners in the whole model", None, n=len(items), seed=0, arrays=arrays, facts=facts)

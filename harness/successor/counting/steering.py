@@ -11,7 +11,7 @@ tables have these cells, so its rates are compared with all cells, and the rate 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from harness.models.architectures import CircuitWeights, Layer
+from harness.models.architectures import CircuitWeights, Layer, Mlp
 from harness.statistics import binomial_interval
 from harness.successor.counting.features import one_head
 from harness.successor.counting.steering_tokens import Items
@@ -44,11 +44,13 @@ ROWS: dict[str, range] = {
 class HeadReadout:
     """What one head does with what it reads: logits W_U W_OV x, with the model's own norms and biases.
 
-    The arithmetic of `harness.successor.circuit.effective_ov_logits`, for vectors that no token has.
+    The arithmetic of `harness.successor.circuit.effective_ov_logits`, for vectors that no token has. MLP_0 and the
+    unembedding of each list of candidates are read (and checked against their sums) once, and kept with the readout.
     """
 
     weights: CircuitWeights
     layer: Layer
+    _columns: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, weights: CircuitWeights, head: tuple[int, int]) -> HeadReadout:
@@ -62,8 +64,20 @@ class HeadReadout:
 
     def logits(self, x: Float[Tensor, "*batch d_model"], candidates: Sequence[int]) -> Float[Tensor, "*batch c"]:
         """Logits of the candidate ids."""
-        readout = self.weights.unembed(torch.tensor(list(candidates), dtype=torch.long))
-        return self.weights.final_norm(self.write(x)) @ readout
+        return self.weights.final_norm(self.write(x)) @ self._unembed(tuple(candidates))
+
+    def _unembed(self, candidates: tuple[int, ...]) -> Float[Tensor, "d_model c"]:
+        if candidates not in self._columns:
+            self._columns[candidates] = self.weights.unembed(torch.tensor(candidates, dtype=torch.long))
+        return self._columns[candidates]
+
+    @cached_property
+    def _mlp0(self) -> Mlp:
+        return self.weights.mlp(0)
+
+    def read(self, tokens: Sequence[int]) -> Float[Tensor, "n d_model"]:
+        """MLP_0(W_E(t)) of token ids: what the head reads in the paper."""
+        return self._mlp0(self.weights.embed(torch.tensor(list(tokens), dtype=torch.long)))
 
 
 def mlp0_of(weights: CircuitWeights, tokens: Sequence[int]) -> Float[Tensor, "n d_model"]:
@@ -142,7 +156,7 @@ def steering_table(
     if not rows:
         return None
     own = [items.index[place] % RESIDUES for place in rows]
-    start = mlp0_of(readout.weights, [items.tokens[place] for place in rows])  # (row, d_model)
+    start = readout.read([items.tokens[place] for place in rows])  # (row, d_model)
     step = vectors[None, :] - vectors[own][:, None]  # (row, residue, d_model)
     winners = []
     for scale in scales:

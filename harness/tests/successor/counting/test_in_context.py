@@ -10,10 +10,12 @@ from harness.models.architectures import CircuitWeights
 from harness.models.architectures_forward import residuals
 from harness.models.bridge import boot
 from harness.models.resolve import resolve
+from harness.successor.counting import in_context
 from harness.successor.counting.in_context import edit_in_context, last_residuals, prompts
 from harness.successor.counting.planted_counter import counter_folder
 from harness.successor.counting.steering import contrasts, mlp0_of
 from harness.successor.counting.steering_tokens import Items, counted_items
+from harness.tests.small_models import ARCHITECTURES, D_MODEL, save_small_model
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def items(model, task: str) -> Items:
 
 
 def test_the_whole_model_follows_an_edit_where_the_head_counts_by_the_circle(model, bridge, vectors):
-    found = edit_in_context(bridge, items(model, "ordinal words"), vectors, (0.0, 1.0))
+    (found,) = edit_in_context(bridge, items(model, "ordinal words"), [vectors], (0.0, 1.0))
     before, after = found.table.rates(edited_only=True)
     assert before < 0.1
     assert after > 0.8
@@ -53,18 +55,72 @@ def test_the_whole_model_follows_an_edit_where_the_head_counts_by_the_circle(mod
 
 
 def test_it_does_not_where_the_head_counts_by_another(model, bridge, vectors):
-    found = edit_in_context(bridge, items(model, "days"), vectors, (1.0,))
+    (found,) = edit_in_context(bridge, items(model, "days"), [vectors], (1.0,))
     assert found.table.rates(edited_only=True)[0] < 0.1
 
 
 def test_an_edit_of_nothing_is_the_model_itself(model, bridge, vectors):
     months = items(model, "months")
-    found = edit_in_context(bridge, months, vectors, (0.0,))
+    (found,) = edit_in_context(bridge, months, [vectors], (0.0,))
     sequence = prompts(months, [2], None)[0]
     with torch.no_grad():
         plain = bridge(torch.tensor([sequence]))[0, -1].log_softmax(-1)
     april = months.tokens[3]
     assert np.allclose(found.own[0, 2], float(plain[april]), atol=1e-4)
+
+
+def one_at_a_time(bridge, found, sequence, row: int, step: torch.Tensor) -> torch.Tensor:
+    """Log probabilities of the task's tokens after a whole prompt, run alone and edited at its last position."""
+
+    def edit(resid, hook):
+        resid = resid.clone()
+        resid[0, -1] += step
+        return resid
+
+    with torch.no_grad():
+        logits = bridge.run_with_hooks(torch.tensor([sequence]), fwd_hooks=[("blocks.0.hook_out", edit)])
+    return logits[0, -1].log_softmax(-1)[list(found.table.items.tokens)]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def small(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    local = resolve(save_small_model(request.param, folder / "model"), cache_dir=folder / "cache")
+    return local, boot(local)
+
+
+@pytest.mark.parametrize(("task", "first"), [("months", 0), ("ordinal words", None)])
+def test_edits_behind_shared_beginnings_are_those_of_whole_prompts_one_at_a_time(small, task, first, monkeypatch):
+    local, network = small
+    monkeypatch.setattr(in_context, "CELLS_PER_PASS", 7)
+    task_items = items(local, task)
+    generator = torch.Generator().manual_seed(0)
+    sets, scales = list(torch.randn(2, 10, D_MODEL, generator=generator)), (0.5, 2.0)
+    both = edit_in_context(network, task_items, sets, scales, first=first)
+    for vectors, found in zip(sets, both, strict=True):
+        table = found.table
+        for row, sequence in enumerate(prompts(task_items, table.rows, first)):
+            for at, scale in enumerate(scales):
+                for residue in (0, 4, table.own[row]):
+                    step = scale * (vectors[residue] - vectors[table.own[row]])
+                    log_p = one_at_a_time(network, found, sequence, row, step)
+                    assert int(log_p.argmax()) == table.winner[at, row, residue]
+                    successor = task_items.successor_of(task_items.index[table.rows[row]])
+                    wanted = [table.expected[row, residue], -1 if successor is None else successor]
+                    for place, value in zip(wanted, (found.edited, found.own), strict=True):
+                        expected = float("nan") if place == -1 else float(log_p[place])
+                        assert value[at, row, residue] == pytest.approx(expected, rel=1e-5, nan_ok=True)
+
+
+def test_residuals_behind_shared_beginnings_are_those_of_whole_sequences(small):
+    _, network = small
+    sequences = [[300], [300, 301], [300, 301, 302], [300, 301, 303], [304], [305, 301, 302], [300, 301]]
+    for first, layer in ((0, 1), (None, 1), (0, 0)):
+        found = last_residuals(network, sequences, layer, first=first)
+        for sequence, row in zip(sequences, found, strict=True):
+            tokens = torch.tensor([[*([] if first is None else [first]), *sequence]])
+            _, cache = network.run_with_cache(tokens)
+            assert torch.allclose(row, cache[f"blocks.{layer}.hook_in"][0, -1], atol=1e-5)
 
 
 def test_prompts_go_round_in_cyclic_tasks_and_start_short_in_others(model):
