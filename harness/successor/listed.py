@@ -17,6 +17,8 @@ from harness.texts import Text, open_text
 SUPPLEMENT = ("python-docs", "stdlib-complete")
 REFERENCE = 8
 LENGTH = 112
+# Prompts that share a pass: about as many tokens as a context on running text has, so that products are as fast.
+TOGETHER = 4
 
 
 def listings_for(reading: Reading, wanted: int, seed: int, given: Listings | None = None) -> tuple[Listings, str, bool]:
@@ -51,7 +53,7 @@ def listing_effects(reading: Reading, *, wanted: int, seed: int, planted: bool =
         )
     length = found.tokens.shape[1]
     other = reading.draw(Amounts(REFERENCE, 0, length=length, seed=seed))
-    plan = replace(reading.plan(found.tokens, seed), reference=other.tokens)
+    plan = replace(reading.plan(found.tokens, seed), reference=other.tokens, batch=TOGETHER)
     effects = measure_contexts(plan, CellStore(reading.context), tell(reading, "listings: ablating every head"))
     drop = np.stack([one.mean[:, case] for one, case in zip(effects, found.cases, strict=True)])
     facts: dict[str, Any] = {

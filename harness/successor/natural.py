@@ -95,7 +95,7 @@ class Reading:
         """Ablations of these contexts, with means and donors from the first of them, a context's own left out."""
         import torch
 
-        from harness.successor.ablation.cells import Kept, Plan
+        from harness.successor.ablation.cells import Plan
         from harness.successor.ablation.forward import open_model
         from harness.successor.ablation.settings import Ablations
 
@@ -109,7 +109,6 @@ class Reading:
             ablations=Ablations(repeats=max(1, min(REPEATS, reference - 1, len(contexts) - 1)), seed=seed),
             threads=torch.get_num_threads(),
             device=device,
-            kept=Kept(KEPT_BYTES),
         )
 
 
@@ -131,11 +130,11 @@ class CellStore:
 @measure(*PARTS)
 def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) -> Measurement:
     """Everything SH-21 and SH-22 are read off, for one head and `others` matched random heads; see `_arrays`."""
-    from harness.successor.ablation.cells import measure_contexts
+    from harness.successor.ablation.cells import Kept, measure_contexts
 
     asked = Amounts(**amounts)
     drawn = reading.draw(asked)
-    plan, store = reading.plan(drawn.tokens, asked.seed), CellStore(reading.context)
+    plan, store = replace(reading.plan(drawn.tokens, asked.seed), kept=Kept(KEPT_BYTES)), CellStore(reading.context)
     effects = measure_contexts(plan, store, tell(reading, "ablating every head"))
     sizes = np.mean([np.abs(found.mean).mean(1) for found in effects], axis=0)
     row = effects[0].row((head[0], head[1]))
@@ -181,11 +180,10 @@ class Views:
 def views_of(plan: Plan, heads: np.ndarray) -> Views:
     """What each of `heads` attends to, and what the first promotes, in every case of the plan's contexts."""
     from harness.successor.ablation.filling import side_by_side
-    from harness.successor.ablation.losses import HeadReadout
     from harness.successor.ablation.views import most_attended, most_promoted
 
-    model = plan.opened().model
-    readout = HeadReadout.of(model, (int(heads[0][0]), int(heads[0][1])))
+    opened = plan.opened()
+    model, readout = opened.model, opened.readout((int(heads[0][0]), int(heads[0][1])))
 
     def look(row: np.ndarray) -> tuple[np.ndarray, ...]:
         (run,) = plan.runs(model, row[None])

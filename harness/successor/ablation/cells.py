@@ -1,7 +1,7 @@
 """Ablations of many contexts, one stored cell a context: killed and resumed, alone or on threads, the same arrays.
 
-On the CPU a context is always computed alone, on one thread of torch; `threads` of them run side by side. So neither
-the number of threads nor what else is measured touches a bit of a context's result.
+On the CPU each pass is computed on one thread of torch; `threads` of them run side by side. So the number of threads
+touches no bit of a context's result; nor does the company of a context in its pass, as far as has been seen.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class Opened:
 
     model: AblationModel
     reference: Reference
+    _readouts: dict[Head, HeadReadout] = field(default_factory=dict, repr=False, compare=False)
+
+    def readout(self, head: Head) -> HeadReadout:
+        """The readout of a head, kept for the next question. Raises KeyError for one the model does not have."""
+        return self._readouts.setdefault(head, HeadReadout.of(self.model, head))
 
 
 class Kept:
@@ -70,8 +75,8 @@ class Plan:
     `load` opens the model (`forward.open_model`) and is called only if a cell is missing; `identity` tells that model
     from every other (digests). `contexts` and `reference` are rows of token ids; the reference may be the contexts
     themselves or others. `threads` contexts run side by side on the CPU (as many as torch has threads, if not said, but
-    no more than eight: each takes a few hundred megabytes); elsewhere `batch` share a forward pass. `kept` are passes
-    that later questions take from memory: none, unless it is given room.
+    no more than eight: each takes a few hundred megabytes), and `batch` contexts share a forward pass. `kept` are
+    passes that later questions take from memory: none, unless it is given room.
     """
 
     load: Callable[[], AblationModel]
@@ -117,9 +122,8 @@ class Plan:
         return self.threads or min(torch.get_num_threads(), MOST_THREADS)
 
     def runs(self, model: AblationModel, rows: Int[np.ndarray, "context pos"]) -> list[Pass]:
-        """Passes of some contexts: one at a time on the CPU, so that no context's bits hang on its company."""
-        parts = _tokens(rows).split(1 if self.device == "cpu" else self.batch)
-        return [run for part in parts for run in self.kept.of(part, model.run)]
+        """Passes of some contexts, `batch` at a time."""
+        return [run for part in _tokens(rows).split(self.batch) for run in self.kept.of(part, model.run)]
 
     def identities(self) -> dict[str, Any]:
         """What decides every cell of this plan, but for its context and what is asked."""
@@ -191,7 +195,7 @@ def measure_heads(
 
     def prepare() -> Callable[[list[Job]], list[Measurement]]:
         opened = plan.opened(report)
-        readouts = {head: HeadReadout.of(opened.model, head) for head in asked}
+        readouts = {head: opened.readout(head) for head in asked}
         return lambda some: _chosen(plan, opened, [(readouts[job.asked], asked[job.asked]) for job in some], some[0])
 
     cells = fill(jobs, store, prepare, workers=plan.workers, report=report)

@@ -22,6 +22,7 @@ tokens) they moved an effect by 2 % of its usual size and gave another winning h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,19 +93,28 @@ def _written(block: Block, y: Float[Tensor, "case d_model"]) -> Written:
     return Written(y, y if weight is None else y * weight, scale_of(block.post_norm, y))
 
 
-def _through(model: AblationModel, layer: int, vectors: Float[Tensor, "case d_model"]) -> Float[Tensor, "head case d"]:
+def _through(
+    model: AblationModel, layer: int, vectors: Sequence[Float[Tensor, "case d_model"]]
+) -> Float[Tensor, "head case vector d_head"]:
     """`vectors` taken back through each head's part of W_O."""
-    back = vectors @ model.blocks[layer].W_O  # (case, head d_head)
-    return back.unflatten(-1, (model.dims.n_heads, -1)).transpose(0, 1)
+    cases, heads = len(vectors[0]), model.dims.n_heads
+    found = vectors[0].new_empty(heads, cases, len(vectors), model.dims.d_head)
+    for place, one in enumerate(vectors):
+        back = one @ model.blocks[layer].W_O  # (case, head d_head)
+        found[:, :, place] = back.unflatten(-1, (heads, -1)).transpose(0, 1)
+    return found
 
 
 def _gram(model: AblationModel, layer: int, norm: Norm, weight: Tensor | None) -> Float[Tensor, "head d d"]:
-    """W_O' W_O of each head, weighed and centred as `norm` does it."""
-    out = model.blocks[layer].W_O if weight is None else model.blocks[layer].W_O * weight[:, None]
-    if norm.kind == "layer":
-        out = out - out.mean(0)
-    by_head = out.unflatten(-1, (model.dims.n_heads, -1)).permute(1, 0, 2)  # (head, d_model, d_head)
-    return by_head.transpose(1, 2) @ by_head
+    """W_O' W_O of each head, weighed and centred as `norm` does it; found once a model."""
+    key = (layer, norm.kind, weight is None)
+    if key not in model.grams:
+        out = model.blocks[layer].W_O if weight is None else model.blocks[layer].W_O * weight[:, None]
+        if norm.kind == "layer":
+            out = out - out.mean(0)
+        by_head = out.unflatten(-1, (model.dims.n_heads, -1)).permute(1, 0, 2)  # (head, d_model, d_head)
+        model.grams[key] = by_head.transpose(1, 2) @ by_head
+    return model.grams[key]
 
 
 class LayerEffects:
@@ -116,46 +126,50 @@ class LayerEffects:
         self.written = _written(block, run.written[layer][:-1])
         g = block.post_norm.weight
         toward, x = (v if g is None else v * g for v in (readout.toward, readout.x))
-        self.logit, self.cross = _through(model, layer, toward), _through(model, layer, x)  # (head, case, d_head)
         self.gram = _gram(model, layer, model.final_norm, g)
+        back = [toward, x]
         if g is not None:
-            self._prepare_norm(model, layer, g)
+            back += [self.written.weighed * g, self.written.y]
+            self._prepare_norm(model, layer)
+        self.through = _through(model, layer, back)
 
-    def _prepare_norm(self, model: AblationModel, layer: int, g: Tensor) -> None:
+    def _prepare_norm(self, model: AblationModel, layer: int) -> None:
         """What the change of Gemma's norm after attention needs besides."""
         written, readout = self.written, self.readout
-        self.own_cross = _through(model, layer, written.weighed * g)
-        self.post_cross = _through(model, layer, written.y)
         self.post_gram = _gram(model, layer, Norm(), None)
-        self.own_logit = _dots(readout.toward, written.weighed)
-        self.own_x = _dots(readout.x, written.weighed)
-        self.own_square = _dots(written.weighed, written.weighed)
+        self.own_logit = _dots(readout.toward, written.weighed)[:, None]
+        self.own_x = _dots(readout.x, written.weighed)[:, None]
+        self.own_square = _dots(written.weighed, written.weighed)[:, None]
 
     def contributions(self, z: Float[Tensor, "head case d_head"]) -> Float[Tensor, "head case"]:
         """Each head's part of the correct token's logit, both norms frozen: these and the rest add up to it."""
-        return self._each(self.logit, z) / (self.written.scale * self.readout.scale)
+        along = torch.linalg.vecdot(self.through[:, :, 0], z).double()
+        return along / (self.written.scale * self.readout.scale)
 
-    def lost(self, change: Float[Tensor, "head repeat case d_head"]) -> dict[FinalNorm, Tensor]:
+    def lost(self, change: Float[Tensor, "head case repeat d_head"]) -> dict[FinalNorm, Tensor]:
         """Logit lost by the correct token when the heads' outputs change so, one head at a time: both norms frozen, and
-        both recomputed. (head, repeat, case), float64.
+        both recomputed. (head, case, repeat), float64.
         """
-        along = self._each(self.logit[:, None], change)
-        cross = self._each(self.cross[:, None], change)
+        dots = (self.through @ change.transpose(-1, -2)).double()  # (head, case, vector, repeat)
+        along, cross, *others = dots.unbind(2)
         square = self._square(change, self.gram)
-        frozen = -along / (self.written.scale * self.readout.scale)
-        if self.post_norm.kind != "none":
-            along, cross, square = self._normed(change, along, cross, square)
-        scale = (self.readout.scale.square() + (2 * cross + square) / self.width).clamp_min(0.0).sqrt()
-        recomputed = self.readout.along / self.readout.scale - (self.readout.along + along) / scale
-        return {"frozen": frozen, "recomputed": recomputed}
+        before = self.readout.scale[:, None]
+        frozen = -along / (self.written.scale[:, None] * before)
+        if others:
+            along, cross, square = self._normed(along, cross, square, others, self._square(change, self.post_gram))
+        scale = (before.square() + (2 * cross + square) / self.width).clamp_min(0.0).sqrt()
+        own = self.readout.along[:, None]
+        return {"frozen": frozen, "recomputed": own / before - (own + along) / scale}
 
-    def _normed(self, change: Tensor, along: Tensor, cross: Tensor, square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _normed(
+        self, along: Tensor, cross: Tensor, square: Tensor, others: Sequence[Tensor], post_square: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The same three numbers when Gemma's norm after attention sees the change as well."""
-        before = self.written.scale
-        grown = 2 * self._each(self.post_cross[:, None], change) + self._square(change, self.post_gram)
+        both, post_cross = others
+        before = self.written.scale[:, None]
+        grown = 2 * post_cross + post_square
         after = 1 / (before.square() + grown / self.width).clamp_min(self.post_norm.eps).sqrt()
         shrunk = after - 1 / before
-        both = self._each(self.own_cross[:, None], change)
         return (
             after * along + shrunk * self.own_logit,
             after * cross + shrunk * self.own_x,
@@ -163,12 +177,8 @@ class LayerEffects:
         )
 
     @staticmethod
-    def _each(through: Float[Tensor, "head *case d_head"], z: Float[Tensor, "head *case d_head"]) -> Tensor:
-        return torch.linalg.vecdot(through, z).double()
-
-    @staticmethod
-    def _square(change: Float[Tensor, "head repeat case d_head"], gram: Float[Tensor, "head d_head d_head"]) -> Tensor:
-        flat = change.flatten(1, 2)  # (head, repeat case, d_head)
+    def _square(change: Float[Tensor, "head case repeat d_head"], gram: Float[Tensor, "head d_head d_head"]) -> Tensor:
+        flat = change.flatten(1, 2)  # (head, case repeat, d_head)
         return torch.linalg.vecdot(flat @ gram, flat).double().unflatten(1, change.shape[1:3])
 
 
@@ -204,12 +214,15 @@ class _Parts:
         self.heads.append(effects.contributions(by_head(self.run.z[layer][:-1])))
         y = effects.written.y if block.b_O is None else effects.written.y - block.b_O
         own = y if block.post_norm.weight is None else y * block.post_norm.weight
-        self.rest = self.rest - centred(self.model.final_norm, own.double() / effects.written.scale[:, None])
+        if block.post_norm.kind != "none":
+            own = own / effects.written.scale[:, None]
+        self.rest -= own
 
     def whole(self) -> Contributions:
         """All parts, beside the logit of the plain forward pass."""
         plain = (self.model.final_norm(self.run.final[:-1]) * self.model.W_U[self.run.correct]).sum(-1)
-        rest = _dots(self.readout.toward, self.rest) / self.readout.scale + self.readout.shift
+        rest = _dots(self.readout.toward, centred(self.model.final_norm, self.rest))
+        rest = rest / self.readout.scale + self.readout.shift
         return Contributions(torch.cat(self.heads), rest, plain.double())
 
 
@@ -227,6 +240,20 @@ def contributions(model: AblationModel, run: Pass) -> Contributions:
     return parts.whole()
 
 
+def _changes(
+    z: Float[Tensor, "pos head d_head"], outputs: Sequence[Float[Tensor, "repeat pos_or_1 head d_head"]]
+) -> Float[Tensor, "head case repeat d_head"]:
+    """What replacing the heads' outputs changes them by, case by case, in one array."""
+    cases, places = len(z) - 1, sum(map(len, outputs))
+    found = z.new_empty(z.shape[1], cases, places, z.shape[2])
+    start = 0
+    for output in outputs:
+        part = found[:, :, start : start + len(output)].permute(2, 1, 0, 3)  # (repeat, case, head, d_head)
+        torch.sub(output[:, :cases], z[:-1], out=part)
+        start += len(output)
+    return found
+
+
 @torch.inference_mode()
 def direct_effects(model: AblationModel, run: Pass, reference: Reference) -> DirectEffects:
     """Logits the correct token loses, for every head and case, under mean and resample ablation in one sweep.
@@ -240,10 +267,11 @@ def direct_effects(model: AblationModel, run: Pass, reference: Reference) -> Dir
     for layer in range(model.dims.n_layers):
         effects = LayerEffects(model, run, layer, readout)
         parts.add(layer, effects)
-        for ablation in ABLATIONS:
-            change = reference.replacement(run, layer, ablation) - run.z[layer]  # (repeat, pos, head, d_head)
-            for norm, drops in effects.lost(by_head(change[:, :-1]).contiguous()).items():
-                lost.setdefault((ablation, norm), []).append(drops.mean(1))
+        outputs = {ablation: reference.replacement(run, layer, ablation) for ablation in ABLATIONS}
+        for norm, drops in effects.lost(_changes(run.z[layer], list(outputs.values()))).items():
+            by_ablation = drops.split([len(output) for output in outputs.values()], dim=-1)
+            for ablation, part in zip(outputs, by_ablation, strict=True):
+                lost.setdefault((ablation, norm), []).append(part.mean(-1))
     table = {name: torch.cat(drops).float().cpu().numpy() for name, drops in lost.items()}
     return DirectEffects(
         heads=model.heads.numpy(),

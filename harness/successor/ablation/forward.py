@@ -95,7 +95,10 @@ class Block:
 
 @dataclass(frozen=True)
 class AblationModel:
-    """A whole model in fp32 with hooks that write on the tape of the thread that runs it."""
+    """A whole model in fp32 with hooks that write on the tape of the thread that runs it.
+
+    `grams` is what `direct` finds of the weights alone, kept from one context to the next.
+    """
 
     network: Any
     names: Names
@@ -104,6 +107,7 @@ class AblationModel:
     blocks: tuple[Block, ...]
     final_norm: Norm
     W_U: Float[Tensor, "d_vocab d_model"]
+    grams: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:

@@ -105,13 +105,14 @@ class Point:
 def losses_at(
     model: AblationModel, points: Sequence[Point], correct: Int[Tensor, " case"]
 ) -> Float[Tensor, "point case"]:
-    """Loss of the correct token (nats) at each point, in one sweep over the vocabulary."""
+    """Loss of the correct token (nats, float64) at each point, in one sweep over the vocabulary."""
     norm = model.final_norm
     scales = [scale_of(norm, point.x).reciprocal().float()[:, None] for point in points]
-    right = torch.stack([(norm(point.x) * model.W_U[correct]).sum(-1) for point in points])
+    rows = model.W_U[correct].double()
+    right = torch.stack([(norm(point.x).double() * rows).sum(-1) for point in points])
     panels = list(dict.fromkeys(panel for point in points for panel in point.panels()))
-    room = right.new_empty(len(panels), len(correct), VOCABULARY_BLOCK)
-    work = right.new_empty(CASES_AT_ONCE, VOCABULARY_BLOCK)
+    room = model.W_U.new_empty(len(panels), len(correct), VOCABULARY_BLOCK)
+    work = model.W_U.new_empty(CASES_AT_ONCE, VOCABULARY_BLOCK)
     parts = []
     for start in range(0, len(model.W_U), VOCABULARY_BLOCK):
         block = slice(start, min(start + VOCABULARY_BLOCK, len(model.W_U)))
@@ -133,9 +134,9 @@ def losses_at(
 
 
 def _log_sum_exp(logits: Float[Tensor, "case token"]) -> Float[Tensor, " case"]:
-    """The same as torch's, in place."""
+    """The same as torch's, in place; float64 from the sum on, since losses are compared that differ by little."""
     most = logits.amax(-1, keepdim=True)
-    return logits.sub_(most).exp_().sum(-1).log_().add_(most[:, 0])
+    return logits.sub_(most).exp_().sum(-1).double().log_().add_(most[:, 0])
 
 
 def own_write(
@@ -214,7 +215,7 @@ class HeadChange:
     def changes(self, losses: Mapping[Effect, Float[Tensor, "variant case"]], own: Float[Tensor, " case"]) -> Changes:
         """Loss gained for every effect and ablation, averaged over repeats."""
         return {
-            (effect, name): part.mean(0) - own
+            (effect, name): (part.mean(0) - own).float()
             for effect, found in losses.items()
             for name, part in zip(self.settings.ablations, found.split(self.sizes), strict=True)
         }
@@ -238,4 +239,4 @@ def loss_changes(
     for head, effects in zip(heads, wanted, strict=True):
         losses = {effect: torch.stack([next(left) for _ in variants]) for effect, variants in effects.items()}
         changes.append(head.changes(losses, own))
-    return own, changes
+    return own.float(), changes

@@ -47,19 +47,19 @@ class Reference:
         return self.bank[layer][donors[:, None], positions]
 
     def _mean(self, run: Pass, layer: int) -> Float[Tensor, "pos_or_1 head d_head"]:
-        count, total = len(self.digests), self.sums[layer][: len(run.tokens)]
+        count, total, z = len(self.digests), self.sums[layer][: len(run.tokens)], run.z[layer]
+        if self.ablations.means == "over positions":
+            total = total.mean(0, keepdim=True)
+            z = z.mean(0, keepdim=True, dtype=torch.float64)
         own = self.digests.count(digest_of(run.tokens))
         if own and not self.ablations.in_sample:
-            count, total = count - own, total - own * run.z[layer].double()
+            count, total = count - own, total - own * z.double()
         if count < 1:
             raise ValueError(
                 "out-of-sample mean: expected reference contexts besides the one that is ablated, found none"
                 "\n  Give more reference contexts, or take in-sample means: Ablations(in_sample=True)"
             )
-        mean = total / count  # (pos, head, d_head)
-        if self.ablations.means == "over positions":
-            mean = mean.mean(0, keepdim=True)
-        return mean.float()
+        return (total / count).float()
 
     def _draws(self, own: str, length: int) -> tuple[Int[Tensor, " repeat"], Int[Tensor, "repeat pos"]]:
         """Donor contexts, one a repeat and never the context itself, and the position each case is given from.

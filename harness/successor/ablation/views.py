@@ -10,8 +10,9 @@ from harness.successor.ablation.direct import scale_of
 from harness.successor.ablation.forward import Pass
 from harness.successor.ablation.losses import HeadReadout
 
-CASES_AT_ONCE = 128
-GROUP = 64
+# So that a block of logits is still in the cache when the largest are looked for.
+VOCABULARY_BLOCK = 4096
+GROUP = 32
 
 
 def most_attended(
@@ -43,12 +44,13 @@ def most_promoted(
     scale = scale_of(model.final_norm, run.final[:-1]) * scale_of(
         model.blocks[layer].post_norm, run.written[layer][:-1]
     )
-    logits, tokens = [], []
-    for part, size in zip(z.split(CASES_AT_ONCE), scale.float().split(CASES_AT_ONCE), strict=True):
-        values, indices = top_of(part @ readout.promotes.T, most)
-        logits.append(values / size[:, None])
-        tokens.append(indices)
-    return torch.cat(tokens), torch.cat(logits)
+    table, found = readout.promotes, []
+    for start in range(0, len(table), VOCABULARY_BLOCK):
+        values, tokens = top_of(z @ table[start : start + VOCABULARY_BLOCK].T, most)
+        found.append((values, tokens + start))
+    values, tokens = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    best = values.topk(most, dim=-1)
+    return tokens.take_along_dim(best.indices, dim=-1), best.values / scale.float()[:, None]
 
 
 def top_of(rows: Float[Tensor, "row column"], most: int) -> tuple[Float[Tensor, "row most"], Int[Tensor, "row most"]]:
@@ -58,8 +60,8 @@ def top_of(rows: Float[Tensor, "row column"], most: int) -> tuple[Float[Tensor, 
     with the largest maxima, and only these are looked through.
     """
     columns = rows.shape[1]
-    if columns < GROUP * max(most, GROUP):
-        found = rows.topk(most, dim=-1)
+    if columns < GROUP * max(2 * most, GROUP):
+        found = rows.topk(min(most, columns), dim=-1)
         return found.values, found.indices
     if columns % GROUP:
         rows = torch.nn.functional.pad(rows, (0, -columns % GROUP), value=-torch.inf)
