@@ -56,9 +56,8 @@ class Kept:
     def of(self, contexts: Int[Tensor, "context pos"], run: Callable[[Tensor], list[Pass]]) -> list[Pass]:
         """The passes of contexts: from memory if all are there, else run."""
         names = [digest_of(row) for row in contexts]
-        known = [self._passes[name] for name in names if name in self._passes]
-        if len(known) == len(names):
-            return known
+        if all(name in self._passes for name in names):
+            return [self._passes[name] for name in names]
         made = run(contexts)
         with self._lock:
             for name, one in zip(names, made, strict=True):
@@ -66,6 +65,9 @@ class Kept:
                     self._passes[name] = one
                     self._left -= one.bytes
         return made
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._passes
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ class Plan:
         """Passes of some contexts, `batch` at a time."""
         return [run for part in _tokens(rows).split(self.batch) for run in self.kept.of(part, model.run)]
 
+    def is_kept(self, context: int) -> bool:
+        """Whether the pass of the context with this number is in memory."""
+        return digest_of(_tokens(self.contexts[context])) in self.kept
+
     def identities(self) -> dict[str, Any]:
         """What decides every cell of this plan, but for its context and what is asked."""
         reference = "".join(digest_of(row) for row in _tokens(self.reference))
@@ -172,7 +178,8 @@ def measure_contexts(plan: Plan, store: CellStore, report: Report | None = None)
         return make
 
     jobs = plan.jobs(["every head"], {})
-    cells = fill(jobs, store, prepare, contexts_per_call=plan.batch, workers=plan.workers, report=report)
+    how = {"contexts_per_call": plan.batch, "workers": plan.workers, "short": plan.is_kept}
+    cells = fill(jobs, store, prepare, report=report, **how)
     return [DirectEffects.from_arrays(cell.arrays) for cell in cells]
 
 

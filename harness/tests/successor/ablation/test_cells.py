@@ -162,6 +162,20 @@ def test_passes_that_are_kept_change_no_bit(room, passes, plan_of, undisturbed, 
     assert sum(runs) == passes if passes else CONTEXTS < sum(runs) < 5 + 2 * CONTEXTS
 
 
+def test_contexts_whose_pass_is_yet_to_run_come_first(plan_of, tmp_path):
+    """The threads end at about the same time if what is short is left to the end."""
+    plan, saved = plan_of(kept=Kept(10**9)), []
+
+    class Watched(Store):
+        def save(self, key, measurement, **words):
+            saved.append(key)
+            super().save(key, measurement, **words)
+
+    measure_contexts(plan, Watched(tmp_path))
+    keys = [job.key for job in plan.jobs(["every head"], {})]
+    assert [keys.index(key) for key in saved] == [5, 6, 7, 8, 0, 1, 2, 3, 4]
+
+
 def test_what_is_asked_may_differ_by_head(plan_of, undisturbed, tmp_path):
     less = HeadSettings(effects=("direct",), attended=0, promoted=0)
     found = measure_heads(plan_of(), {HEADS[0]: HeadSettings(), HEADS[1]: less}, Store(tmp_path))
