@@ -20,9 +20,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-# numpy's way with a division by zero: Python's raises, and a loop that may raise is not vectorised (7 times slower).
-# Without the interpreter's lock, so that threads run side by side.
-compiled = numba.njit(fastmath=True, nogil=True, error_model="numpy")
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled when it is first called; what was compiled is kept for the next process where it can be.
+
+    With numpy's way of a division by zero (Python's raises, and a loop that may raise is not vectorised: 7 times
+    slower), and without the interpreter's lock, so that threads run side by side.
+    """
+    settings = {"fastmath": True, "nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **settings)(function)
+    except RuntimeError:  # neither beside this file nor in the user's own cache can anything be written
+        return numba.njit(**settings)(function)
 
 
 def over_seeds(run: Callable[..., None], seeds: int, *arguments: Any) -> None:

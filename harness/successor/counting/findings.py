@@ -20,8 +20,16 @@ from harness.successor.counting.measures import (
     other_head,
     steering_tables,
 )
-from harness.successor.counting.measures_probes import in_context_table, last_digit_table, neuron_table, probe_table
+from harness.successor.counting.measures_probes import (
+    in_context_table,
+    last_digit_residuals,
+    last_digit_table,
+    neuron_table,
+    probe_table,
+)
 from harness.successor.counting.planted_counter_subject import CounterSubject, Plan
+from harness.successor.counting.whole_model import kept_open
+from harness.successor.dataset import splits_numbers
 
 PLANTED_RUNS = 6
 FALSE_PERIOD = 7
@@ -131,8 +139,10 @@ class Counting:
 
     def last_digit(self, **changes: str) -> Measurement:
         """The adapted measure for models that split numbers: probes below the head's layer, at the last digit."""
-        layer, step = self.head.layer, self._profile.numbers_step
-        return last_digit_table(self.subject, layer=layer, seeds=self._profile.probe_seeds, step=step, **changes)
+        return last_digit_table(self.subject, seeds=self._profile.probe_seeds, **self._last_digits(), **changes)
+
+    def _last_digits(self) -> dict[str, int]:
+        return {"layer": self.head.layer, "step": self._profile.numbers_step}
 
     def right_from_the_last_digit(self) -> Finding:
         """SH-10 adapted to models that split numbers."""
@@ -236,11 +246,17 @@ class Counting:
         return self._of_tables(lambda table: quantities.lead_over_days_and_letters(table, draws))
 
     def in_context(self) -> Measurement | None:
-        """The edits made in the whole model; None in a profile that leaves them out."""
+        """The edits made in the whole model; None in a profile that leaves them out.
+
+        What SH-10b asks of the whole model is read while it is open.
+        """
         scales = list(self._profile.context_scales)
         if not scales:
             return None
-        return in_context_table(self.subject, scales=scales, **self._runs(self.subject))
+        with kept_open():
+            if splits_numbers(self.subject.tokens):
+                last_digit_residuals(self.subject, **self._last_digits())
+            return in_context_table(self.subject, scales=scales, **self._runs(self.subject))
 
     # Greater-than bias
 

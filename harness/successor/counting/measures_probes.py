@@ -112,17 +112,16 @@ def last_digit_residuals(subject: Any, *, layer: int, step: int) -> Measurement:
     Every `step`-th number from 0 to 500 is read digit by digit, after the token the model expects first (or its end
     of text); the other tasks' tokens are read alone in the same way. Arrays `numbers` and `others`, a row a text.
     """
-    from harness.models.bridge import boot
     from harness.successor.counting.in_context import last_residuals
+    from harness.successor.counting.whole_model import whole_model
     from harness.successor.measures import first_token
 
     device, first = subject.context.device, first_token(subject.tokens, "end of text")
-    bridge = boot(subject.model, device)
     written = [subject.tokens.encode(str(number)) for number in range(0, LAST_NUMBER + 1, step)]
     alone = [[token] for one in _others(subject) for token in one.tokens]
-    read = [last_residuals(bridge, part, layer, first=first, device=device).numpy() for part in (written, alone)]
-    return Measurement("residuals at the last digit", None, n=len(written), arrays=dict(zip(("numbers", "others"), read,
-                       strict=True)))  # fmt: skip
+    read = last_residuals(whole_model(subject), written + alone, layer, first=first, device=device).numpy()
+    arrays = {"numbers": read[: len(written)], "others": read[len(written) :]}
+    return Measurement("residuals at the last digit", None, n=len(written), arrays=arrays)
 
 
 @measure(*PARTS)
@@ -150,14 +149,14 @@ def in_context_table(subject: Any, *, head: list[int], runs: int, probes: int, s
     """
     import torch
 
-    from harness.models.bridge import boot
     from harness.successor.counting.in_context import edit_in_context
     from harness.successor.counting.steering_tokens import counted_items
+    from harness.successor.counting.whole_model import whole_model
     from harness.successor.measures import first_token
 
     features = mod_ten_features_table(subject, head=head, runs=runs, probes=probes)
     device, first = subject.context.device, first_token(subject.tokens, "end of text")
-    bridge = boot(subject.model, device)
+    bridge = whole_model(subject)
     own_and_random = np.stack([features.arrays["directions"], features.arrays["random"][0]])
     sets = torch.from_numpy(own_and_random * features.arrays["contrast"][:, None]).float()
     arrays: dict[str, np.ndarray] = {}

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.successor.counting import autoencoder
+from harness.successor.counting import autoencoder, autoencoder_step
 from harness.successor.counting.autoencoder import (
     Autoencoders,
     AutoencoderSettings,
@@ -160,3 +160,20 @@ def test_the_basis_of_the_span_loses_nothing(centre: bool) -> None:
     outside = runs.encoder[0] - runs.encoder[0] @ frame.basis @ frame.basis.T
     assert outside.abs().max() < 1e-5
     assert Frame.of(x, AutoencoderSettings(basis="model")).basis is None
+
+
+def test_passes_are_compiled_where_nothing_can_be_kept_too(monkeypatch):
+    def njit(cache=False, **settings):
+        def decorate(function):
+            if cache:
+                raise RuntimeError("cannot cache function: no locator available")
+            return function
+
+        return decorate
+
+    monkeypatch.setattr(autoencoder_step.numba, "njit", njit)
+
+    def doubled(number):
+        return 2 * number
+
+    assert autoencoder_step.compiled(doubled)(3) == 6
