@@ -198,6 +198,7 @@ def record_cells_command(
     rows: Annotated[list[str] | None, typer.Option(help="NAME=FILE of token rows or documents; repeatable.")] = None,
     texts: Annotated[list[Path] | None, typer.Option(help="A folder of texts or the run's corpus; repeatable.")] = None,
     into: Annotated[Path | None, typer.Option(help="Where the table is written (beside the run unless given).")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the products with the vocabulary.")] = "fp32",
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; the same command goes on.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
@@ -210,7 +211,8 @@ def record_cells_command(
 
     found = record_cells(
         folder or FIXTURES / "attention_only" / "two_layer", parse_rows(rows or []), Store(default_store()), into=into,
-        folders=texts or [], device=choose_device(device), hours=hours, tell=lambda line: err.print(line, markup=False),
+        folders=texts or [], device=choose_device(device), precision=precision, hours=hours,
+        tell=lambda line: err.print(line, markup=False),
         progress=lambda step: err.print(
             f"{step.done} of {step.total}: {step.key}; about {step.seconds_left / 3600:.1f} h left", markup=False
         ),

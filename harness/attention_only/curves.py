@@ -60,7 +60,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What the names in cell keys stand for. `models` may be slow: each checkpoint is asked for once in a row."""
+    """What the names in cell keys stand for. `models` may be slow: each checkpoint is asked for once in a row.
+
+    `readout` is the dtype of a head's products with the vocabulary; slices that are no head are read in fp32.
+    """
 
     models: Callable[[str], AttentionOnly]
     texts: Mapping[str, Int[Tensor, "row pos"]]
@@ -68,6 +71,7 @@ class Ingredients:
     settings: Mapping[str, SGLDSettings]
     device: str = "cpu"
     cache_bytes: int = 2 << 30
+    readout: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ class _Bench:
             "loss": [key.loss, None if reference is None else digest(reference)],
             "settings": {name: value for name, value in settings.items() if name not in SPEED_ALONE},
             "probes": [PROBES, NOISE_DRAWS],
+            **({} if self.given.readout == torch.float32 or ":" not in key.weights else {"readout": "bfloat16"}),
         }
 
     def potential(self, key: CellKey) -> Potential:
@@ -161,7 +166,7 @@ class _Bench:
         place = (key.text, key.loss, key.weights.partition(":")[0])
         if place != self._place:
             self._place, self._speed = place, None
-        speed = self._speed or Speed(cache_bytes=self.given.cache_bytes)
+        speed = self._speed or Speed(cache_bytes=self.given.cache_bytes, readout_dtype=self.given.readout)
         where, loss = weight_slice(self.model, key.weights), self.given.losses[key.loss]
         made = make_potential(self.model, self.rows(key.text), where, loss, speed)
         if isinstance(made, HeadPotential) and self._speed is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -39,6 +40,7 @@ SAVED_EVERY = 600.0
 # The paper's own setting is not among them: what is reported beside it is to be another one.
 GRID = tuple(product((50.0, 100.0, 400.0), (3e-4, 1e-3, 3e-3)))
 TRIED_ON = "0:0"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GUESS = 45.0  # seconds a cell before one was measured: on one core some 75 in layer 0, some 20 in layer 1
 
 
@@ -59,6 +61,7 @@ def record_cells(
     folders: Sequence[Path] = (),
     into: Path | None = None,
     device: str = "cpu",
+    precision: str = "fp32",
     hours: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
     progress: Callable[[Step], None] | None = None,
@@ -69,28 +72,61 @@ def record_cells(
     `given` maps names of texts ("training-mixture", "code", ...) to files of token rows or documents. Beside them stand
     the texts of the registry and the run's held-out rows as far as they lie in `folders`, and the standard texts.
     Finished cells are kept in `store`, those of the table stay: an interrupted recording goes on. After `hours` it
-    stops with what it has. Raises `RunError` or `CellsError` for what does not fit.
+    stops with what it has. With `precision` "bf16" a head's products with the vocabulary are rounded, and what that
+    does to one cell is recorded. Raises `RunError` or `CellsError` for what does not fit.
     """
+    readout = _readout(precision)
     run = LiveRun(Run.open(folder), Context(store=None), folder.name, "own", texts_dirs=tuple(folders))
     texts = {**rows_here(run), **{name: given_rows(path, tokenizer_of(run), BOS) for name, path in given.items()}}
     losses, target = losses_of(run), into or cells_folder(run)
     before = load_cells(target) if target.is_dir() else None
     settings = _settings(run, texts, before, store, device, tell)
-    wanted = [key for part in plan(run, list(texts), losses) for key in part.cells() if key.setting in settings]
-    missing = [key for key in dict.fromkeys(wanted) if before is None or key not in before.cells]
-    tell(f"{len(missing):,} of {len(wanted):,} cells to measure, about {_hours(missing, before):.1f} hours on one core")
-    ingredients = Ingredients(lambda checkpoint: model_at(run, checkpoint), texts, losses, settings, device)
-    fresh, cells = _fresh_table(run, texts, losses, settings), dict[CellKey, Cell]()
-    began = saved = clock()
-    for cell in measure_cells(missing, ingredients, store, progress):
+    parts = plan(run, list(texts), losses)
+    missing = _missing([key for part in parts for key in part.cells() if key.setting in settings], before, tell)
+    ingredients = Ingredients(lambda step: model_at(run, step), texts, losses, settings, device, readout=readout)
+    made = {**recording(), **rounding(missing, ingredients, store)}
+    fresh, cells, saved = _fresh_table(run, texts, losses, settings, made), dict[CellKey, Cell](), clock()
+    for cell in _within(hours, measure_cells(missing, ingredients, store, progress), clock):
         cells[cell.key] = cell
-        if hours is not None and clock() - began > 3600 * hours:
-            break
         if clock() - saved > SAVED_EVERY:
             saved = clock()
             save_cells(target, _joined(before, replace(fresh, cells=cells)))
     save_cells(target, table := _joined(before, replace(fresh, cells=cells)))
     return Recorded(target, len(table.cells), len(missing) - len(cells))
+
+
+def _readout(precision: str) -> torch.dtype:
+    if precision not in PRECISIONS:
+        raise CellsError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}\n  Type: --precision bf16")
+    return PRECISIONS[precision]
+
+
+def _missing(wanted: Sequence[CellKey], before: CellTable | None, tell: Callable[[str], None]) -> list[CellKey]:
+    missing = [key for key in dict.fromkeys(wanted) if before is None or key not in before.cells]
+    tell(f"{len(missing):,} of {len(wanted):,} cells to measure, about {_hours(missing, before):.1f} hours on one core")
+    return missing
+
+
+def _within(hours: float | None, cells: Iterator[Cell], clock: Callable[[], float]) -> Iterator[Cell]:
+    """The cells that come until `hours` are over, and the one that is being measured then."""
+    began = clock()
+    for cell in cells:
+        yield cell
+        if hours is not None and clock() - began > 3600 * hours:
+            return
+
+
+def rounding(keys: Sequence[CellKey], given: Ingredients, store: KeptCells | None) -> dict[str, str]:
+    """What the dtype of the readout does to the first head among `keys`, its random numbers the same: in words."""
+    first = next((key for key in keys if ":" in key.weights), None)
+    if given.readout == torch.float32 or first is None:
+        return {}
+    rounded, exact = (
+        next(measure_cells([first], replace(given, readout=dtype), store)) for dtype in (given.readout, torch.float32)
+    )
+    kind = str(given.readout).removeprefix("torch.")
+    told = f"{first}: {rounded.mean:.4g}, in float32 {exact.mean:.4g}, Monte Carlo error {exact.error:.2g}"
+    return {"readout": kind, "what rounding does": told}
 
 
 def _hours(keys: Sequence[CellKey], before: CellTable | None) -> float:
@@ -104,14 +140,18 @@ def _joined(before: CellTable | None, fresh: CellTable) -> CellTable:
 
 
 def _fresh_table(
-    run: LiveRun, texts: Mapping[str, Int[Tensor, "row pos"]], losses: Mapping[str, Any], settings: Mapping[str, Any]
+    run: LiveRun,
+    texts: Mapping[str, Int[Tensor, "row pos"]],
+    losses: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    made: Mapping[str, Any],
 ) -> CellTable:
     checkpoints = {str(step): run.run.digest(step) for step in run.steps} | {
         UNTRAINED: digest(model_at(run, UNTRAINED))
     }
     references = {REFERENCE: digest(losses[REFERENCE].reference)} if REFERENCE in losses else {}
     digests = {name: rows_digest(rows) for name, rows in texts.items()}
-    return CellTable({}, checkpoints, digests, dict(settings), references, (recording(),))
+    return CellTable({}, checkpoints, digests, dict(settings), references, (made,))
 
 
 def _settings(

@@ -98,6 +98,23 @@ def test_recording_again_measures_nothing(recorded, monkeypatch):
     assert (found.missing, steps) == (0, [])
 
 
+def test_a_recording_with_a_rounded_readout_says_what_that_does(recorded, monkeypatch, tmp_path):
+    folder, _ = recorded
+    monkeypatch.setattr(rec, "PAPER", QUICK)
+    monkeypatch.setattr(rec, "choose_second", lambda *_: None)
+    how = {"into": tmp_path / "cells", "precision": "bf16", "hours": 0.0}
+    assert rec.record_cells(folder, {}, Store(tmp_path / "store"), **how).cells == 1
+    rounded, exact = load_cells(tmp_path / "cells"), cr.open_cells(opened(folder))
+    (key,) = rounded.cells
+    assert rounded.cells[key].mean == pytest.approx(exact.cells[key].mean, abs=exact.cells[key].error)
+    assert rounded.cells[key].mean != exact.cells[key].mean
+    told = rounded.recordings[0]["what rounding does"]
+    assert f"{key}: {rounded.cells[key].mean:.4g}, in float32 {exact.cells[key].mean:.4g}" in told
+    assert rounded.recordings[0]["readout"] == "bfloat16"
+    with pytest.raises(CellsError, match="expected fp32 or bf16\n  Type: --precision bf16"):
+        rec.record_cells(folder, {}, Store(tmp_path / "store"), precision="fp8")
+
+
 def test_cells_measured_again_with_other_random_numbers_agree(recorded):
     run = opened(recorded[0])
     found = cr.measure_again(run, cr.open_cells(run), np.random.default_rng(0), count=3)
