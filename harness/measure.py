@@ -124,6 +124,7 @@ def _sources(module: str) -> list[tuple[str, Path]]:
     return sorted((str(relative), path) for relative, path in files.items() if "tests" not in relative.parts)
 
 
+@functools.cache
 def _torch_version() -> str:
     from importlib.metadata import version
 

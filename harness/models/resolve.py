@@ -68,12 +68,14 @@ class LocalModel:
     def verify(self, progress: Progress | None = None) -> LocalModel:
         """Check every byte of every file; returns this model, or the one built anew if the cache entry was damaged.
 
+        Files that this process has read before and that were not touched since are not read a second time.
+
         Raises `DamagedWeights` if a person's own folder has changed since it was hashed.
         """
         total = sum(entry.bytes for entry in self.manifest.files.values())
         with shown(progress) as bar:
             try:
-                check_fully(self.folder, self.manifest, Counter(bar, f"checking {self.name}", total))
+                check_fully(self.folder, self.manifest, Counter(bar, f"checking {self.name}", total), again=False)
                 return self
             except DamagedWeights as error:
                 if self.repair is None:

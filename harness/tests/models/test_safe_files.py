@@ -1,0 +1,81 @@
+"""When a file is read again for its checksum: always, unless nothing has touched it since this process read it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.models import safe_files
+from harness.models.safe_files import sha256_of, sha256_unless_unchanged
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """The files that were read through, in order; files count as settled as soon as they are written."""
+    found: list[Path] = []
+
+    def counted(path: Path, advance=None) -> str:
+        found.append(path)
+        return sha256_of(path, advance)
+
+    monkeypatch.setattr(safe_files, "sha256_of", counted)
+    monkeypatch.setattr(safe_files, "SETTLED_NS", -1)
+    monkeypatch.setattr(safe_files, "_KNOWN", {})
+    yield found
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_bytes(b"a" * 100)
+    return path
+
+
+def test_a_file_that_nobody_touched_is_read_once_and_its_progress_told(file, readings):
+    told: list[int] = []
+    found = [sha256_unless_unchanged(file, told.append) for _ in range(3)]
+    assert found == [hashlib.sha256(b"a" * 100).hexdigest()] * 3
+    assert readings == [file]
+    assert told == [100, 100, 100]
+
+
+def test_other_bytes_are_found_even_behind_an_old_time_stamp(file, readings):
+    before = file.stat()
+    first = sha256_unless_unchanged(file)
+    file.write_bytes(b"b" * 100)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256_unless_unchanged(file) == hashlib.sha256(b"b" * 100).hexdigest() != first
+    assert len(readings) == 2
+
+
+def test_another_file_in_its_place_is_read(file, readings):
+    sha256_unless_unchanged(file)
+    other = file.with_name("other")
+    other.write_bytes(b"c" * 100)
+    other.rename(file)
+    assert sha256_unless_unchanged(file) == hashlib.sha256(b"c" * 100).hexdigest()
+
+
+def test_a_file_written_a_moment_ago_is_read_each_time(file, readings, monkeypatch):
+    monkeypatch.setattr(safe_files, "SETTLED_NS", 60_000_000_000)
+    sha256_unless_unchanged(file)
+    sha256_unless_unchanged(file)
+    assert readings == [file, file]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(file, monkeypatch):
+    def slow(path: Path, advance=None) -> str:
+        digest = sha256_of(path, advance)
+        path.write_bytes(b"d" * 101)
+        return digest
+
+    monkeypatch.setattr(safe_files, "SETTLED_NS", -1)
+    monkeypatch.setattr(safe_files, "_KNOWN", {})
+    monkeypatch.setattr(safe_files, "sha256_of", slow)
+    sha256_unless_unchanged(file)
+    monkeypatch.setattr(safe_files, "sha256_of", sha256_of)
+    assert sha256_unless_unchanged(file) == hashlib.sha256(b"d" * 101).hexdigest()
