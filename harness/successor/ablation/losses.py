@@ -108,29 +108,43 @@ def losses_at(
     """Loss of the correct token (nats, float64) at each point, in one sweep over the vocabulary."""
     norm = model.final_norm
     scales = [scale_of(norm, point.x).reciprocal().float()[:, None] for point in points]
-    rows = model.W_U[correct].double()
-    right = torch.stack([(norm(point.x).double() * rows).sum(-1) for point in points])
     panels = list(dict.fromkeys(panel for point in points for panel in point.panels()))
     room = model.W_U.new_empty(len(panels), len(correct), VOCABULARY_BLOCK)
-    work = model.W_U.new_empty(CASES_AT_ONCE, VOCABULARY_BLOCK)
+    # One column more: the correct token's, from the very same products, so that their rounding drops out of a loss.
+    right = model.W_U.new_empty(len(panels), len(correct), 1)
     parts = []
     for start in range(0, len(model.W_U), VOCABULARY_BLOCK):
         block = slice(start, min(start + VOCABULARY_BLOCK, len(model.W_U)))
-        width = block.stop - start
-        values = {
-            panel: torch.mm(panel.vectors, panel.table[block].T, out=space[:, :width])
-            for panel, space in zip(panels, room, strict=True)
-        }
+        values = room[:, :, : block.stop - start]
+        for panel, product in zip(panels, values, strict=True):
+            torch.mm(panel.vectors, panel.table[block].T, out=product)
+        here = ((correct >= block.start) & (correct < block.stop)).nonzero()[:, 0]
+        right[:, here, 0] = values[:, here, correct[here] - start]
         shift = None if norm.bias is None else norm.bias @ model.W_U[block].T
-        found = torch.empty_like(right)
-        for first in range(0, len(correct), CASES_AT_ONCE):
-            cases = slice(first, min(first + CASES_AT_ONCE, len(correct)))
-            space = work[: cases.stop - first, :width]
-            for row, point in enumerate(points):
-                logits = point.logits(values, cases, scales[row], space)
-                found[row, cases] = _log_sum_exp(logits if shift is None else logits.add_(shift))
-        parts.append(found)
-    return torch.stack(parts).logsumexp(0) - right
+        parts.append(_partitions(points, dict(zip(panels, values, strict=True)), scales, shift))
+    shift = None if norm.bias is None else (model.W_U[correct] @ norm.bias)[:, None]
+    logits = _partitions(points, dict(zip(panels, right, strict=True)), scales, shift)
+    return torch.stack(parts).logsumexp(0) - logits
+
+
+def _partitions(
+    points: Sequence[Point],
+    values: Mapping[Panel, Float[Tensor, "case token"]],
+    scales: Sequence[Float[Tensor, "case 1"]],
+    shift: Float[Tensor, "*case token"] | None,
+) -> Float[Tensor, "point case"]:
+    """Log of the summed exponentials of each point's logits in one block of the vocabulary, float64."""
+    cases, width = next(iter(values.values())).shape
+    found = torch.empty(len(points), cases, dtype=torch.float64, device=scales[0].device)
+    work = scales[0].new_empty(min(cases, CASES_AT_ONCE), width)
+    for first in range(0, cases, CASES_AT_ONCE):
+        some = slice(first, min(first + CASES_AT_ONCE, cases))
+        for row, point in enumerate(points):
+            logits = point.logits(values, some, scales[row], work[: some.stop - first])
+            if shift is not None:
+                logits.add_(shift if shift.ndim == 1 else shift[some])
+            found[row, some] = _log_sum_exp(logits)
+    return found
 
 
 def _log_sum_exp(logits: Float[Tensor, "case token"]) -> Float[Tensor, " case"]:

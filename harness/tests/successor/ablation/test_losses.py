@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from harness.successor.ablation import losses
-from harness.successor.ablation.losses import HeadReadout, loss_changes
+from harness.successor.ablation.losses import HeadReadout, Panel, Point, loss_changes
 from harness.successor.ablation.plain import plain_logits
 from harness.successor.ablation.settings import ABLATIONS, EFFECTS, HeadSettings
 from harness.successor.ablation.views import GROUP, most_attended, most_promoted, top_of
@@ -123,3 +125,19 @@ def test_heads_asked_about_together_are_what_they_are_alone(architecture, bench_
         alone, (expected,) = loss_changes([one], bench.runs[0], bench.reference())
         assert torch.equal(loss, alone)
         assert all(torch.equal(changes[name], expected[name]) for name in expected)
+
+
+def test_rounding_drops_out_of_losses_near_zero(bench_of):
+    """Ablating a head moves the loss of a sure case by less than a logit is rounded by: its sign must stand."""
+    bench = bench_of("llama")
+    model = replace(bench.model, W_U=bench.model.W_U * 200)
+    x = bench.runs[0].final
+    logits = model.final_norm(x.double()) @ model.W_U.double().T
+    correct = logits.argmax(-1)
+    exact = logits.logsumexp(-1) - logits.amax(-1)
+    base = Panel(x if model.final_norm.weight is None else x * model.final_norm.weight, model.W_U)
+    (found,) = losses.losses_at(model, [Point(x, base)], correct)
+    sure = (exact < 1e-2) & (logits.amax(-1) > 16)
+    assert sure.sum() >= 3
+    assert torch.finfo(torch.float32).eps * logits.amax(-1)[sure].min() > 1e-6
+    torch.testing.assert_close(found[sure], exact[sure], atol=2e-7, rtol=1e-4)
