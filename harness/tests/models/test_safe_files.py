@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from harness.models.safe_files import sha256_of, sha256_unless_unchanged
 
 
 @pytest.fixture
-def readings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read through, in order; files count as settled as soon as they are written."""
     found: list[Path] = []
 
@@ -25,7 +24,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     monkeypatch.setattr(safe_files, "sha256_of", counted)
     monkeypatch.setattr(safe_files, "SETTLED_NS", -1)
     monkeypatch.setattr(safe_files, "_KNOWN", {})
-    yield found
+    return found
 
 
 @pytest.fixture
