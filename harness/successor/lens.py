@@ -2,7 +2,7 @@
 
 The paper reads this path with a tuned lens. Here the translator has a closed form: the affine map that takes a token's
 vector early in the model (MLP_0(W_E), or the residual after block 0) nearest, by ridge least squares over the
-positions of a text, to the final residual at that position. Nothing in this module knows a model library: a bridge or
+positions of a text, to the final residual at that position. Nothing in this module knows a model library: a model or
 weights come in as arguments.
 """
 
