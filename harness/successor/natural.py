@@ -35,8 +35,8 @@ EFFECT_ROWS = tuple(
 REPEATS = 2
 # Contexts that means and donors are taken from, an eighth of all at the least: each costs a forward pass.
 LEAST_REFERENCE = 6
-# Passes kept in memory from one question to the next: 11 contexts of 512 tokens through half a billion parameters.
-KEPT_BYTES = 1_600_000_000
+# Passes kept in memory from one question to the next: of 512 tokens through half a billion parameters about eight.
+KEPT_BYTES = 1_200_000_000
 ATTENDED = 6
 PROMOTED = 5
 NEIGHBOURS = 2
