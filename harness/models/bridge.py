@@ -47,12 +47,13 @@ def check_fits(model: LocalModel, device: str) -> None:
         )
 
 
-def boot(model: LocalModel, device: str = "cpu") -> TransformerBridge:
+def boot(model: LocalModel, device: str = "cpu", *, text: bool = True) -> TransformerBridge:
     """The whole model with transformer-lens' hooks, in fp32 on `device`, after every byte of its files was verified.
 
     Weights are raw: nothing is folded or centred (`enable_compatibility_mode` is not called), attention is `eager` so
     that patterns can be hooked. Never pass the result through `torch.func.functional_call` or vmap: on a bridge these
-    corrupt the weights silently.
+    corrupt the weights silently. Without `text` it takes token ids alone: to read a vocabulary of 262,000 twice, as
+    transformer-lens does, is seconds of work.
 
     Raises `DoesNotFit` before anything is loaded, `DamagedWeights` for changed files, and `WeightsMismatch` if
     transformers finds missing, unexpected or mismatched keys.
@@ -65,7 +66,7 @@ def boot(model: LocalModel, device: str = "cpu") -> TransformerBridge:
         from transformer_lens.model_bridge import TransformerBridge
 
         weights = _load(model)
-        tokenizer = _tokenizer(model)
+        tokenizer = _tokenizer(model) if text else _no_tokenizer()
         return TransformerBridge.boot_transformers(
             str(model.folder), hf_model=weights.to(device), tokenizer=tokenizer, device=device
         )
@@ -88,6 +89,15 @@ def _tokenizer(model: LocalModel) -> Any:
     import transformers
 
     return transformers.AutoTokenizer.from_pretrained(str(model.folder), trust_remote_code=False, local_files_only=True)
+
+
+def _no_tokenizer() -> Any:
+    """A tokenizer of one word, since transformer-lens reads the folder's where it is given none."""
+    import tokenizers
+    import transformers
+
+    words = tokenizers.models.WordLevel({"?": 0}, "?")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(words))
 
 
 def _load(model: LocalModel, attention: str = "eager") -> Any:

@@ -24,13 +24,13 @@ def kept_open() -> Iterator[None]:
 
 
 def whole_model(subject: Any) -> Any:
-    """The subject's transformer-lens bridge, raw weights in fp32. Errors are those of `harness.models.bridge.boot`."""
+    """The subject's transformer-lens bridge for token ids, weights raw in fp32. Errors: those of `bridge.boot`."""
     from harness.models.bridge import boot
 
     kept, device = _KEPT.get(), subject.context.device
     if kept is None:
-        return boot(subject.model, device)
+        return boot(subject.model, device, text=False)
     key = (subject.model.digest, device)
     if key not in kept:
-        kept[key] = boot(subject.model, device)
+        kept[key] = boot(subject.model, device, text=False)
     return kept[key]

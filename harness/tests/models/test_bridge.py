@@ -31,6 +31,16 @@ def test_a_booted_model_is_the_model(architecture, tied, tmp_path):
     assert {parameter.dtype for parameter in booted.parameters()} == {torch.float32}
 
 
+def test_a_model_for_token_ids_alone_is_booted_without_its_vocabulary(copy_of, tmp_path, monkeypatch):
+    local = resolve(copy_of("gemma3_text"), cache_dir=tmp_path / "cache")
+    whole = boot(local)
+    monkeypatch.setattr(bridge, "_tokenizer", lambda model: pytest.fail("the vocabulary was read"))
+    booted = boot(local, text=False)
+    assert booted.tokenizer.vocab_size == 1
+    with torch.no_grad():
+        assert torch.equal(booted(TOKENS), whole(TOKENS))
+
+
 def test_half_precision_is_booted_in_fp32(copy_of, tmp_path):
     from harness.tests.models.damage import edit_json, rewrite
 

@@ -14,7 +14,7 @@ from harness.successor.counting.whole_model import kept_open, whole_model
 def booted(monkeypatch) -> list[str]:
     names: list[str] = []
 
-    def boot(model, device):
+    def boot(model, device, text):
         names.append(model.digest)
         return object()
 
