@@ -57,6 +57,7 @@ def sha256_of(path: Path, advance: Advance | None = None) -> str:
 
 
 _KNOWN: dict[tuple[int, ...], str] = {}
+_SOUND: set[tuple[int | str, ...]] = set()
 
 
 def sha256_unless_unchanged(path: Path, advance: Advance | None = None) -> str:
@@ -65,10 +66,10 @@ def sha256_unless_unchanged(path: Path, advance: Advance | None = None) -> str:
     A file that was written less than two seconds before it was read is read again: time stamps are that coarse on
     some file systems. Bits that rot on the disk itself leave no time stamp: the next process reads everything again.
     """
-    before, now = _stamp(path), time.time_ns()
+    before, now = stamp(path), time.time_ns()
     if before not in _KNOWN:
         digest = sha256_of(path, advance)
-        if _stamp(path) == before and max(before[-2:]) < now - SETTLED_NS:
+        if stamp(path) == before and max(before[-2:]) < now - SETTLED_NS:
             _KNOWN[before] = digest
         return digest
     if advance:
@@ -76,7 +77,32 @@ def sha256_unless_unchanged(path: Path, advance: Advance | None = None) -> str:
     return _KNOWN[before]
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def sound_unless_changed(
+    path: Path, opened: tuple[int, ...], part: str, expected: str, found: Callable[[], str]
+) -> str:
+    """The sha256 `found` gives of a part of a file, or `expected` where it was that before and the file is unchanged.
+
+    `opened` is the file's `stamp` from before it was opened. Unchanged as for `sha256_unless_unchanged`, whose limits
+    hold here too.
+    """
+    now = time.time_ns()
+    if (same := _is_still(path, opened)) and (*opened, part, expected) in _SOUND:
+        return expected
+    digest = found()
+    if same and digest == expected and _is_still(path, opened) and max(opened[-2:]) < now - SETTLED_NS:
+        _SOUND.add((*opened, part, expected))
+    return digest
+
+
+def _is_still(path: Path, opened: tuple[int, ...]) -> bool:
+    try:
+        return stamp(path) == opened
+    except OSError:
+        return False
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What tells a file from another in its place and from itself after a change, as far as the system keeps it."""
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

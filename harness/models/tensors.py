@@ -22,7 +22,14 @@ from harness.models.manifest import (
     is_tied,
     sha256_of_tensor,
 )
-from harness.models.safe_files import inside, open_safetensors, read_json, refuse_pickle
+from harness.models.safe_files import (
+    inside,
+    open_safetensors,
+    read_json,
+    refuse_pickle,
+    sound_unless_changed,
+    stamp,
+)
 
 
 @runtime_checkable
@@ -60,6 +67,7 @@ class FolderTensors:
     def __init__(self, folder: Path, manifest: Manifest, repair: Repair | None = None) -> None:
         self._folder, self._manifest, self._repair = folder, manifest, repair
         self._handles: dict[str, Any] = {}
+        self._opened: dict[str, tuple[int, ...]] = {}
         settings = read_json(folder / "config.json")
         self.config: Mapping[str, Any] = MappingProxyType({**settings, "tie_word_embeddings": is_tied(settings)})
 
@@ -103,7 +111,9 @@ class FolderTensors:
 
     def _handle(self, file: str) -> Any:
         if file not in self._handles:
-            self._handles[file] = open_safetensors(inside(self._folder, file))
+            path = inside(self._folder, file)
+            self._opened[file] = stamp(path) if path.exists() else ()
+            self._handles[file] = open_safetensors(path)
         return self._handles[file]
 
     def _read(self, entry: TensorEntry) -> Tensor:
@@ -122,10 +132,12 @@ class FolderTensors:
         return torch.stack([blocks[row // step][row % step] for row in ids]) if ids else torch.empty(0, entry.shape[1])
 
     def _check(self, entry: TensorEntry, tensor: Tensor, expected: str, what: str) -> None:
-        found = sha256_of_tensor(tensor)
+        path = inside(self._folder, entry.file)
+        opened = self._opened[entry.file]
+        found = sound_unless_changed(path, opened, what, expected, lambda: sha256_of_tensor(tensor))
         if found != expected:
             raise DamagedWeights(
-                f"{self._folder / entry.file} has changed since it was stored: {what}"
+                f"{path} has changed since it was stored: {what}"
                 f"\n  expected sha256 {expected}\n  found    sha256 {found}"
             )
 

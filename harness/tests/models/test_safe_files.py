@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.models import safe_files
-from harness.models.safe_files import sha256_of, sha256_unless_unchanged
+from harness.models.safe_files import sha256_of, sha256_unless_unchanged, sound_unless_changed, stamp
 
 
 @pytest.fixture
@@ -78,3 +78,50 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(file, monkeypatc
     sha256_unless_unchanged(file)
     monkeypatch.setattr(safe_files, "sha256_of", sha256_of)
     assert sha256_unless_unchanged(file) == hashlib.sha256(b"d" * 101).hexdigest()
+
+
+@pytest.fixture
+def check(file, monkeypatch):
+    """Check the part "w" of the file, opened when `opened` was its stamp; whether it was read, and its checksum."""
+    monkeypatch.setattr(safe_files, "SETTLED_NS", -1)
+    monkeypatch.setattr(safe_files, "_SOUND", set())
+
+    def checked(opened, expected: str = "sound", found: str = "sound") -> tuple[bool, str]:
+        read: list[str] = []
+        digest = sound_unless_changed(file, opened, "w", expected, lambda: read.append(found) or found)
+        return bool(read), digest
+
+    return checked
+
+
+def test_a_part_that_was_sound_is_not_read_again(file, check):
+    opened = stamp(file)
+    assert [check(opened) for _ in range(3)] == [(True, "sound"), (False, "sound"), (False, "sound")]
+
+
+def test_a_part_that_was_not_sound_or_is_to_be_another_is_read_again(file, check):
+    opened = stamp(file)
+    assert [check(opened, found="other") for _ in range(2)] == [(True, "other")] * 2
+    check(opened)
+    assert check(opened, expected="another") == (True, "sound")
+
+
+def test_parts_of_a_file_that_changed_or_was_replaced_since_it_was_opened_are_read(file, check):
+    opened = stamp(file)
+    check(opened)
+    file.write_bytes(b"b" * 99)
+    assert [check(opened) for _ in range(2)] == [(True, "sound")] * 2, "bytes of the old file say nothing of the new"
+    assert check(stamp(file)) == (True, "sound")
+
+
+def test_parts_of_a_file_written_a_moment_ago_are_read_each_time(file, check, monkeypatch):
+    monkeypatch.setattr(safe_files, "SETTLED_NS", 60_000_000_000)
+    opened = stamp(file)
+    assert [check(opened) for _ in range(2)] == [(True, "sound")] * 2
+
+
+def test_parts_of_a_file_that_is_gone_are_read(file, check):
+    opened = stamp(file)
+    check(opened)
+    file.unlink()
+    assert check(opened) == (True, "sound")
