@@ -152,11 +152,12 @@ def test_scopes_are_counted_apart_in_a_run_of_the_claims(tmp_path):
     assert "--recorded numbers" in judged["rerun"]
 
 
-def test_a_damaged_recorded_file_is_an_error_and_not_a_verdict(tmp_path):
+def test_a_damaged_recorded_file_is_refused_before_anything_is_judged(tmp_path):
     root = make_project(tmp_path, TESTS, conftest=CONFTEST, subjects=("recorded-run",))
     (root / "numbers").mkdir()
     (root / "numbers" / FILE).write_text('{"steps": [0, 100')
     words = ("pytest", "claims/", "-p", "no:cacheprovider", "--report", "out", "--store", "store")
     done = forked.run((*words, "--recorded", "numbers"), root, {"OMP_NUM_THREADS": "1"})
-    assert done.status == 1
+    assert done.status == pytest.ExitCode.USAGE_ERROR
+    assert not (root / "out").exists()
     assert "is not the authors' recorded numbers" in done.text
