@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -91,7 +92,13 @@ class Untrained:
         if len(shape) == 1:
             ones = name.endswith(".weight") and names_of(self.config).norm_kind != "rms+1"
             return torch.ones(shape) if ones else torch.zeros(shape)
-        return torch.cat([self._draw(name, run) for run in range(-(-shape[0] // ROWS_PER_DRAW))])
+        found = torch.empty(shape)
+        # Each run of rows has a seed of its own, so that drawing them side by side changes no number.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            parts = enumerate(pool.map(lambda run: self._draw(name, run), range(-(-shape[0] // ROWS_PER_DRAW))))
+            for run, part in parts:
+                found[run * ROWS_PER_DRAW :][: len(part)] = part
+        return found
 
     def rows(self, name: str, ids: Sequence[int]) -> Float[Tensor, "n width"]:
         """Some rows of a matrix as training would start it."""
@@ -106,7 +113,7 @@ class Untrained:
         n_rows, width = self._shape(name)
         shape = (min(ROWS_PER_DRAW, n_rows - run * ROWS_PER_DRAW), width)
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{name}:{run}".encode()).digest()[:7], "big")
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * self._spread(name)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).mul_(self._spread(name))
 
     def _spread(self, name: str) -> float:
         """The config's init spread; GPT-2 starts what writes to the residual stream smaller by sqrt(2 layers)."""

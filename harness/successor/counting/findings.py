@@ -31,7 +31,7 @@ from harness.successor.counting.planted_counter_subject import CounterSubject, P
 from harness.successor.counting.whole_model import kept_open
 from harness.successor.dataset import splits_numbers
 
-PLANTED_RUNS = 6
+PLANTED_RUNS = 3
 FALSE_PERIOD = 7
 USUAL_TASKS = ("numbers", "number words", "ordinal words")
 AMBIGUOUS = (1, 5, 10)
