@@ -1,0 +1,50 @@
+"""The run that ships with the project: whole, as its card says, and small enough to be cloned."""
+
+import json
+
+import pytest
+
+from harness.attention_only.checkpoints import Run
+from harness.attention_only.runs import FIXTURES
+from harness.llc.slices import digest
+
+FOLDER = FIXTURES / "attention_only" / "two_layer"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return Run.open(FOLDER)
+
+
+def test_every_checkpoint_is_the_one_of_the_card(run):
+    assert 10 <= len(run.steps) <= 12
+    assert set(run.card["digests"]) == {str(step) for step in run.steps}
+    models = [run.model(step) for step in run.steps]
+    assert len({digest(model) for model in models}) == len(run.steps)
+    assert run.steps[-1] == run.card["recipe"]["steps"]
+
+
+def test_it_is_small_enough_to_be_cloned():
+    assert sum(path.stat().st_size for path in FOLDER.parent.rglob("*") if path.is_file()) < 80e6
+
+
+def test_the_tokenizer_is_the_one_it_was_trained_with(run):
+    words = json.loads(run.tokenizer.definition)["model"]["vocab"]
+    assert (len(words), words["\u0120"]) == (4999, 220)
+    assert run.config.d_vocab == 5000
+
+
+def test_the_card_says_where_everything_came_from(run):
+    card = run.card
+    assert sum(source["share"] for source in card["corpus_card"]["sources"]) == pytest.approx(1, abs=0.01)
+    assert all(source["licence"] for source in card["corpus_card"]["sources"])
+    assert len(card["differs from the paper"]) >= 3
+    assert {"machine", "how it went", "torch", "device", "seed"} <= set(card) | set(card["recipe"])
+
+
+def test_it_read_as_much_as_was_asked_and_its_loss_fell(run):
+    losses = run.losses()
+    assert losses["step"][-1] == run.steps[-1] >= 40_000
+    assert losses["tokens"][-1] >= 80e6
+    tested = [loss for loss in losses["test_loss"] if loss == loss]
+    assert tested[-1] == min(tested) < 3.6
