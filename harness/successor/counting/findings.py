@@ -31,7 +31,7 @@ from harness.successor.counting.planted_counter_subject import CounterSubject, P
 from harness.successor.counting.whole_model import kept_open
 from harness.successor.dataset import splits_numbers
 
-PLANTED_RUNS = 3
+PLANTED_RUNS = 6
 FALSE_PERIOD = 7
 USUAL_TASKS = ("numbers", "number words", "ordinal words")
 AMBIGUOUS = (1, 5, 10)
@@ -54,9 +54,12 @@ class Counting:
         return self.subject.context.profile
 
     def _runs(self, subject: Any) -> dict[str, Any]:
-        """Which features: those of the leading head, from so many autoencoders and probes as the profile asks."""
+        """Which features: those of the leading head, from so many autoencoders and probes as the profile asks.
+
+        Planted counters get their own number in every profile: with three a true period comes out inconclusive.
+        """
         runs = self._profile.autoencoders
-        runs = min(runs, PLANTED_RUNS) if isinstance(subject, CounterSubject) else runs
+        runs = PLANTED_RUNS if isinstance(subject, CounterSubject) else runs
         return {"head": list(leading_head(subject).pair), "runs": runs, "probes": self._profile.probe_seeds}
 
     def _planted(self, **plan: Any) -> CounterSubject:
