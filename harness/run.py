@@ -157,7 +157,7 @@ def _recorded_numbers(given: str | None) -> Path | None:
         from harness.attention_only.recorded import RecordedData, RecordedDataError, find_recorded
 
         try:
-            RecordedData(find_recorded(place)).labels  # noqa: B018
+            _ = RecordedData(find_recorded(place)).labels
         except RecordedDataError as error:
             raise ValueError(f"--recorded {given}: {error}") from None
     return place

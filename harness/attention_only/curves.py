@@ -150,6 +150,7 @@ class _Bench:
         loss = self.given.losses[key.loss]
         reference = getattr(loss, "reference", None)
         settings = asdict(self.given.settings[key.setting])
+        kind = str(self.given.readout).removeprefix("torch.")
         return {
             "measure": "recorded cell",
             "weights": self._weights,
@@ -158,7 +159,7 @@ class _Bench:
             "loss": [key.loss, None if reference is None else digest(reference)],
             "settings": {name: value for name, value in settings.items() if name not in SPEED_ALONE},
             "probes": [PROBES, NOISE_DRAWS],
-            **({} if self.given.readout == torch.float32 or ":" not in key.weights else {"readout": "bfloat16"}),
+            **({} if self.given.readout == torch.float32 or ":" not in key.weights else {"readout": kind}),
         }
 
     def potential(self, key: CellKey) -> Potential:
