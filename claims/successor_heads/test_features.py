@@ -29,7 +29,8 @@ def test_a_mod_ten_probe_carries_over_to_other_tasks(subject, judge):
 def test_the_last_digit_carries_over_where_numbers_are_split(subject, judge):
     """Section 3, adapted: the same probes on the residual at the last digit of numbers read in context."""
     heads = counting(subject)
-    judge("SH-10b", heads.right_from_the_last_digit(), evidence=[right_by_task(heads.last_digit())])
+    shown = right_by_task(heads.last_digit(), heads.what_last_digits_hold())
+    judge("SH-10b", heads.right_from_the_last_digit(), evidence=[shown])
     judge("SH-12d", heads.best_modulus_of_the_last_digit(), evidence=[probe_accuracy(heads.last_digit())])
 
 

@@ -251,15 +251,15 @@ def probe_accuracy(table: Measurement) -> Evidence:
     }
 
 
-def right_by_task(table: Measurement) -> Evidence:
-    """What the mod-10 probe gets right of each task, and which tokens it gets wrong."""
+def right_by_task(table: Measurement, read: str = "") -> Evidence:
+    """What the mod-10 probe gets right of each task, and which tokens it gets wrong; `read` says what it was given."""
     outside = table.facts["outside"]
     rows = [[task, f"{right:.1f}", str(asked)] for task, (right, asked) in outside["by task"].items()]
     wrong = ", ".join(outside["failures"]) or "none"
     return {
         "type": "table",
         "title": "The mod-10 probe on other tasks",
-        "caption": f"Mean over probes. Wrong in at least half of the probes: {wrong}.",
+        "caption": f"{read} Mean over probes. Wrong in at least half of the probes: {wrong}.".strip(),
         "columns": ["task", "right", "asked"],
         "rows": rows,
     }

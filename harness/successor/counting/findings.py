@@ -144,6 +144,12 @@ class Counting:
         """The adapted measure for models that split numbers: probes below the head's layer, at the last digit."""
         return last_digit_table(self.subject, seeds=self._profile.probe_seeds, **self._last_digits(), **changes)
 
+    def what_last_digits_hold(self) -> str:
+        """Which residual was read, in words: below layer 0 there is no context in it."""
+        layer = self.head.layer
+        read = f"Residual below layer {layer}, the leading head's"
+        return f"{read}: the last digit's embedding alone, without what stands before it." if not layer else f"{read}."
+
     def _last_digits(self) -> dict[str, int]:
         return {"layer": self.head.layer, "step": self._profile.numbers_step}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,3 +79,11 @@ def test_an_absent_task_and_an_absent_scale_say_what_there_is(context):
     with pytest.raises(ValueError, match="steering table: expected one of numbers"):
         heads.success("digits")
     assert heads.in_context() is None, "the quick profile leaves it out"
+
+
+@pytest.mark.parametrize(("layer", "words"), [(0, "embedding alone"), (3, "below layer 3")])
+def test_what_the_last_digit_holds_is_said(layer, words, monkeypatch):
+    monkeypatch.setattr(Counting, "head", SimpleNamespace(layer=layer))
+    said = Counting(None).what_last_digits_hold()
+    assert words in said
+    assert ("embedding alone" in said) == (layer == 0)
