@@ -13,7 +13,7 @@ from harness.report.palette import SERIES
 from harness.report.svg import draw
 from harness.report.text import number, one_line, shorten
 
-HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "++++")
+HATCHES = ("", "////", "----", "\\\\\\\\", "xxxx", "++++")
 NARROW = 0.055
 LEGEND_ROW = 17
 
