@@ -23,6 +23,7 @@ from harness.attention_only.tokenizer import Tokenizer, open_tokenizer
 
 CARD = "run_card.json"
 LOSSES = "loss.csv"
+LOSSES_FP32 = "loss_fp32.csv"  # of the same recipe's first steps in fp32, beside a run whose products are in bf16
 NAME = re.compile(r"step_(\d{8})\.safetensors")
 
 
@@ -109,9 +110,15 @@ class Run:
             raise RunError(f"checkpoint {self.path(step)}\n  expected  safetensors\n  found     {error}") from None
         return model_from(weights, self.config, str(self.path(step)))
 
-    def losses(self) -> dict[str, list[float]]:
-        """Columns of the loss curve: step, tokens, train_loss, test_loss (nan where it was not measured)."""
-        lines = (self.folder / LOSSES).read_text(encoding="utf-8").splitlines()
+    def losses(self, fp32: bool = False) -> dict[str, list[float]]:
+        """Columns of the loss curve: step, tokens, train_loss, test_loss (nan where it was not measured).
+
+        With `fp32` that of the first steps in fp32, where a run in bf16 has it beside it. Empty without a file.
+        """
+        path = self.folder / (LOSSES_FP32 if fp32 else LOSSES)
+        if not path.is_file():
+            return {}
+        lines = path.read_text(encoding="utf-8").splitlines()
         names = lines[0].split(",")
         rows = [[float(cell) if cell else float("nan") for cell in line.split(",")] for line in lines[1:]]
         return {name: [row[column] for row in rows] for column, name in enumerate(names)}
@@ -143,10 +150,12 @@ def save_checkpoint(folder: Path, step: int, model: AttentionOnly, dtype: torch.
 
 
 def ship(run: Run, into: Path, steps: Sequence[int], notes: Mapping[str, Any]) -> Run:
-    """Copy chosen checkpoints as fp16 with loss curve and card (digests and `notes` added) to `into`."""
+    """Copy chosen checkpoints as fp16 with loss curves and card (digests and `notes` added) to `into`."""
     for step in steps:
         save_checkpoint(into, step, run.model(step), torch.float16)
-    write_text_atomically(into / LOSSES, (run.folder / LOSSES).read_text(encoding="utf-8"))
+    for name in (LOSSES, LOSSES_FP32):
+        if (run.folder / name).is_file():
+            write_text_atomically(into / name, (run.folder / name).read_text(encoding="utf-8"))
     digests = {
         str(step): hashlib.sha256((into / f"step_{step:08d}.safetensors").read_bytes()).hexdigest() for step in steps
     }

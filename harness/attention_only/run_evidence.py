@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +13,9 @@ from harness.attention_only.stages import PUBLISHED_BOUNDARIES, STAGE_NAMES
 from harness.attention_only.subjects import Score
 from harness.findings import Evidence, Finding
 from harness.measurement import Measurement
+
+if TYPE_CHECKING:
+    from harness.attention_only.live import LiveRun
 
 KINDS = ["previous-token", "current-token", "induction", "bracket", "multigram"]
 Z, NOISE_DRAWS = 1.645, 200
@@ -90,6 +93,38 @@ def formation_table(found: Heads) -> Evidence:
     return {"type": "table", "title": "Step at which each type has made half of its rise",
             "caption": "Mean score of the type's two leading heads, from its least value to its last.",
             "columns": ["type", "step", "90 % of draws"], "rows": rows, "mark_rows": []}  # fmt: skip
+
+
+def loss_curves(run: LiveRun) -> list[Evidence]:
+    """Loss on batches and on held-out rows over training, and its first steps in bf16 beside the same in fp32."""
+    own, plain = run.run.losses(), run.run.losses(fp32=True)
+    return ([_losses(own)] if own else []) + ([_precisions(own, plain)] if own and plain else [])
+
+
+def _losses(own: dict[str, list[float]]) -> Evidence:
+    tested = np.flatnonzero(np.isfinite(own["test_loss"]))
+    rows = np.union1d(thinned(np.asarray(own["step"])), tested[thinned(np.asarray(own["step"])[tested])])
+    named = {"training batch": "train_loss", "held-out rows": "test_loss"}
+    series = [{"name": name, "y": [own[key][row] for row in rows]} for name, key in named.items()]
+    return {"type": "lines", "title": "Loss over training", "caption": "Mean over tokens, in nats.",
+            "x": [own["step"][row] for row in rows], "xlabel": "training step", "ylabel": "loss", "xscale": "log",
+            "series": series}  # fmt: skip
+
+
+def _precisions(own: dict[str, list[float]], plain: dict[str, list[float]]) -> Evidence:
+    """The training loss at the steps that both curves have."""
+    rounded, exact = (dict(zip(each["step"], each["train_loss"], strict=True)) for each in (own, plain))
+    steps = [step for step in exact if step in rounded and np.isfinite(exact[step]) and np.isfinite(rounded[step])]
+    apart = [rounded[step] - exact[step] for step in steps]
+    widest = max(map(abs, apart), default=float("nan"))
+    caption = (
+        "The same initialisation, batches and settings. The two differ by at most "
+        f"{widest:.4f} nats, {float(np.mean(apart)):+.4f} in the mean."
+    )
+    return {"type": "lines", "title": "The first steps in bf16 and in fp32", "caption": caption, "x": steps,
+            "xlabel": "training step", "ylabel": "loss on the training batch", "xscale": "log",
+            "series": [{"name": "bf16 products", "y": [rounded[step] for step in steps]},
+                       {"name": "fp32", "y": [exact[step] for step in steps]}]}  # fmt: skip
 
 
 def composition_curves(found: Composition) -> Evidence:

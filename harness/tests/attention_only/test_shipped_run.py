@@ -48,3 +48,18 @@ def test_it_read_as_much_as_was_asked_and_its_loss_fell(run):
     assert losses["tokens"][-1] >= 80e6
     tested = [loss for loss in losses["test_loss"] if loss == loss]
     assert tested[-1] == min(tested) < 3.6
+
+
+def test_its_first_steps_in_bf16_are_those_in_fp32(run):
+    """Rounding the products moves the loss on a batch by less than a hundredth of a nat."""
+    from harness.attention_only.live import LiveRun
+    from harness.attention_only.run_evidence import loss_curves
+    from harness.measure import Context
+
+    whole, first = loss_curves(LiveRun(run, Context(store=None), "own-run", "own"))
+    assert whole["x"][-1] == run.steps[-1]
+    rounded, exact = (series["y"] for series in first["series"])
+    assert len(rounded) == len(exact) >= 8
+    apart = max(abs(a - b) for a, b in zip(rounded, exact, strict=True))
+    assert 0 < apart < 0.01
+    assert f"at most {apart:.4f} nats" in first["caption"]
