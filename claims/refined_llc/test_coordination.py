@@ -13,7 +13,7 @@ def test_layer_0_peaks_while_layer_1_still_rises(subject, judge):
     found = coefficients(subject)
     peaks = found.peak_by_layer()
     title, label = "rLLC against the one-layer reference", "rLLC"
-    curves = show.wrllc_curves(found.table("training mixture", loss="one-layer reference"), found.types, title, label)
+    curves = show.wrllc_curves(found.against_reference(), found.types, title, label)
     settings = judge.under("RL-30", settings_of(found.peaks()))
     judge("RL-30", peaks, evidence=[curves, settings], text=found.text_use("training mixture"))
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from harness.attention_only.multigrams_findings import Ablations
 
 SIMPLE = ("induction", "bracket")
+REFERENCE_LOSS = "one-layer reference"
+FEWEST = 5  # checkpoints that a peak can be looked for among
 _OPENED: dict[tuple[Path, str], Coefficients] = {}
 
 
@@ -138,6 +140,16 @@ class Coefficients:
         """The coefficients at the end of training."""
         return self.table(role, [str(self.run.steps[-1])], **how)
 
+    def against_reference(self) -> ct.HeadTable:
+        """Those under the one-layer reference loss, at the checkpoints where every head was recorded under it.
+
+        Raises `RunNotAvailable` where these are fewer than `FEWEST` or the last is not among them.
+        """
+        steps = [str(step) for step in self.run.steps if step > 0]
+        whole = [step for step in steps if self.texts([step], REFERENCE_LOSS, "paper")]
+        enough = len(whole) >= FEWEST and whole[-1] == steps[-1]
+        return self.table("training mixture", whole if enough else steps, loss=REFERENCE_LOSS)
+
     def untrained(self, role: str) -> ct.HeadTable:
         """Those of the run's initialisation."""
         return self.table(role, ["untrained"])
@@ -233,8 +245,7 @@ class Coefficients:
 
     def peak_by_layer(self) -> Finding:
         """Which layer's multigram heads peak first against the one-layer reference (RL-30)."""
-        table = self.table("training mixture", loss="one-layer reference")
-        return self._layers(table, planted_table(peaks=True), ct.peak)
+        return self._layers(self.against_reference(), planted_table(peaks=True), ct.peak)
 
     def _layers(self, table: ct.HeadTable, planted: ct.HeadTable, landmark: ct.Landmark) -> Finding:
         def order(given: ct.HeadTable, types: Mapping[str, str], **more: Any) -> Measurement:

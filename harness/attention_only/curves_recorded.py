@@ -163,8 +163,9 @@ def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list
 
     Every head at the end and before training on the training mixture and on code (their stand-ins where they are not
     given); layer 1 at the end on texts that every machine has, which runs measure again; every head over training on
-    the mixture, layer 1 on code; all weights at the end on every text; the reference loss over training; the second
-    setting at the end; and every head at the end on every other text.
+    the mixture, layer 1 on code; the second setting at the end; the reference loss at every other checkpoint, the last
+    among them; all weights at the end on every text; the reference loss at the checkpoints between; and every head at
+    the end on every other text.
     """
     steps = [str(step) for step in run.steps if step > 0]
     heads = all_heads(run.run.config.n_layers, run.run.config.n_heads)
@@ -176,10 +177,11 @@ def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list
         Part(end, second, [name for name in STANDARD if name in texts and name not in both]),
         Part(steps[:-1], heads, [mixture]),
         Part(steps[:-1], second, [code]),
-        Part(end, ["all"], list(texts)),
         Part(end, heads, both, setting="second"),
+        Part(end, ["all"], list(texts)),
         Part(end, heads, [name for name in texts if name not in both]),
     ]
     if REFERENCE in losses:
-        parts.insert(5, Part(steps, heads, [mixture], loss=REFERENCE))
+        parts.insert(5, Part(steps[::-2], heads, [mixture], loss=REFERENCE))
+        parts.insert(7, Part(steps[-2::-2], heads, [mixture], loss=REFERENCE))
     return parts

@@ -121,6 +121,23 @@ def test_what_was_not_recorded_is_not_there_and_says_what_to_type():
     ]
 
 
+def without_reference_at(found, left):
+    """The same with the reference loss recorded at the checkpoints `left` alone."""
+    kept = {key: one for key, one in found.cells.cells.items() if key.loss == "next token" or key.checkpoint in left}
+    return Coefficients(found.run, CellTable(**{**vars(found.cells), "cells": kept}), ())
+
+
+def test_a_peak_is_looked_for_among_the_checkpoints_with_the_reference_loss():
+    found, claim = planted_coefficients(), PAPER.claim("RL-30")
+    steps = [str(step) for step in planted_table().steps]
+    some = without_reference_at(found, steps[::-2])
+    assert [str(step) for step in some.against_reference().steps] == steps[::-2][::-1]
+    assert apply_rule(claim, some.peak_by_layer().measurement).outcome == "reproduced"
+    for too_few in (steps[-4:], steps[:-1], []):
+        with pytest.raises(RunNotAvailable, match="one_layer beside it"):
+            without_reference_at(found, too_few).peak_by_layer()
+
+
 def test_every_piece_of_evidence_can_be_drawn():
     found = planted_coefficients()
     made = [

@@ -50,6 +50,17 @@ def test_it_read_as_much_as_was_asked_and_its_loss_fell(run):
     assert tested[-1] == min(tested) < 3.6
 
 
+def test_the_one_layer_reference_beside_it_has_read_the_same_tokens_and_knows_less(run):
+    one = Run.open(FOLDER.parent / "one_layer")
+    assert one.config.n_layers == 1
+    assert (one.card["tokenizer"], one.card["corpus"]) == (run.card["tokenizer"], run.card["corpus"])
+    assert one.model(one.steps[-1]) is not None
+    assert set(one.card["digests"]) == {str(step) for step in one.steps}
+    assert one.steps[-1] == one.card["recipe"]["steps"] >= 40_000
+    assert one.losses()["tokens"][-1] >= 80e6
+    assert run.losses()["test_loss"][-1] + 0.2 < one.losses()["test_loss"][-1] < 4
+
+
 def test_its_first_steps_in_bf16_are_those_in_fp32(run):
     """Rounding the products moves the loss on a batch by less than a hundredth of a nat."""
     from harness.attention_only.live import LiveRun
