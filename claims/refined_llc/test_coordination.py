@@ -2,7 +2,8 @@
 
 from harness.attention_only import curves_evidence as show
 from harness.attention_only import multigrams_evidence as together
-from harness.attention_only.curves_findings import coefficients, settings_of
+from harness.attention_only.curves_findings import coefficients
+from harness.attention_only.curves_settings import settings_of
 from harness.attention_only.multigrams_findings import Ablations
 from harness.plugin import claim
 

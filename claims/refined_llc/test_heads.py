@@ -1,8 +1,9 @@
 """Section 4.1 and the appendix on multigrams: what each head has memorised, against its coefficient."""
 
 from harness.attention_only import curves_evidence as show
-from harness.attention_only.curves_findings import coefficients, settings_of
+from harness.attention_only.curves_findings import coefficients
 from harness.attention_only.curves_roles import both_texts
+from harness.attention_only.curves_settings import settings_of
 from harness.attention_only.multigrams_evidence import sample_table
 from harness.attention_only.multigrams_findings import Ablations
 from harness.attention_only.run_evidence import loss_curves

@@ -1,7 +1,8 @@
 """Sections 4.1 and 4.2: what the refined coefficient of a head says of the head, over training and over data."""
 
 from harness.attention_only import curves_evidence as show
-from harness.attention_only.curves_findings import coefficients, settings_of, under_settings
+from harness.attention_only.curves_findings import coefficients
+from harness.attention_only.curves_settings import settings_of, under_settings
 from harness.attention_only.multigrams_findings import Ablations
 from harness.plugin import claim
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -350,28 +349,6 @@ class Coefficients:
             "0.3 nats, the 200 strongest tokens of a head": counted(Rules(most=200)),
             "second setting of the sampler": counted(Rules(), setting="second"),
         }
-
-
-def settings_of(build: Mapping[str, Callable[[], Finding]]) -> dict[str, Finding]:
-    """Findings under several settings by name, those that were not recorded left out."""
-    from harness.attention_only.subjects import RunNotAvailable
-
-    found = {}
-    for name, make in build.items():
-        with suppress(RunNotAvailable):
-            found[name] = make()
-    return found
-
-
-def under_settings(make: Callable[..., Finding], texts: Sequence[str] = ()) -> dict[str, Finding]:
-    """A finding under the paper's setting, the second one, and on each of `texts` that it was recorded on."""
-    return settings_of(
-        {
-            "as judged: the paper's setting": make,
-            "second setting, chosen by the gate": partial(make, setting="second"),
-            **{f"on {text}": partial(make, text=text) for text in texts},
-        }
-    )
 
 
 def coefficients(run: LiveRun) -> Coefficients:

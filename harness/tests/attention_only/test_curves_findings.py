@@ -8,9 +8,10 @@ import pytest
 
 from harness.attention_only import curves_evidence as show
 from harness.attention_only.curves_cells import BLOCKS, NUMBERS, Cell, CellKey, CellTable
-from harness.attention_only.curves_findings import Coefficients, settings_of, under_settings
+from harness.attention_only.curves_findings import Coefficients
 from harness.attention_only.curves_planted import ERROR, TYPES, planted_counts, planted_table
 from harness.attention_only.curves_recorded import Comparison
+from harness.attention_only.curves_settings import settings_of, under_settings
 from harness.attention_only.multigrams_findings import closer_ratio, overlap_growth, planted_paths
 from harness.attention_only.subjects import RunNotAvailable
 from harness.claims import load_paper
@@ -119,6 +120,8 @@ def test_what_was_not_recorded_is_not_there_and_says_what_to_type():
     assert list(settings_of({"there": found.by_kind, "not there": lambda: found.by_kind(setting="second")})) == [
         "there"
     ]
+    with pytest.raises(RunNotAvailable, match="claims record-cells"):
+        settings_of({"not there": lambda: found.by_kind(setting="second")})
 
 
 def without_reference_at(found, left):
