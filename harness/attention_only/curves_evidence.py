@@ -146,22 +146,24 @@ def controls_table(found: Coefficients, ablations: Ablations) -> Evidence:
 
 
 def code_panels(found: Coefficients) -> list[Evidence]:
-    """Layer 1 on the training mixture beside code, over training where it was recorded, else at the end."""
-    from harness.attention_only.subjects import RunNotAvailable
-
-    curves = []
-    for role in ("training mixture", "code"):
-        try:
-            table = found.table(role)
-        except RunNotAvailable:
-            table = found.last(role)
-        one = wrllc_curves(table.of(found.layer(1)), found.types, f"Layer 1 on {role}", "wrLLC on this text")
-        curves.append((role, one))
-    if all(len(one["x"]) > 1 for _, one in curves) and len({tuple(one["x"]) for _, one in curves}) == 1:
-        panels = [{**panel, "name": f"layer 1, {role}"} for role, one in curves for panel in one["panels"]]
-        both = {**curves[0][1], "title": "wrLLC of layer 1 on the training mixture and on code", "panels": panels}
-        return [{**both, "caption": " ".join(str(one["caption"]) for _, one in curves)}]
-    return [_ends(found)]
+    """Layer 1 on the training mixture beside code, at the checkpoints where it was recorded on both."""
+    heads, roles = found.layer(1), ("training mixture", "code")
+    mixture, code = (found.recorded_steps(role, heads) for role in roles)
+    steps = [step for step in mixture if step in code]
+    if len(steps) < 2:
+        return [_ends(found)]
+    curves = [
+        wrllc_curves(found.table(role, steps, heads=heads), found.types, f"Layer 1 on {role}", "wrLLC on this text")
+        for role in roles
+    ]
+    panels = [
+        {**panel, "name": f"layer 1, {role}"}
+        for role, one in zip(roles, curves, strict=True)
+        for panel in one["panels"]
+    ]
+    caption = " ".join(str(one["caption"]) for one in curves)
+    title = "wrLLC of layer 1 on the training mixture and on code"
+    return [{**curves[0], "title": title, "panels": panels, "caption": caption}]
 
 
 def _ends(found: Coefficients) -> Evidence:

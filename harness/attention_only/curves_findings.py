@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -86,14 +86,23 @@ class Coefficients:
         """Heads of a layer that are of one of these kinds (all of them where none is named)."""
         return [head for head, kind in self.types.items() if head[0] == str(layer) and (not kinds or kind in kinds)]
 
-    def texts(self, steps: Sequence[str], loss: str, setting: str) -> list[str]:
-        """Texts on which every head was recorded at all these checkpoints."""
+    def texts(self, steps: Sequence[str], loss: str, setting: str, heads: Collection[str] = ()) -> list[str]:
+        """Texts on which these heads (every one, unless named) were recorded at all these checkpoints."""
         names = dict.fromkeys(key.text for key in self.cells.select(loss=loss, setting=setting))
-        return [name for name in names if all(self._whole(name, step, loss, setting) for step in steps)]
+        return [name for name in names if all(self._whole(name, step, loss, setting, heads) for step in steps)]
 
-    def _whole(self, text: str, step: str, loss: str, setting: str) -> bool:
+    def _whole(self, text: str, step: str, loss: str, setting: str, heads: Collection[str]) -> bool:
         found = self.cells.select(text=text, checkpoint=step, loss=loss, setting=setting)
-        return set(self.types) <= {key.weights for key in found}
+        return set(heads or self.types) <= {key.weights for key in found}
+
+    def recorded_steps(self, role: str, heads: Collection[str] = (), loss: str = "next token") -> list[str]:
+        """Trained checkpoints at which these heads were recorded on the text that serves as `role` at the end.
+
+        Raises `RunNotAvailable` where they were not even recorded at the end.
+        """
+        steps = [str(step) for step in self.run.steps if step > 0]
+        text = self._text(role, "", steps[-1:], loss, "paper", heads)
+        return [step for step in steps if self._whole(text, step, loss, "paper", heads)]
 
     def table(
         self,
@@ -103,16 +112,16 @@ class Coefficients:
         loss: str = "next token",
         setting: str = "paper",
         text: str = "",
+        heads: Sequence[str] = (),
     ) -> ct.HeadTable:
-        """Coefficients of all heads on the text that serves as "training mixture" or "code" (or on `text`).
+        """Coefficients on the text that serves as "training mixture" or "code" (or on `text`), of all heads or `heads`.
 
         `checkpoints` defaults to all trained ones. Raises `RunNotAvailable` where they were not recorded.
         """
         from harness.attention_only.curves_cells import CellKey
 
         names = list(checkpoints or (str(step) for step in self.run.steps if step > 0))
-        chosen = self._text(role, text, names, loss, setting)
-        heads = tuple(self.types)
+        chosen, heads = self._text(role, text, names, loss, setting, heads), tuple(heads or self.types)
         grid = [[self.cells.cells[CellKey(name, head, chosen, loss, setting)] for head in heads] for name in names]
         facts = {"text": chosen, "role": role, "loss": loss, "setting": setting}
         return ct.HeadTable(
@@ -124,10 +133,12 @@ class Coefficients:
             facts={**facts, **self.provenance(grid[-1][0].origin)},
         )
 
-    def _text(self, role: str, text: str, names: Sequence[str], loss: str, setting: str) -> str:
+    def _text(
+        self, role: str, text: str, names: Sequence[str], loss: str, setting: str, heads: Collection[str] = ()
+    ) -> str:
         from harness.attention_only.subjects import RunNotAvailable
 
-        at_hand = self.texts(names, loss, setting)
+        at_hand = self.texts(names, loss, setting, heads)
         try:
             return text if text in at_hand else text_for(role, [] if text else at_hand)
         except LookupError:
@@ -142,12 +153,10 @@ class Coefficients:
     def against_reference(self) -> ct.HeadTable:
         """Those under the one-layer reference loss, at the checkpoints where every head was recorded under it.
 
-        Raises `RunNotAvailable` where these are fewer than `FEWEST` or the last is not among them.
+        Raises `RunNotAvailable` where these are fewer than `FEWEST` of the run's or the last is not among them.
         """
-        steps = [str(step) for step in self.run.steps if step > 0]
-        whole = [step for step in steps if self.texts([step], REFERENCE_LOSS, "paper")]
-        enough = len(whole) >= FEWEST and whole[-1] == steps[-1]
-        return self.table("training mixture", whole if enough else steps, loss=REFERENCE_LOSS)
+        whole = self.recorded_steps("training mixture", loss=REFERENCE_LOSS)
+        return self.table("training mixture", whole if len(whole) >= FEWEST else None, loss=REFERENCE_LOSS)
 
     def untrained(self, role: str) -> ct.HeadTable:
         """Those of the run's initialisation."""

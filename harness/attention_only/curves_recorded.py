@@ -163,25 +163,25 @@ def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list
 
     Every head at the end and before training on the training mixture and on code (their stand-ins where they are not
     given); layer 1 at the end on texts that every machine has, which runs measure again; every head over training on
-    the mixture, layer 1 on code; the second setting at the end; the reference loss at every other checkpoint, the last
-    among them; all weights at the end on every text; the reference loss at the checkpoints between; and every head at
-    the end on every other text.
+    the mixture; layer 1 on code and the reference loss at every other checkpoint; the second setting and all weights at
+    the end; layer 1 and the reference loss at the checkpoints between; every head at the end on every other text.
     """
     steps = [str(step) for step in run.steps if step > 0]
     heads = all_heads(run.run.config.n_layers, run.run.config.n_heads)
     second = [head for head in heads if head.startswith("1:")]
     mixture, code = text_for("training mixture", texts), text_for("code", texts)
     both, end = list(dict.fromkeys([mixture, code])), steps[-1:]
-    parts = [
+    often, between = steps[-3::-2], steps[-2::-2]  # the last checkpoint has its place among the first parts
+    reference = [mixture] if REFERENCE in losses else []
+    return [
         Part([*end, UNTRAINED], heads, both),
         Part(end, second, [name for name in STANDARD if name in texts and name not in both]),
         Part(steps[:-1], heads, [mixture]),
-        Part(steps[:-1], second, [code]),
+        Part(often, second, [code]),
         Part(end, heads, both, setting="second"),
+        Part([*end, *often], heads, reference, loss=REFERENCE),
         Part(end, ["all"], list(texts)),
+        Part(between, second, [code]),
+        Part(between, heads, reference, loss=REFERENCE),
         Part(end, heads, [name for name in texts if name not in both]),
     ]
-    if REFERENCE in losses:
-        parts.insert(5, Part(steps[::-2], heads, [mixture], loss=REFERENCE))
-        parts.insert(7, Part(steps[-2::-2], heads, [mixture], loss=REFERENCE))
-    return parts

@@ -124,21 +124,36 @@ def test_what_was_not_recorded_is_not_there_and_says_what_to_type():
         settings_of({"not there": lambda: found.by_kind(setting="second")})
 
 
-def without_reference_at(found, left):
-    """The same with the reference loss recorded at the checkpoints `left` alone."""
-    kept = {key: one for key, one in found.cells.cells.items() if key.loss == "next token" or key.checkpoint in left}
+def left_of(found, keep):
+    """The same with the cells that `keep` says yes to alone."""
+    kept = {key: one for key, one in found.cells.cells.items() if keep(key)}
     return Coefficients(found.run, CellTable(**{**vars(found.cells), "cells": kept}), ())
 
 
 def test_a_peak_is_looked_for_among_the_checkpoints_with_the_reference_loss():
     found, claim = planted_coefficients(), PAPER.claim("RL-30")
     steps = [str(step) for step in planted_table().steps]
-    some = without_reference_at(found, steps[::-2])
+    some = left_of(found, lambda key: key.loss == "next token" or key.checkpoint in steps[::-2])
     assert [str(step) for step in some.against_reference().steps] == steps[::-2][::-1]
     assert apply_rule(claim, some.peak_by_layer().measurement).outcome == "reproduced"
-    for too_few in (steps[-4:], steps[:-1], []):
+    for few in (steps[-4:], steps[:-1], []):
         with pytest.raises(RunNotAvailable, match="one_layer beside it"):
-            without_reference_at(found, too_few).peak_by_layer()
+            left_of(found, lambda key, few=few: key.loss == "next token" or key.checkpoint in few).peak_by_layer()
+
+
+def test_code_is_drawn_beside_the_mixture_where_layer_1_was_recorded_on_both():
+    found, steps = planted_coefficients(), [str(step) for step in planted_table().steps]
+    (whole,) = show.code_panels(found)
+    some = left_of(found, lambda key: key.text != "code" or (key.weights[0] == "1" and key.checkpoint in steps[::-2]))
+    (thinned,) = show.code_panels(some)
+    assert [str(step) for step in thinned["x"]] == steps[::-2][::-1]
+    assert [panel["name"] for panel in thinned["panels"]] == ["layer 1, training mixture", "layer 1, code"]
+    for before, after in zip(whole["panels"], thinned["panels"], strict=True):
+        assert {one["name"]: one["y"][-1] for one in before["series"]} == {
+            one["name"]: one["y"][-1] for one in after["series"]
+        }
+    (ends,) = show.code_panels(left_of(found, lambda key: key.text != "code" or key.checkpoint == steps[-1]))
+    assert ends["type"] == "ranked"
 
 
 def test_every_piece_of_evidence_can_be_drawn():
