@@ -170,10 +170,17 @@ def _by_support(claim: Claim, measurement: Measurement, label: str, words: str) 
     share, margin = measurement.support.get(label, 0.0), claim.margin
     rule = f"{words} in at least {1 - margin:.0%} of resamples ({share:.1%} found)"
     if share >= 1 - margin:
-        return Verdict("reproduced", rule, f"would no longer be reproduced at a margin below {1 - share:.3g}")
+        return Verdict("reproduced", rule, _at_smaller_margin("reproduced", 1 - share))
     if share <= margin:
-        return Verdict("contradicted", rule, f"would no longer be contradicted at a margin below {share:.3g}")
+        return Verdict("contradicted", rule, _at_smaller_margin("contradicted", share))
     return Verdict("inconclusive", rule, f"would be reproduced at a margin of {1 - share:.3g} or more")
+
+
+def _at_smaller_margin(outcome: str, least: float) -> str:
+    """What would flip a verdict on shares of resamples; nothing does where all of them agree."""
+    if least <= 0:
+        return f"would be {outcome} at any margin: all resamples agree"
+    return f"would no longer be {outcome} at a margin below {least:.3g}"
 
 
 def _existence(claim: Claim, measurement: Measurement) -> Verdict:

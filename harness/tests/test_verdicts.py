@@ -57,6 +57,15 @@ def test_each_rule_on_plain_cases(kind, expected, margin, measurement, wanted):
     assert outcome(claim(kind, expected, margin), measurement).outcome == wanted
 
 
+def test_no_margin_is_named_that_cannot_be():
+    order = claim("order", ("a", "b"), 0.05)
+    for label, wanted in (("a > b", "reproduced"), ("b > a", "contradicted")):
+        all_agree = outcome(order, Measurement("q", label, support={label: 1.0}))
+        assert all_agree.flip == f"would be {wanted} at any margin: all resamples agree"
+    some = outcome(order, Measurement("q", "b > a", support={"a > b": 0.02, "b > a": 0.98}))
+    assert some.flip == "would no longer be contradicted at a margin below 0.02"
+
+
 @pytest.mark.parametrize(
     ("measurement", "wanted"),
     [(found(0.0, 0.4, p_value=0.9), "reproduced"), (found(0.6, 0.9, p_value=0.001), "contradicted")],
