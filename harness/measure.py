@@ -21,13 +21,17 @@ from harness.store import Store, key_of
 
 @dataclass
 class Context:
-    """Where measurements of one run are kept and made: the store, the device, and what was already measured."""
+    """Where measurements of one run are kept and made: the store, the device, and what was already measured.
+
+    `tell` says a line at once to whoever waits for a long measurement.
+    """
 
     store: Store
     device: str = "cpu"
     remeasure: bool = False
     profile: Profile = PROFILES["standard"]
     memo: dict[str, Measurement] = field(default_factory=dict)
+    tell: Callable[[str], None] = lambda line: None
 
 
 class Measurable(Protocol):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -51,11 +53,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "claim(*ids): the claims of paper.toml that this test measures")
     worker = getattr(config, "workerinput", None)
     try:
-        config.stash[RUN] = Run.from_options(config.option, config.rootpath, worker)
+        config.stash[RUN] = Run.from_options(config.option, config.rootpath, worker, _past_capture(config))
     except (ClaimError, SelectionError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
     if worker is None and not config.option.xmlpath and not config.option.collectonly:
         config.option.xmlpath = str(config.stash[RUN].run_dir / "junit.xml")
+
+
+def _past_capture(config: pytest.Config) -> Callable[[str], None]:
+    """Says a line while a test runs: what tests print is otherwise kept until they are over, and shown if they fail."""
+
+    def tell(line: str) -> None:
+        capture = config.pluginmanager.getplugin("capturemanager")
+        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            print(f"\n{line}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,9 +45,12 @@ class Run:
     offline: bool
     remeasure: bool
     allow_tf32: bool
+    tell: Callable[[str], None] = print
 
     @classmethod
-    def from_options(cls, option: Any, root: Path, worker: Mapping[str, Any] | None = None) -> Run:
+    def from_options(
+        cls, option: Any, root: Path, worker: Mapping[str, Any] | None = None, tell: Callable[[str], None] = print
+    ) -> Run:
         """Read claims, deviations and registry; raises with a message for the user where something cannot be used."""
         from harness.attention_only.runs import load_runs
         from harness.models.registry import load_registry
@@ -77,6 +80,7 @@ class Run:
             offline=option.offline,
             remeasure=option.remeasure,
             allow_tf32=option.allow_tf32,
+            tell=tell,
         )
 
     @cached_property
@@ -100,7 +104,7 @@ class Run:
     def context(self) -> Context:
         """The store, the device and the memo that measure functions use."""
         store = Store(self.store_dir, on_bad=self._bad_entry)
-        return Context(store=store, device=self.device, remeasure=self.remeasure, profile=self.profile)
+        return Context(store, self.device, self.remeasure, self.profile, tell=self.tell)
 
     def _bad_entry(self, path: Path, reason: str) -> None:
         self.stream.write("store", kind="set aside", path=path.name, reason=reason)

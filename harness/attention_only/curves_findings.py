@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -372,14 +371,8 @@ def coefficients(run: LiveRun) -> Coefficients:
     if (folder, identity) not in _OPENED:
         table, again = cr.open_cells(run), ()
         if run.context.remeasure:
-            table = cr.remeasure(run, table, _tell, device=run.context.device)
+            table = cr.remeasure(run, table, run.context.tell, device=run.context.device)
         else:
             again = cr.measure_again(run, table, np.random.default_rng(), device=run.context.device)
         _OPENED[folder, identity] = Coefficients(run, table, again, live=run.context.remeasure)
     return _OPENED[folder, identity]
-
-
-def _tell(line: str) -> None:
-    """Past pytest's capture: whoever asked to measure all anew should know at once how long it takes."""
-    if line and sys.__stderr__ is not None:
-        print(line, file=sys.__stderr__, flush=True)

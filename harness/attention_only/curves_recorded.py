@@ -125,7 +125,8 @@ def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str =
         missing = len(table.cells) - len(keys)
         tell(f"{len(keys):,} cells are measured anew: about {hours:.1f} hours as on the recording's machine")
         words = "recorded cells are on texts that are not here (give them with --texts FOLDER) and are left out"
-        tell(f"{missing:,} {words}" if missing else "")
+        if missing:
+            tell(f"{missing:,} {words}")
     given = Ingredients(lambda checkpoint: model_at(run, checkpoint), rows, losses, table.settings, device)
     live = {cell.key: cell for cell in measure_cells(keys, given, run.context.store)}
     same = comparable(rows, table.texts)

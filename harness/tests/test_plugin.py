@@ -53,6 +53,17 @@ def test_each_verdict_has_its_pytest_outcome(tmp_path, tests, deviations, outcom
     assert events(root, "end")[0]["exitstatus"] == status
 
 
+def test_a_long_measurement_can_say_something_before_it_is_over(tmp_path):
+    """A test that passes shows nothing of what it prints; what it tells is seen."""
+    told = "from harness.plugin import RUN\n" + HOLDS.replace("(subject, judge)", "(subject, judge, request)").replace(
+        "    judge(", '    print("kept")\n    request.config.stash[RUN].context.tell("about two hours")\n    judge('
+    )
+    code, text = run(make_project(tmp_path, told))
+    assert code == 0, text
+    assert "\nabout two hours\n" in text
+    assert "kept" not in text
+
+
 def test_a_miss_says_what_came_out_and_by_how_much(tmp_path):
     _, text = run(make_project(tmp_path, MISSES))
     assert "TY-01 on gpt2: contradicted (reproduction)" in text
