@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from harness.attention_only import curves_evidence as show
+from harness.attention_only import curves_findings, curves_rows
 from harness.attention_only import curves_record as rec
 from harness.attention_only import curves_recorded as cr
-from harness.attention_only import curves_rows
 from harness.attention_only import multigrams_evidence as together
 from harness.attention_only import multigrams_findings as mf
 from harness.attention_only import multigrams_measures as mm
@@ -178,6 +178,22 @@ def test_coefficients_are_the_recorded_ones_with_errors(recorded):
     assert (table.mean[1, 3], table.error[1, 3]) == pytest.approx((cell.mean, cell.error))
     assert len(found.again) == 2
     assert coefficients(run) is found
+
+
+def test_a_cell_that_differs_stops_every_claim_of_the_session(recorded, monkeypatch):
+    """The next two cells drawn might agree: what one claim saw, the others must not forget."""
+    asked = []
+
+    def differs(*_, **__):
+        asked.append(1)
+        raise RecordedCellDiffers("1 recorded cell differs from what is measured here")
+
+    monkeypatch.setattr(curves_findings, "_OPENED", {})
+    monkeypatch.setattr(cr, "measure_again", differs)
+    for _ in range(3):
+        with pytest.raises(RecordedCellDiffers, match="1 recorded cell differs"):
+            coefficients(opened(recorded[0]))
+    assert len(asked) == 1
 
 
 def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch):
