@@ -45,13 +45,16 @@ class Run:
     offline: bool
     remeasure: bool
     allow_tf32: bool
-    tell: Callable[[str], None] = print
+    tell: Callable[[str], None]
 
     @classmethod
     def from_options(
-        cls, option: Any, root: Path, worker: Mapping[str, Any] | None = None, tell: Callable[[str], None] = print
+        cls, option: Any, root: Path, worker: Mapping[str, Any] | None, tell: Callable[[str], None]
     ) -> Run:
-        """Read claims, deviations and registry; raises with a message for the user where something cannot be used."""
+        """Read claims, deviations and registry; raises with a message for the user where something cannot be used.
+
+        `tell` says a line to the user while a test runs.
+        """
         from harness.attention_only.runs import load_runs
         from harness.models.registry import load_registry
 

@@ -13,7 +13,16 @@ import numpy as np
 from harness.attention_only import curves_tables as ct
 from harness.attention_only.curves_clustering import CLUSTERINGS, FEWER, clustering_agreement
 from harness.attention_only.curves_planted import TYPES, planted_counts, planted_table
-from harness.attention_only.curves_roles import STANDARD, both_texts, record_command, text_for, use_of, words_for
+from harness.attention_only.curves_roles import (
+    NEXT_TOKEN,
+    REFERENCE,
+    STANDARD,
+    both_texts,
+    record_command,
+    text_for,
+    use_of,
+    words_for,
+)
 from harness.findings import Finding
 from harness.judging import TextUse
 from harness.measurement import Measurement
@@ -25,7 +34,6 @@ if TYPE_CHECKING:
     from harness.attention_only.multigrams_findings import Ablations
 
 SIMPLE = ("induction", "bracket")
-REFERENCE_LOSS = "one-layer reference"
 FEWEST = 5  # checkpoints that a peak can be looked for among
 _OPENED: dict[tuple[Path, str], Coefficients | AssertionError] = {}
 
@@ -63,14 +71,14 @@ class Coefficients:
 
     def data_texts(self) -> TextUse:
         """The data sets that all weights were sampled on; they stand in where none is more than Python's own."""
-        found = self.cells.select(checkpoint=str(self.run.steps[-1]), weights="all", loss="next token", setting="paper")
+        found = self.cells.select(checkpoint=str(self.run.steps[-1]), weights="all", loss=NEXT_TOKEN, setting="paper")
         names = sorted(key.text for key in found)
         return TextUse(words_for(names), stand_in=set(names) <= set(STANDARD))
 
     @property
     def recorded_texts(self) -> list[str]:
         """Texts on which every head was recorded at the end of training, under the paper's setting."""
-        return self.texts([str(self.run.steps[-1])], "next token", "paper")
+        return self.texts([str(self.run.steps[-1])], NEXT_TOKEN, "paper")
 
     @property
     def draws(self) -> int:
@@ -94,7 +102,7 @@ class Coefficients:
         found = self.cells.select(text=text, checkpoint=step, loss=loss, setting=setting)
         return set(heads or self.types) <= {key.weights for key in found}
 
-    def recorded_steps(self, role: str, heads: Collection[str] = (), loss: str = "next token") -> list[str]:
+    def recorded_steps(self, role: str, heads: Collection[str] = (), loss: str = NEXT_TOKEN) -> list[str]:
         """Trained checkpoints at which these heads were recorded on the text that serves as `role` at the end.
 
         Raises `RunNotAvailable` where they were not even recorded at the end.
@@ -108,7 +116,7 @@ class Coefficients:
         role: str,
         checkpoints: Sequence[str] | None = None,
         *,
-        loss: str = "next token",
+        loss: str = NEXT_TOKEN,
         setting: str = "paper",
         text: str = "",
         heads: Sequence[str] = (),
@@ -142,7 +150,7 @@ class Coefficients:
             return text if text in at_hand else text_for(role, [] if text else at_hand)
         except LookupError:
             reason = f"coefficients on {text or role} ({loss}, {setting} setting) were not recorded at all checkpoints"
-            given = "" if loss == "next token" else "with the one-layer run in one_layer beside it: "
+            given = "" if loss == NEXT_TOKEN else "with the one-layer run in one_layer beside it: "
             raise RunNotAvailable(self.run.name, reason, given + record_command(self.run, "--texts FOLDER")) from None
 
     def last(self, role: str, **how: Any) -> ct.HeadTable:
@@ -154,8 +162,8 @@ class Coefficients:
 
         Raises `RunNotAvailable` where these are fewer than `FEWEST` of the run's or the last is not among them.
         """
-        whole = self.recorded_steps("training mixture", loss=REFERENCE_LOSS)
-        return self.table("training mixture", whole if len(whole) >= FEWEST else None, loss=REFERENCE_LOSS)
+        whole = self.recorded_steps("training mixture", loss=REFERENCE)
+        return self.table("training mixture", whole if len(whole) >= FEWEST else None, loss=REFERENCE)
 
     def untrained(self, role: str) -> ct.HeadTable:
         """Those of the run's initialisation."""
@@ -305,7 +313,7 @@ class Coefficients:
         from harness.attention_only.subjects import RunNotAvailable
 
         step = str(self.run.steps[-1])
-        found = self.cells.select(checkpoint=step, weights="all", loss="next token", setting="paper")
+        found = self.cells.select(checkpoint=step, weights="all", loss=NEXT_TOKEN, setting="paper")
         if len(found) < 2:
             reason = "coefficients of all weights were recorded on fewer than two data sets"
             raise RunNotAvailable(self.run.name, reason, record_command(self.run, "--texts FOLDER"))

@@ -17,7 +17,7 @@ from harness.attention_only.checkpoints import Run
 from harness.attention_only.curves import Ingredients, Part, measure_cells, rows_digest
 from harness.attention_only.curves_cells import CellsError, CellTable, load_cells, seconds_each
 from harness.attention_only.curves_compare import Comparison, compare, refuse_differences
-from harness.attention_only.curves_roles import STANDARD, record_command, text_for
+from harness.attention_only.curves_roles import NEXT_TOKEN, REFERENCE, STANDARD, record_command, text_for
 from harness.attention_only.curves_rows import comparable
 from harness.attention_only.curves_texts import rows_here
 from harness.attention_only.head_types import all_heads
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
 
 FOLDER, ONE_LAYER, UNTRAINED = "recorded_cells", "one_layer", "untrained"
-NEXT_TOKEN, REFERENCE = "next token", "one-layer reference"
 
 
 def cells_folder(run: LiveRun) -> Path:

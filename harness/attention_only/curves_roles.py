@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.attention_only.live import LiveRun
 
 HELD_OUT = "training-mixture"
+NEXT_TOKEN, REFERENCE = "next token", "one-layer reference"  # the losses
 # On every machine with Python: code, and prose about code.
 STANDARD = ("python-docs", "stdlib-source")
 STANDS_FOR: Mapping[str, tuple[str, ...]] = {
