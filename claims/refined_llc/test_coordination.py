@@ -1,11 +1,11 @@
 """Section 4.3 and interviews: multigrams move from layer 0 to layer 1, whose heads come to work together."""
 
-from harness.attention_only import curves_evidence as show
-from harness.attention_only import multigrams_evidence as together
-from harness.attention_only.curves_findings import coefficients
-from harness.attention_only.curves_settings import settings_of
-from harness.attention_only.multigrams_findings import Ablations
-from harness.plugin import claim
+from circuit_claims.papers.refined_llc.curves import evidence as show
+from circuit_claims.papers.refined_llc.curves.findings import coefficients
+from circuit_claims.papers.refined_llc.curves.settings import settings_of
+from circuit_claims.papers.refined_llc.multigrams import evidence as together
+from circuit_claims.papers.refined_llc.multigrams.findings import Ablations
+from circuit_claims.running.plugin import claim
 
 
 @claim("RL-30")

@@ -1,13 +1,13 @@
 """Section 4.1 and the appendix on multigrams: what each head has memorised, against its coefficient."""
 
-from harness.attention_only import curves_evidence as show
-from harness.attention_only.curves_findings import coefficients
-from harness.attention_only.curves_roles import both_texts
-from harness.attention_only.curves_settings import settings_of
-from harness.attention_only.multigrams_evidence import sample_table
-from harness.attention_only.multigrams_findings import Ablations
-from harness.attention_only.run_evidence import loss_curves
-from harness.plugin import claim
+from circuit_claims.papers.refined_llc.curves import evidence as show
+from circuit_claims.papers.refined_llc.curves.findings import coefficients
+from circuit_claims.papers.refined_llc.curves.roles import both_texts
+from circuit_claims.papers.refined_llc.curves.settings import settings_of
+from circuit_claims.papers.refined_llc.multigrams.evidence import sample_table
+from circuit_claims.papers.refined_llc.multigrams.findings import Ablations
+from circuit_claims.papers.refined_llc.stages.run_evidence import loss_curves
+from circuit_claims.running.plugin import claim
 
 
 @claim("RL-12")

@@ -1,7 +1,6 @@
 """Section 4: vector arithmetic. x = MLP_0(W_E(t)) + k (f_i - f_n), read by the head."""
 
-from harness.plugin import claim
-from harness.successor.counting.evidence import (
+from circuit_claims.papers.successor_heads.counting.evidence import (
     bias_by_distance,
     feature_logits,
     in_context_tables,
@@ -9,7 +8,8 @@ from harness.successor.counting.evidence import (
     steering_map,
     success_by_length,
 )
-from harness.successor.counting.findings import USUAL_TASKS, counting
+from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, counting
+from circuit_claims.running.plugin import claim
 
 
 @claim("SH-15")

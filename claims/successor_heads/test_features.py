@@ -1,7 +1,6 @@
 """Section 3: what the head counts by. Mod-10 features, probes of the index, neurons, and index and domain apart."""
 
-from harness.plugin import claim
-from harness.successor.counting.evidence import (
+from circuit_claims.papers.successor_heads.counting.evidence import (
     coverage_by_residue,
     decoded_numerals,
     feature_logits,
@@ -12,7 +11,8 @@ from harness.successor.counting.evidence import (
     right_by_task,
     shares_of_pairs,
 )
-from harness.successor.counting.findings import counting
+from circuit_claims.papers.successor_heads.counting.findings import counting
+from circuit_claims.running.plugin import claim
 
 
 @claim("SH-10", "SH-12", "SH-12b", "SH-12c")

@@ -1,8 +1,8 @@
 """Section 3 and the appendix on training: beyond the dataset, and over training."""
 
-from harness.plugin import claim
-from harness.successor.held_out import roman_numerals
-from harness.successor.training import emergence
+from circuit_claims.papers.successor_heads.beyond.held_out import roman_numerals
+from circuit_claims.papers.successor_heads.beyond.training import emergence
+from circuit_claims.running.plugin import claim
 
 
 @claim("SH-24")

@@ -1,8 +1,6 @@
 """The section on natural text: what the successor head does on real text, and how much of the loss it saves there."""
 
-from harness.plugin import claim
-from harness.successor.on_text import head_on_text
-from harness.successor.text_evidence import (
+from circuit_claims.papers.successor_heads.natural_text.evidence import (
     behaviour_bars,
     head_chosen,
     heads_by_wins,
@@ -14,6 +12,8 @@ from harness.successor.text_evidence import (
     rules_agree,
     spread_bars,
 )
+from circuit_claims.papers.successor_heads.natural_text.on_text import head_on_text
+from circuit_claims.running.plugin import claim
 
 PAPER = paper_shares(__file__)
 

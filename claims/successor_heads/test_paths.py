@@ -1,7 +1,7 @@
 """Section 3: what the score owes to the head and to MLP_0."""
 
-from harness.plugin import claim
-from harness.successor.paths import headless_score, input_paths
+from circuit_claims.papers.successor_heads.succession.paths import headless_score, input_paths
+from circuit_claims.running.plugin import claim
 
 
 @claim("SH-08")

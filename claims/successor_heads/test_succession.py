@@ -1,8 +1,14 @@
 """Section 3 and appendix I: which head leads, how far, and whether it passes the paper's threshold."""
 
-from harness.plugin import claim
-from harness.successor.evidence import both_weightings, null_of_the_maximum, path_maps, ranked_heads, task_bars
-from harness.successor.measures import across_settings, successor_scores
+from circuit_claims.papers.successor_heads.succession.evidence import (
+    both_weightings,
+    null_of_the_maximum,
+    path_maps,
+    ranked_heads,
+    task_bars,
+)
+from circuit_claims.papers.successor_heads.succession.measures import across_settings, successor_scores
+from circuit_claims.running.plugin import claim
 
 
 @claim("SH-04")

@@ -46,12 +46,12 @@ FRESH_PROCESS = """
 import json, sys, tempfile, time
 from pathlib import Path
 import numpy as np
-from harness.measure import peak_bytes
-from harness.models.resolve import resolve
-from harness.store import Store
-from harness.successor.ablation.cells import Plan, measure_contexts
-from harness.successor.ablation.forward import open_model
-from harness.texts import standard_text
+from circuit_claims.keeping.measure import peak_bytes
+from circuit_claims.models.resolve import resolve
+from circuit_claims.keeping.store import Store
+from circuit_claims.heads.effects.cells import Plan, measure_contexts
+from circuit_claims.heads.effects.forward import open_model
+from circuit_claims.texts import standard_text
 
 name, count, length, reference, threads = sys.argv[1], *map(int, sys.argv[2:])
 local = resolve(name, offline=True)
@@ -72,8 +72,8 @@ print(json.dumps(dict(seconds=seconds, peak=peak_bytes(), heads=heads, cases=cas
 
 def found(name: str) -> Any:
     """The model, or a skip that says what to type."""
-    from harness.models.errors import ModelNotAvailable
-    from harness.models.resolve import resolve
+    from circuit_claims.models.errors import ModelNotAvailable
+    from circuit_claims.models.resolve import resolve
 
     try:
         return resolve(name, offline=True)
@@ -96,9 +96,9 @@ class Bench:
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if not request.config.getoption("benchmark_enable"):
         pytest.skip("takes minutes; type: pytest harness/benchmarks/test_ablation_speed.py --benchmark-enable -s")
-    from harness.successor.ablation.cells import Plan
-    from harness.successor.ablation.forward import open_model
-    from harness.texts import standard_text
+    from circuit_claims.heads.effects.cells import Plan
+    from circuit_claims.heads.effects.forward import open_model
+    from circuit_claims.texts import standard_text
 
     local = found(MODEL)
     model = open_model(local)
@@ -164,8 +164,8 @@ def timed(work: Any) -> tuple[Any, float]:
 @pytest.mark.weights
 def test_all_heads_at_once_are_far_faster_than_head_by_head(bench: Bench, tmp_path: Any) -> None:
     """A part, in one run: the same effects, and the CPU seconds of each way for one context."""
-    from harness.store import Store
-    from harness.successor.ablation.cells import measure_contexts
+    from circuit_claims.heads.effects.cells import measure_contexts
+    from circuit_claims.keeping.store import Store
 
     by_hand(bench, 0, 0)  # warm
     effects, seconds = timed(lambda: measure_contexts(bench.plan, Store(tmp_path)))

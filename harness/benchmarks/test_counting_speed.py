@@ -34,11 +34,10 @@ from functools import partial
 
 import pytest
 import torch
-
-from harness.successor.counting.autoencoder import AutoencoderSettings, train_autoencoders
-from harness.successor.counting.autoencoder_plain import train_one
-from harness.successor.counting.probes import MODULI, ProbeSettings, train_probes
-from harness.successor.counting.probes_plain import train_one_probe
+from circuit_claims.heads.autoencoders.plain import train_one
+from circuit_claims.heads.autoencoders.training import AutoencoderSettings, train_autoencoders
+from circuit_claims.heads.probes import MODULI, ProbeSettings, train_probes
+from circuit_claims.heads.probes_plain import train_one_probe
 
 MODEL, SHAPE = "qwen2.5-coder-0.5b", (258, 896)
 SEEDS = tuple(range(100))
@@ -48,10 +47,10 @@ MOST_SECONDS, AT_LEAST = 180.0, 10.0
 
 def vectors() -> tuple[torch.Tensor, torch.Tensor, str]:
     """MLP_0(W_E) of the model's counting tokens and their indices; random ones where the model is not here."""
-    from harness.models.architectures import CircuitWeights
-    from harness.models.errors import ModelError
-    from harness.models.resolve import resolve
-    from harness.successor.counting.features_tokens import counted_tokens
+    from circuit_claims.models.architectures.layers import CircuitWeights
+    from circuit_claims.models.errors import ModelError
+    from circuit_claims.models.resolve import resolve
+    from circuit_claims.papers.successor_heads.counting.tokens import counted_tokens
 
     try:
         model = resolve(MODEL, offline=True)

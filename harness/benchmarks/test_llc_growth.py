@@ -29,10 +29,10 @@ PROCESS = """
 import json, resource, sys, time
 import torch
 torch.set_num_threads(1)
-from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
-from harness.llc.command import MemoryStore
-from harness.llc.sgld import SGLDSettings
-from harness.llc.sweep import Sweep, run_sweep
+from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
+from circuit_claims.running.llc_command import MemoryStore
+from circuit_claims.llc.sgld import SGLDSettings
+from circuit_claims.llc.sweep import Sweep, run_sweep
 import arviz, numba
 
 def peak():

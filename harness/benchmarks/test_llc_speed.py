@@ -33,12 +33,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from circuit_claims.llc.refined import Speed, refined_llc
+from circuit_claims.llc.slices import weight_slice
+from circuit_claims.toy.model import AttentionOnly
+from tests.llc import oracles
 from torch.nn import functional as F
-
-from harness.attention_only.model import AttentionOnly
-from harness.llc.refined import Speed, refined_llc
-from harness.llc.slices import weight_slice
-from harness.tests.llc import oracles
 
 VOCAB, HEAD, EARLY_HEAD = 5000, "1:6", "0:3"
 AT_LEAST = 5.0

@@ -38,12 +38,11 @@ from typing import Any
 
 import pytest
 import torch
+from circuit_claims.heads.ov_circuit import group_logits
+from circuit_claims.models.architectures.layers import CircuitWeights
+from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, succession
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from harness.models.architectures import CircuitWeights
-from harness.successor.circuit import group_logits
-from harness.successor.dataset import SuccessionDataset, succession
 
 MODEL = "qwen2.5-coder-0.5b"
 LEAST_RATIO, MOST_CPU_SECONDS, MOST_BYTES = 20.0, 3.0, 1.2e9
@@ -51,13 +50,13 @@ LEAST_RATIO, MOST_CPU_SECONDS, MOST_BYTES = 20.0, 3.0, 1.2e9
 FRESH_PROCESS = """
 import json, resource, sys, time
 from pathlib import Path
-from harness.models.architectures import CircuitWeights
-from harness.models.resolve import resolve
-from harness.models.tensors import open_tensors
-from harness.models.tokens import TokenTable
-from harness.successor.circuit import group_logits
-from harness.successor.dataset import succession
-from harness.successor.score import find_winners
+from circuit_claims.models.architectures.layers import CircuitWeights
+from circuit_claims.models.resolve import resolve
+from circuit_claims.models.files.tensors import open_tensors
+from circuit_claims.models.tokens import TokenTable
+from circuit_claims.heads.ov_circuit import group_logits
+from circuit_claims.papers.successor_heads.dataset import succession
+from circuit_claims.papers.successor_heads.succession.score import find_winners
 
 imported = time.process_time()
 model = resolve(sys.argv[1], offline=True)
@@ -87,8 +86,8 @@ class Bench:
 
 def found(name: str) -> Any:
     """The model, or a skip that says what to type."""
-    from harness.models.errors import ModelNotAvailable
-    from harness.models.resolve import resolve
+    from circuit_claims.models.errors import ModelNotAvailable
+    from circuit_claims.models.resolve import resolve
 
     try:
         return resolve(name, offline=True)
@@ -101,7 +100,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if not request.config.getoption("benchmark_enable"):
         pytest.skip("takes a minute; type: pytest harness/benchmarks/test_sweep_speed.py --benchmark-enable -s")
     model = found(MODEL)
-    from harness.models.bridge import boot
+    from circuit_claims.models.bridge import boot
 
     dataset = succession(model.tokenizer())
     tokens = torch.tensor(sorted({token for group in dataset.groups for token in group.inputs}))

@@ -36,8 +36,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.attention_only.corpus import Corpus
-from harness.attention_only.training import Recipe, Trainer, flops_per_token, matmul_peak
+from circuit_claims.toy.corpus import Corpus
+from circuit_claims.toy.training import Recipe, Trainer, flops_per_token, matmul_peak
 
 batch, context, rounds = map(int, sys.argv[1:])
 rows = np.random.default_rng(0).integers(0, 4_999, (batch, context)).astype(np.uint16)
@@ -63,7 +63,7 @@ print(json.dumps(dict(speed=speed, share=share, peak=best, needed=needed, thread
 
 def measured(batch: int) -> dict[str, Any]:
     """Speeds, shares and peaks of one batch, from a process of its own."""
-    from harness.attention_only.command import ROOMY
+    from circuit_claims.toy.command import ROOMY
 
     command = [sys.executable, "-c", MEASURE, *map(str, (batch, CONTEXT, ROUNDS))]
     ran = subprocess.run(command, env={**ROOMY, **os.environ}, capture_output=True, text=True)

@@ -9,8 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-
-from harness.llc.losses import NextToken
+from circuit_claims.llc.losses import NextToken
 
 TOX = {"2.0.1": "tox -e devinterp2", "1.3.2": "tox -e devinterp13"}
 
@@ -50,7 +49,7 @@ def llc(model, tokens, **options):
 
 def trained_model(tokens: torch.Tensor) -> torch.nn.Module:
     """The small model after 300 steps of Adam on these rows: near a minimum, where its heads matter."""
-    from harness.tests.llc.test_attention_only_model import small_model
+    from tests.toy.test_potentials import small_model
 
     model = small_model()
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -5,13 +5,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from circuit_claims.llc import exact
+from circuit_claims.llc.losses import NextToken
+from circuit_claims.llc.refined import refined_llc
+from circuit_claims.llc.sgld import RMSProp
+from circuit_claims.llc.slices import Piece, weight_slice
 
-from harness.llc import exact
-from harness.llc.losses import NextToken
-from harness.llc.refined import refined_llc
-from harness.llc.sgld import RMSProp
-from harness.llc.slices import Piece, weight_slice
-from harness.tests.llc import oracles
+from tests.llc import oracles
 
 pytestmark = oracles.needs("1.3.2")
 DATA = torch.randint(0, 31, (32, 12), generator=torch.Generator().manual_seed(4))

@@ -6,16 +6,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from circuit_claims.llc import exact
+from circuit_claims.llc.refined import refined_llc
+from circuit_claims.llc.sample import sample_llc
+from circuit_claims.llc.sgld import RMSProp
+from circuit_claims.llc.slices import Piece, weight_slice
+from circuit_claims.llc.sweep import Sweep, run_sweep
 
-from harness.llc import exact
-from harness.llc.refined import refined_llc
-from harness.llc.sample import sample_llc
-from harness.llc.sgld import RMSProp
-from harness.llc.slices import Piece, weight_slice
-from harness.llc.sweep import Sweep, run_sweep
-from harness.tests.llc import oracles
-from harness.tests.llc.test_attention_only_model import small_model
-from harness.tests.llc.test_sweep import SETTINGS, Counting, rows
+from tests.llc import oracles
+from tests.llc.test_sweep import SETTINGS, Counting, rows
+from tests.toy.test_potentials import small_model
 
 pytestmark = oracles.needs("2.0.1")
 DATA = torch.randint(0, 31, (32, 12), generator=torch.Generator().manual_seed(4))

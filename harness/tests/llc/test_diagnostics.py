@@ -4,9 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
-
-from harness.llc.diagnostics import (
+from circuit_claims.llc.diagnostics import (
     cramer_von_mises_cdf,
     diagnose,
     geweke,
@@ -14,6 +12,7 @@ from harness.llc.diagnostics import (
     raftery_lewis,
     spectrum_at_zero,
 )
+from scipy import stats
 
 
 def autoregression(rho, n, seed, chains=1):
@@ -90,8 +89,8 @@ def test_what_cannot_be_diagnosed_is_nan(draws):
 
 def test_student_intervals_cover_as_often_as_they_say():
     """300 synthetic runs of 90 %: false-alarm probability 1e-4 (binomial), 2 % allowed for the error of the ESS."""
-    from harness.llc.estimate import Surroundings, summarise
-    from harness.llc.sgld import SGLDSettings, Traces
+    from circuit_claims.llc.estimate import Surroundings, summarise
+    from circuit_claims.llc.sgld import SGLDSettings, Traces
 
     settings = SGLDSettings(n_beta=1.0, gamma=1.0, eps=1e-3, num_chains=4, num_draws=100)
     hits = 0

@@ -6,10 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from harness.llc.estimate import Surroundings, summarise
-from harness.llc.sample import sample_llc
-from harness.llc.sgld import SGLDSettings, Traces
+from circuit_claims.llc.estimate import Surroundings, summarise
+from circuit_claims.llc.sample import sample_llc
+from circuit_claims.llc.sgld import SGLDSettings, Traces
 
 SETTINGS = SGLDSettings(n_beta=10.0, gamma=1.0, eps=1e-3, num_chains=4, num_draws=100)
 

@@ -4,10 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from circuit_claims.llc import exact
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.llc import exact
 
 WIDTH = st.integers(1, 7)
 

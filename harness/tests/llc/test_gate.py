@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from circuit_claims.llc.estimate import Surroundings, summarise
+from circuit_claims.llc.sample import sample_llc
+from circuit_claims.llc.sgld import SGLDSettings
 
-from harness.llc.estimate import Surroundings, summarise
-from harness.llc.sample import sample_llc
-from harness.llc.sgld import SGLDSettings
-from harness.tests.llc.test_estimate import SETTINGS, traces
+from tests.llc.test_estimate import SETTINGS, traces
 
 AROUND = Surroundings(10, 3.0, ceiling=8.5, control_llc=50.0)
 

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from circuit_claims.llc import exact
+from circuit_claims.llc.losses import DivergenceFrom, NextToken
+from circuit_claims.llc.module_potential import ModulePotential
+from circuit_claims.llc.refined import Speed, WeightsChanged, refined_llc
+from circuit_claims.llc.slices import Piece, digest, weight_slice
+from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
+from circuit_claims.toy.potentials import fused
+from circuit_claims.toy.potentials.head import HeadPotential
+from circuit_claims.toy.potentials.prefix import AttentionPrefix
 
-from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
-from harness.llc import exact, fused
-from harness.llc.head_potential import HeadPotential
-from harness.llc.losses import DivergenceFrom, NextToken
-from harness.llc.module_potential import ModulePotential
-from harness.llc.prefix import AttentionPrefix
-from harness.llc.refined import Speed, WeightsChanged, refined_llc
-from harness.llc.slices import Piece, digest, weight_slice
-from harness.tests.llc.test_attention_only_model import SMALL, small_model
+from tests.toy.test_potentials import SMALL, small_model
 
 DATA = torch.randint(0, 31, (24, 12), generator=torch.Generator().manual_seed(4))
 RUN = {"n_beta": 20.0, "gamma": 50.0, "eps": 1e-3, "num_chains": 2, "num_draws": 12, "batch_size": 5}

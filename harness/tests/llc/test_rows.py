@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
+from circuit_claims.llc.rows import cut_rows, read_text
 
-from harness.llc.rows import cut_rows, read_text
-from harness.tests.llc.test_attention_only_model import small_model
+from tests.toy.test_potentials import small_model
 
 
 def letters(text: str) -> list[int]:

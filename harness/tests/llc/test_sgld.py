@@ -10,10 +10,9 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from harness.llc import exact
-from harness.llc.sample import sample_llc
-from harness.llc.sgld import RMSProp, SGLDSettings, reflect
+from circuit_claims.llc import exact
+from circuit_claims.llc.sample import sample_llc
+from circuit_claims.llc.sgld import RMSProp, SGLDSettings, reflect
 
 FALSE_ALARM_Z = 4.5
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 import transformers
-
-from harness.attention_only.model import AttentionOnly, AttentionOnlyConfig
-from harness.llc.slices import Piece, digest, weight_slice
+from circuit_claims.llc.slices import Piece, digest, weight_slice
+from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 
 TOKENS = torch.randint(0, 23, (2, 6), generator=torch.Generator().manual_seed(0))
 SIZES = {"vocab_size": 23, "bos_token_id": 0, "eos_token_id": 0}

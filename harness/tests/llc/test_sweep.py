@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from circuit_claims.keeping.store import Store
+from circuit_claims.llc.losses import DivergenceFrom
+from circuit_claims.llc.refined import Speed, refined_llc
+from circuit_claims.llc.sgld import SGLDSettings
+from circuit_claims.llc.sweep import CELL_SOURCE, Place, Sweep, run_sweep
 
-from harness.llc.losses import DivergenceFrom
-from harness.llc.refined import Speed, refined_llc
-from harness.llc.sgld import SGLDSettings
-from harness.llc.sweep import CELL_SOURCE, Place, Sweep, run_sweep
-from harness.store import Store
-from harness.tests.llc.test_attention_only_model import small_model
+from tests.toy.test_potentials import small_model
 
 SETTINGS = SGLDSettings(n_beta=20.0, gamma=50.0, eps=1e-3, num_chains=2, num_draws=10, batch_size=4, chains_per_call=1)
 
@@ -119,8 +119,8 @@ def test_every_slice_is_checked_before_the_first_is_measured():
 
 def test_cells_are_keyed_by_all_the_source_that_makes_them_and_by_none_that_judges_them():
     """What the sweep imports inside the engine, followed to the end, is what the key digests, less the judges."""
-    judges = {"harness.llc.estimate", "harness.llc.diagnostics", "harness.llc.gate"}
-    seen, ahead = set(), ["harness.llc.sweep"]
+    judges = {"circuit_claims.llc.estimate", "circuit_claims.llc.diagnostics", "circuit_claims.llc.gate"}
+    seen, ahead = set(), ["circuit_claims.llc.sweep"]
     while ahead:
         module = ahead.pop()
         if module not in seen:

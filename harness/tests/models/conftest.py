@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.tests.small_gguf import PAIRS, save_small_gguf
-from harness.tests.small_models import ARCHITECTURES, save_small_model
+from tests.helpers.small_gguf import PAIRS, save_small_gguf
+from tests.helpers.small_models import ARCHITECTURES, save_small_model
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import re
 
 import pytest
 import torch
+from circuit_claims.models import bridge
+from circuit_claims.models.bridge import boot, check_fits, memory_needed
+from circuit_claims.models.errors import DamagedWeights, DoesNotFit
+from circuit_claims.models.resolve import resolve
 
-from harness.models import bridge
-from harness.models.bridge import boot, check_fits, memory_needed
-from harness.models.errors import DamagedWeights, DoesNotFit
-from harness.models.resolve import resolve
-from harness.tests.models.damage import flip_bit
-from harness.tests.small_models import ARCHITECTURES, save_small_model
+from tests.helpers.small_models import ARCHITECTURES, save_small_model
+from tests.models.damage import flip_bit
 
 TOKENS = torch.tensor([[0, 3, 300, 41, 7]])
 
@@ -42,7 +42,7 @@ def test_a_model_for_token_ids_alone_is_booted_without_its_vocabulary(copy_of, t
 
 
 def test_half_precision_is_booted_in_fp32(copy_of, tmp_path):
-    from harness.tests.models.damage import edit_json, rewrite
+    from tests.models.damage import edit_json, rewrite
 
     folder = copy_of("llama")
     rewrite(folder, lambda tensors: tensors.update({name: t.to(torch.bfloat16) for name, t in tensors.items()}))

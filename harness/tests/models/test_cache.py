@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from circuit_claims.models.cache import ModelCache, default_cache
+from circuit_claims.models.errors import DamagedCacheWarning, DamagedWeights, ModelError
+from circuit_claims.models.files.manifest import MANIFEST, describe
+from circuit_claims.models.files.tensors import open_tensors
+from circuit_claims.models.progress import quiet
 
-from harness.models.cache import ModelCache, default_cache
-from harness.models.errors import DamagedCacheWarning, DamagedWeights, ModelError
-from harness.models.manifest import MANIFEST, describe
-from harness.models.progress import quiet
-from harness.models.tensors import open_tensors
-from harness.tests.models.damage import flip_bit, truncate
+from tests.models.damage import flip_bit, truncate
 
 ROOT = Path(__file__).resolve().parents[3]
 # A builder in a process of its own: it logs that it began, waits where it is told to, and copies a small model.
@@ -26,9 +26,9 @@ BUILDER = textwrap.dedent(
     """
     import os, shutil, sys, time
     from pathlib import Path
-    from harness.models.cache import ModelCache
-    from harness.models.manifest import MANIFEST, describe
-    from harness.models.progress import quiet
+    from circuit_claims.models.cache import ModelCache
+    from circuit_claims.models.files.manifest import MANIFEST, describe
+    from circuit_claims.models.progress import quiet
 
     root, model, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 
@@ -149,7 +149,7 @@ def flip_byte(path: Path) -> None:
 
 
 def swap_digest(path: Path) -> None:
-    from harness.tests.models.damage import edit_json
+    from tests.models.damage import edit_json
 
     edit_json(path, digest="0" * 64)
 

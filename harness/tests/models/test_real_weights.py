@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from circuit_claims.models.errors import ModelNotAvailable
+from circuit_claims.models.files.tensors import open_tensors
+from circuit_claims.models.registry import load_registry
+from circuit_claims.models.resolve import LocalModel, resolve
+from circuit_claims.models.sources import Search, find_source
 
-from harness.models.errors import ModelNotAvailable
-from harness.models.registry import load_registry
-from harness.models.resolve import LocalModel, resolve
-from harness.models.sources import Search, find_source
-from harness.models.tensors import open_tensors
-from harness.tests.small_models import DAYS
+from tests.helpers.small_models import DAYS
 
 DEFAULTS = [row.name for row in load_registry().values() if row.default]
 # A folder with the models' own GGUF files, for the tests that read those.
@@ -31,8 +31,8 @@ def model(request: pytest.FixtureRequest) -> LocalModel:
 @pytest.mark.weights
 def test_the_file_read_directly_equals_the_cache(model, tmp_path):
     """Two readers, the harness's own and transformers', give the same bits for every tensor of the published file."""
-    from harness.models.cache import default_cache
-    from harness.models.progress import quiet
+    from circuit_claims.models.cache import default_cache
+    from circuit_claims.models.progress import quiet
 
     folder = Path(MODELS_DIR) if MODELS_DIR else None
     search = Search(folder, default_cache() / "downloads", offline=True)
@@ -67,7 +67,7 @@ def test_days_and_digits_are_single_tokens_and_larger_numbers_are_not(model):
 @pytest.mark.weights
 def test_the_model_goes_on_with_the_days_of_the_week(model):
     """A wrong norm, rotary order or tokenizer gives nonsense here, with every checksum in order."""
-    from harness.models.bridge import boot
+    from circuit_claims.models.bridge import boot
 
     tokens = model.tokenizer()
     prompt = [] if tokens.bos_id is None else [tokens.bos_id]

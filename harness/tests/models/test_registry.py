@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from harness.models.architectures_names import parameter_shapes
-from harness.models.errors import RegistryError
-from harness.models.registry import REGISTRY, find_row, load_registry
+from circuit_claims.models.architectures.names import parameter_shapes
+from circuit_claims.models.errors import RegistryError
+from circuit_claims.models.registry import REGISTRY, find_row, load_registry
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHIA = {
@@ -135,7 +134,7 @@ def test_a_fault_is_named_with_its_row_and_field(old, new, said, tmp_path):
 def test_reading_the_registry_costs_no_torch():
     heavy = "torch transformers transformer_lens huggingface_hub gguf numpy"
     code = (
-        "import sys; from harness.models.registry import load_registry; load_registry();"
+        "import sys; from circuit_claims.models.registry import load_registry; load_registry();"
         f"print([name for name in {heavy.split()!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

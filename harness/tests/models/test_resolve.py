@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from harness.models.errors import (
+from circuit_claims.models.errors import (
     DamagedCacheWarning,
     DamagedWeights,
     ModelError,
@@ -22,12 +21,13 @@ from harness.models.errors import (
     UnsafeFile,
     WeightsMismatch,
 )
-from harness.models.registry import HubSource, ModelRow, PinnedFile, Traits, load_registry
-from harness.models.resolve import present, resolve
-from harness.models.tensors import open_tensors
-from harness.tests.models.damage import edit_json, flip_bit, pickled, truncate
-from harness.tests.small_gguf import GGUF_ARCHITECTURES, PAIRS, save_small_gguf
-from harness.tests.small_models import save_small_model
+from circuit_claims.models.files.tensors import open_tensors
+from circuit_claims.models.registry import HubSource, ModelRow, PinnedFile, Traits, load_registry
+from circuit_claims.models.resolve import present, resolve
+
+from tests.helpers.small_gguf import GGUF_ARCHITECTURES, PAIRS, save_small_gguf
+from tests.helpers.small_models import save_small_model
+from tests.models.damage import edit_json, flip_bit, pickled, truncate
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -133,7 +133,7 @@ def test_a_gguf_file_with_a_layer_too_few_is_refused_and_nothing_is_cached(tmp_p
 
 
 def test_a_conversion_killed_in_the_middle_is_done_again(saved_gguf, tmp_path):
-    code = "import sys; from harness.models.resolve import resolve; resolve(sys.argv[1], cache_dir=sys.argv[2])"
+    code = "import sys; from circuit_claims.models.resolve import resolve; resolve(sys.argv[1], cache_dir=sys.argv[2])"
     first = subprocess.Popen([sys.executable, "-c", code, str(saved_gguf), str(tmp_path)], cwd=ROOT)
     end = time.monotonic() + 60
     while not list(tmp_path.glob("models/.*building-*/*")):
@@ -160,7 +160,9 @@ def test_a_folder_is_read_where_it_is_and_never_written_to(saved, tmp_path):
 
 def test_a_folders_checksums_are_kept_and_used_again(saved, tmp_path, monkeypatch):
     first = resolve(saved["llama"], cache_dir=tmp_path)
-    monkeypatch.setattr("harness.models.folders.describe", lambda *args, **kwargs: pytest.fail("read through again"))
+    monkeypatch.setattr(
+        "circuit_claims.models.files.folders.describe", lambda *args, **kwargs: pytest.fail("read through again")
+    )
     assert resolve(saved["llama"], cache_dir=tmp_path).digest == first.digest
 
 
@@ -261,7 +263,7 @@ def test_what_is_present_is_told_without_reading_it(saved, tmp_path):
 
 
 def test_what_is_in_the_cache_is_present(copy_of, tmp_path, monkeypatch):
-    from harness.tests.models.test_hub import Hub
+    from tests.models.test_hub import Hub
 
     Hub(copy_of("gpt_neox"), monkeypatch)
     folder = resolve("pythia-31m", cache_dir=tmp_path / "cache").folder

@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-
-from harness.models import safe_files
-from harness.models.safe_files import sha256_of, sha256_unless_unchanged, sound_unless_changed, stamp
+from circuit_claims.models.files import safe_files
+from circuit_claims.models.files.safe_files import sha256_of, sha256_unless_unchanged, sound_unless_changed, stamp
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-from harness.models.errors import DamagedWeights, ModelNotAvailable, UnsafeFile
-from harness.models.progress import quiet
-from harness.models.registry import HubSource, ModelRow, PinnedFile, Traits, Wheel, WheelSource
-from harness.models.sources import Search, find_source, local_folder
-from harness.models.wheels import SourceFailed, assemble, from_wheels
+from circuit_claims.models.errors import DamagedWeights, ModelNotAvailable, UnsafeFile
+from circuit_claims.models.progress import quiet
+from circuit_claims.models.registry import HubSource, ModelRow, PinnedFile, Traits, Wheel, WheelSource
+from circuit_claims.models.sources import Search, find_source, local_folder
+from circuit_claims.models.wheels import SourceFailed, assemble, from_wheels
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTENT = bytes(range(256)) * 40
@@ -178,7 +177,7 @@ def shell_script(folder: Path, body: str) -> Path:
 
 
 def test_a_full_disk_is_said_before_anything_is_downloaded(two_wheels, tmp_path, monkeypatch):
-    from harness.models import sources
+    from circuit_claims.models import sources
 
     folder, wheels = two_wheels
     usage = type("Usage", (), {"free": 1000})
@@ -199,9 +198,9 @@ def test_a_local_folder_is_known_by_the_models_or_the_repositorys_name(name, tmp
 NO_NETWORK = textwrap.dedent(
     """
     import sys
-    from harness.models import sources
-    from harness.models.errors import ModelNotAvailable
-    from harness.models.resolve import resolve
+    from circuit_claims.models import sources
+    from circuit_claims.models.errors import ModelNotAvailable
+    from circuit_claims.models.resolve import resolve
     sources.HUB_TIMEOUT = 1
     try:
         resolve(sys.argv[1], cache_dir=sys.argv[2])

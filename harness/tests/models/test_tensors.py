@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from circuit_claims.models.errors import DamagedWeights, UnsafeFile, WeightsMismatch
+from circuit_claims.models.files.manifest import TensorEntry, describe
+from circuit_claims.models.files.safe_files import inside, refuse_pickle
+from circuit_claims.models.files.tensors import FolderTensors, open_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from harness.models.errors import DamagedWeights, UnsafeFile, WeightsMismatch
-from harness.models.manifest import TensorEntry, describe
-from harness.models.safe_files import inside, refuse_pickle
-from harness.models.tensors import FolderTensors, open_tensors
-from harness.tests.models.damage import edit_json, flip_bit, pickled, rewrite, truncate
-from harness.tests.small_models import ARCHITECTURES, save_small_model
+from tests.helpers.small_models import ARCHITECTURES, save_small_model
+from tests.models.damage import edit_json, flip_bit, pickled, rewrite, truncate
 
 LAYERS = {"gpt2": "n_layer"}
 BLOCK_OF = {"gpt2": "transformer.h.1.", "gpt_neox": "gpt_neox.layers.1."}
@@ -66,7 +66,7 @@ def test_rows_are_rows_of_the_whole_whatever_the_blocks(ids, block_rows, tmp_pat
 
 def blocked(folder: Path, block_rows: int) -> FolderTensors:
     """A folder of one (100, 3) matrix with a checksum for every `block_rows` rows."""
-    from harness.models.manifest import FileEntry, Manifest, sha256_of_tensor
+    from circuit_claims.models.files.manifest import FileEntry, Manifest, sha256_of_tensor
 
     matrix = torch.arange(300.0).reshape(100, 3)
     save_file({"matrix": matrix}, folder / "model.safetensors")
@@ -91,7 +91,7 @@ def test_a_flipped_bit_is_found_only_in_the_rows_it_lies_in(tmp_path):
 
 
 def test_large_matrices_get_checksums_by_rows(tmp_path, monkeypatch):
-    from harness.models import manifest as module
+    from circuit_claims.models.files import manifest as module
 
     folder = save_small_model("qwen2", tmp_path / "model")
     monkeypatch.setattr(module, "BLOCKED_FROM", 1)

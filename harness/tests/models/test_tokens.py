@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from circuit_claims.models.errors import DamagedWeights
+from circuit_claims.models.tokens import TokenTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from harness.models.errors import DamagedWeights
-from harness.models.tokens import TokenTable
-from harness.tests.small_models import DEFAULT_WORDS, END_OF_TEXT, small_tokenizer
+from tests.helpers.small_models import DEFAULT_WORDS, END_OF_TEXT, small_tokenizer
 
 
 def table(change=lambda tokenizer: None) -> TokenTable:

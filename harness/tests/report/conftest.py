@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html5lib
 import pytest
+from circuit_claims.report.collect import Collected, collect
+from circuit_claims.report.render import render_index
 
-from harness.report.collect import Collected, collect
-from harness.report.render import render_index
-from harness.tests.report.sample import sample_events
+from tests.report.sample import sample_events
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,15 @@ import json
 import random
 
 import pytest
+from circuit_claims.judging.verdicts import OUTCOMES
+from circuit_claims.report.collect import Collected, ReportError, collect, parse_events, read_run
+from circuit_claims.report.files import results_bytes
+from circuit_claims.report.model import SCOPES
+from circuit_claims.report.opening import state_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report.collect import Collected, ReportError, collect, parse_events, read_run
-from harness.report.files import results_bytes
-from harness.report.model import SCOPES
-from harness.report.opening import state_words
-from harness.tests.report.sample import (
+from tests.report.sample import (
     end_event,
     measurement,
     run_event,
@@ -22,7 +23,6 @@ from harness.tests.report.sample import (
     to_lines,
     verdict,
 )
-from harness.verdicts import OUTCOMES
 
 SAMPLE = to_lines(sample_events())
 PAIRS = st.lists(st.tuples(st.sampled_from(SCOPES), st.sampled_from(OUTCOMES)), max_size=30)

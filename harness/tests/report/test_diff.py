@@ -8,14 +8,14 @@ from pathlib import Path
 import html5lib
 import numpy as np
 import pytest
+from circuit_claims.report import diff_runs, diff_text, render_diff, write_report
+from circuit_claims.report.collect import ReportError, collect
+from circuit_claims.report.diff import ALPHA, compare, diff, shift_between
+from circuit_claims.report.model import MeasurementRecord, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report import diff_runs, diff_text, render_diff, write_report
-from harness.report.collect import ReportError, collect
-from harness.report.diff import ALPHA, compare, diff, shift_between
-from harness.report.model import MeasurementRecord, Run
-from harness.tests.report.sample import (
+from tests.report.sample import (
     ENVIRONMENT,
     end_event,
     measurement,

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from circuit_claims.keeping import atomic
+from circuit_claims.keeping.atomic import NoSpaceLeft
+from circuit_claims.report import files as report_files
+from circuit_claims.report import load_results, write_report
+from circuit_claims.report.collect import Collected, ReportError, collect
+from circuit_claims.report.files import SCHEMA_FILE, load_run, results_bytes, results_schema, to_json
+from circuit_claims.report.model import stable_view
 
-from harness import atomic
-from harness.atomic import NoSpaceLeft
-from harness.report import files as report_files
-from harness.report import load_results, write_report
-from harness.report.collect import Collected, ReportError, collect
-from harness.report.files import SCHEMA_FILE, load_run, results_bytes, results_schema, to_json
-from harness.report.model import stable_view
-from harness.tests.report.sample import measurement, run_event, sample_events, to_lines, verdict, write_events
+from tests.report.sample import measurement, run_event, sample_events, to_lines, verdict, write_events
 
 # One head map and no other figures but the strips: what is tested here is files, not drawings.
 EVENTS = [event | ({"evidence": event["evidence"][:1]} if "evidence" in event else {}) for event in sample_events()]
@@ -34,7 +34,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 def test_the_published_schema_is_the_one_of_the_code() -> None:
     published = json.loads(SCHEMA_FILE.read_bytes())
-    assert published == results_schema(), "type: python -m harness.report.files"
+    assert published == results_schema(), "type: python -m circuit_claims.report.files"
     jsonschema.Draft202012Validator.check_schema(published)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+from circuit_claims.report.figures.evidence import exhibit
+from circuit_claims.report.text import number
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from harness.report.evidence import exhibit
-from harness.report.text import number
 
 SVG = "{http://www.w3.org/2000/svg}"
 

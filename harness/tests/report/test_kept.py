@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from circuit_claims.report import write_report
+from circuit_claims.report.figures import kept
+from circuit_claims.report.figures.kept import drawn_once, keeping
 from markupsafe import Markup
 
-from harness.report import kept, write_report
-from harness.report.kept import drawn_once, keeping
-from harness.tests.report.sample import write_events
+from tests.report.sample import write_events
 
 
 class Plot:
@@ -29,9 +30,9 @@ def test_second_report_has_the_same_bytes_and_draws_nothing(tmp_path: Path, monk
     plain = write_report(sample_run).index.read_bytes()
     first = write_report(sample_run, figures=tmp_path / "figures").index.read_bytes()
     assert len(list((tmp_path / "figures").glob("*.svg"))) > 3
-    monkeypatch.setattr("harness.report.svg.draw", None)
+    monkeypatch.setattr("circuit_claims.report.figures.svg.draw", None)
     for module in ("plots", "plots_heads", "stacked", "grid_map"):
-        monkeypatch.setattr(f"harness.report.{module}.draw", None)
+        monkeypatch.setattr(f"circuit_claims.report.{module}.draw", None)
     second = write_report(sample_run, figures=tmp_path / "figures").index.read_bytes()
     assert plain == first == second
 

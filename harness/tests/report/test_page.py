@@ -11,15 +11,15 @@ from typing import Any
 
 import html5lib
 import pytest
+from circuit_claims.report import write_report
+from circuit_claims.report.collect import collect
+from circuit_claims.report.render import render_index
+from circuit_claims.report.text import visible
+from circuit_claims.report.views import claim_anchor, verdict_anchor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report import write_report
-from harness.report.collect import collect
-from harness.report.render import render_index
-from harness.report.text import visible
-from harness.report.views import claim_anchor, verdict_anchor
-from harness.tests.report.sample import (
+from tests.report.sample import (
     CLAIMS,
     PAPER,
     control,

@@ -7,12 +7,11 @@ import xml.etree.ElementTree as ET
 
 import html5lib
 import pytest
+from circuit_claims.report.figures.evidence import exhibit
+from circuit_claims.report.figures.passages import MOST_PASSAGES, passages_of, seen
+from circuit_claims.report.render import _environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from harness.report.evidence import exhibit
-from harness.report.passages import MOST_PASSAGES, passages_of, seen
-from harness.report.render import _environment
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</p><script>alert(1)</script>\x00\x1b[31m\u202e\ud800 & <b>"

@@ -11,17 +11,17 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+from circuit_claims.report.figures import plots
+from circuit_claims.report.figures.axes import LABEL
+from circuit_claims.report.figures.evidence import exhibit
+from circuit_claims.report.figures.palette import INKS, LEVELS, scale
+from circuit_claims.report.figures.plots import Point
+from circuit_claims.report.text import one_line, visible
+from circuit_claims.report.views import band_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report import plots
-from harness.report.axes import LABEL
-from harness.report.evidence import exhibit
-from harness.report.palette import INKS, LEVELS, scale
-from harness.report.plots import Point
-from harness.report.text import one_line, visible
-from harness.report.views import band_of
-from harness.tests.report.sample import evidence
+from tests.report.sample import evidence
 
 DRAWN = [item for item in evidence() if item["type"] not in ("table", "text")]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -44,8 +44,8 @@ def test_a_figure_is_the_same_bytes_again_whatever_the_settings_around_it(item, 
 
 def test_figures_are_the_same_bytes_in_another_process() -> None:
     script = (
-        "import hashlib; from harness.report.evidence import exhibit\n"
-        "from harness.tests.report.sample import evidence\n"
+        "import hashlib; from circuit_claims.report.figures.evidence import exhibit\n"
+        "from tests.report.sample import evidence\n"
         "print(hashlib.sha256(''.join(str(exhibit(e, 'x').figure) for e in evidence()).encode()).hexdigest())"
     )
     digests = {
@@ -260,5 +260,7 @@ def test_the_scale_runs_evenly_in_lightness_so_it_reads_in_grey() -> None:
 
 
 def test_importing_the_report_loads_neither_matplotlib_nor_torch() -> None:
-    script = "import sys, harness.report; print([m for m in ('matplotlib', 'torch', 'scipy') if m in sys.modules])"
+    script = (
+        "import sys, circuit_claims.report; print([m for m in ('matplotlib', 'torch', 'scipy') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -4,11 +4,10 @@ import itertools
 import math
 
 import pytest
+from circuit_claims.report.figures.evidence import exhibit
+from circuit_claims.report.figures.plots_heads import apart
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.report.evidence import exhibit
-from harness.report.plots_heads import apart
 
 KINDS = ["previous-token", "induction", "multigram"]
 NASTY = '<script>alert("1")</script> & $x^2$'

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from circuit_claims.judging.claims import Claim
+from circuit_claims.judging.findings import Finding
+from circuit_claims.judging.measurement import Cost, Interval, Measurement
+from circuit_claims.keeping.events import EventStream
+from circuit_claims.report import load_results, write_report
+from circuit_claims.running.judge import Judge
 
-from harness.claims import Claim
-from harness.events import EventStream
-from harness.findings import Finding
-from harness.judging import Judge
-from harness.measurement import Cost, Interval, Measurement
-from harness.report import load_results, write_report
-from harness.tests.report.sample import CLAIMS, PAPER
+from tests.report.sample import CLAIMS, PAPER
 
 
 def finding(value: float) -> Finding:

@@ -7,11 +7,10 @@ import unicodedata
 
 import html5lib
 import pytest
+from circuit_claims.report.text import duration, expected_words, natural, number, one_line, size, slug, visible
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
-
-from harness.report.text import duration, expected_words, natural, number, one_line, size, slug, visible
 
 ANY = st.text(st.characters())
 

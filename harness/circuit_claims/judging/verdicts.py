@@ -1,0 +1,276 @@
+"""Verdicts: a claim and a measurement in, an outcome out. Pure: no files, no clocks, no models.
+
+Every rule rests on the measurement's interval, never on its point. At a two-sided level of 0.90 the chance that a
+rule says `reproduced` of a claim that is false by just its margin, or `contradicted` of one that is true by just its
+margin, is at most 0.05; `harness/tests/judging/test_error_rates.py` checks that on 10,000 synthetic claims each way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from circuit_claims.judging.claims import Claim
+from circuit_claims.judging.measurement import Interval, Measurement
+
+Outcome = Literal["reproduced", "contradicted", "inconclusive", "not run", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "failed")
+LEVEL = 0.90
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control's measurement and what it must do: `fail` (negative) or `pass` (positive) the claim's own rule."""
+
+    name: str
+    must: Literal["fail", "pass"]
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class ControlOutcome:
+    """How a control came out under the claim's own rule, and whether that is as it must be."""
+
+    control: Control
+    outcome: Outcome
+
+    @property
+    def as_it_must_be(self) -> bool:
+        """A negative control is never `reproduced`; a positive one always is."""
+        return (self.outcome == "reproduced") == (self.control.must == "pass")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Outcome of one claim on one subject, the rule that gave it, what would flip it, and the controls beside it."""
+
+    outcome: Outcome
+    rule: str
+    flip: str = ""
+    reason: str = ""
+    controls: tuple[ControlOutcome, ...] = ()
+
+
+def judge(claim: Claim, measurement: Measurement, controls: tuple[Control, ...] = ()) -> Verdict:
+    """Judge `measurement` by the rule of the claim's kind.
+
+    A measurement that is partial or diverged is `inconclusive`. A control the claim names but that was not measured,
+    or one that did not come out as it must, makes the verdict `failed`: the instrument is not to be trusted.
+    """
+    outcomes = tuple(ControlOutcome(control, _rule(claim, control.measurement).outcome) for control in controls)
+    verdict = _rule(claim, measurement)
+    if trouble := _control_trouble(claim, outcomes):
+        return Verdict("failed", verdict.rule, verdict.flip, trouble, outcomes)
+    return Verdict(verdict.outcome, verdict.rule, verdict.flip, verdict.reason, outcomes)
+
+
+def apply_rule(claim: Claim, measurement: Measurement) -> Verdict:
+    """The rule of the claim's kind on `measurement` alone, without controls: for tables of settings."""
+    return _rule(claim, measurement)
+
+
+def not_run(reason: str) -> Verdict:
+    """The verdict on a claim that could not be run; `reason` says why and which command would run it."""
+    return Verdict("not run", rule="none applied", reason=reason)
+
+
+def _control_trouble(claim: Claim, outcomes: tuple[ControlOutcome, ...]) -> str:
+    given = {outcome.control.name for outcome in outcomes}
+    wanted = [*claim.controls, *claim.positive_controls]
+    if missing := [name for name in wanted if name not in given]:
+        return f"control not measured: {', '.join(missing)}"
+    broken = [item for item in outcomes if not item.as_it_must_be]
+    return "; ".join(
+        f"control '{item.control.name}' must {item.control.must} but came out {item.outcome}" for item in broken
+    )
+
+
+def _rule(claim: Claim, measurement: Measurement) -> Verdict:
+    if measurement.status != "complete":
+        return Verdict("inconclusive", "needs a complete measurement", reason=f"measurement is {measurement.status}")
+    if isinstance(measurement.value, float) and not math.isfinite(measurement.value):
+        return Verdict("inconclusive", "needs a finite value", reason=f"measured value is {measurement.value}")
+    return _RULES[claim.kind](claim, measurement)
+
+
+def _interval(measurement: Measurement, low_level: float = LEVEL) -> Interval:
+    if measurement.interval is None:
+        raise ValueError(f"{measurement.quantity}: a verdict needs an interval, found none")
+    if measurement.interval.level < low_level - 1e-9:
+        found = measurement.interval.level
+        raise ValueError(f"{measurement.quantity}: expected an interval at level {low_level} or more, found {found}")
+    return measurement.interval
+
+
+def _value(claim: Claim, measurement: Measurement) -> Verdict:
+    """Equivalence test: the interval inside the margin, outside it altogether, or neither."""
+    interval, expected, margin = _interval(measurement), float(claim.expected), claim.margin
+    far = max(abs(interval.low - expected), abs(interval.high - expected))
+    inside = interval.low <= expected <= interval.high
+    near = 0.0 if inside else min(abs(interval.low - expected), abs(interval.high - expected))
+    rule = f"{interval.level:.0%} interval inside {expected:g} ± {margin:g}"
+    if far <= margin:
+        return Verdict("reproduced", rule, f"would no longer be reproduced at a margin below {far:.3g}")
+    if near > margin:
+        return Verdict("contradicted", rule, f"would no longer be contradicted at a margin of {near:.3g} or more")
+    return Verdict("inconclusive", rule, _undecided(far, near))
+
+
+def _undecided(far: float, near: float) -> str:
+    last = f"contradicted at a margin below {near:.3g}" if near > 0 else "no margin makes it contradicted"
+    return f"would be reproduced at a margin of {far:.3g} or more; {last}"
+
+
+def _one_sided(claim: Claim, interval: Interval, sign: int, words: str) -> Verdict:
+    """`sign` +1: at least `expected`, -1: at most. Distances are how far each end falls short of `expected`."""
+    expected, margin = float(claim.expected), claim.margin
+    worst = expected - interval.low if sign > 0 else interval.high - expected
+    best = expected - interval.high if sign > 0 else interval.low - expected
+    end = ("low end" if sign > 0 else "high end") + f" of the {interval.level:.0%} interval"
+    rule = f"{end} {words} {expected:g} {'less' if sign > 0 else 'plus'} the margin {margin:g}"
+    if worst <= margin:
+        least = f"a margin below {worst:.3g}" if worst > 0 else f"an expected value moved by more than {-worst:.3g}"
+        return Verdict("reproduced", rule, f"would no longer be reproduced at {least}")
+    if best > margin:
+        return Verdict("contradicted", rule, f"would no longer be contradicted at a margin of {best:.3g} or more")
+    last = f"contradicted at a margin below {best:.3g}" if best > 0 else "no margin makes it contradicted"
+    return Verdict("inconclusive", rule, f"would be reproduced at a margin of {worst:.3g} or more; {last}")
+
+
+def _at_least(claim: Claim, measurement: Measurement) -> Verdict:
+    return _one_sided(claim, _interval(measurement), +1, "at or above")
+
+
+def _at_most(claim: Claim, measurement: Measurement) -> Verdict:
+    return _one_sided(claim, _interval(measurement), -1, "at or below")
+
+
+def _correlation(claim: Claim, measurement: Measurement) -> Verdict:
+    """A correlation of the stated sign at least as strong as `expected` less the margin."""
+    sign = 1 if float(claim.expected) >= 0 else -1
+    return _one_sided(claim, _interval(measurement), sign, "at or beyond")
+
+
+def _identity(claim: Claim, measurement: Measurement) -> Verdict:
+    return _by_support(claim, measurement, str(claim.expected), f"{claim.expected} comes first")
+
+
+def _order(claim: Claim, measurement: Measurement) -> Verdict:
+    """`support` holds, under the claim's own order joined by ' > ', the share of resamples with that order."""
+    order = " > ".join(claim.expected)
+    return _by_support(claim, measurement, order, f"the order {order} holds")
+
+
+def _by_support(claim: Claim, measurement: Measurement, label: str, words: str) -> Verdict:
+    if not measurement.support:
+        raise ValueError(f"{measurement.quantity}: a verdict of kind {claim.kind} needs bootstrap support, found none")
+    share, margin = measurement.support.get(label, 0.0), claim.margin
+    rule = f"{words} in at least {1 - margin:.0%} of resamples ({share:.1%} found)"
+    if share >= 1 - margin:
+        return Verdict("reproduced", rule, _at_smaller_margin("reproduced", 1 - share))
+    if share <= margin:
+        return Verdict("contradicted", rule, _at_smaller_margin("contradicted", share))
+    return Verdict("inconclusive", rule, f"would be reproduced at a margin of {1 - share:.3g} or more")
+
+
+def _at_smaller_margin(outcome: str, least: float) -> str:
+    """What would flip a verdict on shares of resamples; nothing does where all of them agree."""
+    if least <= 0:
+        return f"would be {outcome} at any margin: all resamples agree"
+    return f"would no longer be {outcome} at a margin below {least:.3g}"
+
+
+def _existence(claim: Claim, measurement: Measurement) -> Verdict:
+    return _maximum(claim, measurement, exists=True)
+
+
+def _absence(claim: Claim, measurement: Measurement) -> Verdict:
+    return _maximum(claim, measurement, exists=False)
+
+
+def _maximum(claim: Claim, measurement: Measurement, exists: bool) -> Verdict:
+    """A maximum over many heads: a simultaneous interval against the threshold, and the null of the maximum.
+
+    One head is above the threshold when the simultaneous interval's low end is, strictly, and the maximum is beyond
+    its own null distribution at 0.05; none is when the high end is at or below the threshold.
+    """
+    interval = _interval(measurement)
+    if measurement.p_value is None:
+        raise ValueError(f"{measurement.quantity}: a maximum needs the null of the maximum (p_value), found none")
+    threshold = float(claim.expected) + (-claim.margin if exists else claim.margin)
+    some = interval.low > threshold and measurement.p_value <= ALPHA
+    none = interval.high <= threshold
+    rule = (
+        f"{interval.level:.0%} interval ({interval.method}) against {threshold:g}, "
+        f"and p = {measurement.p_value:.3g} under the null, at {ALPHA:g}"
+    )
+    flip = f"would flip with the threshold at {interval.low if some else interval.high:.3g}"
+    if some or none:
+        return Verdict("reproduced" if some == exists else "contradicted", rule, flip)
+    return Verdict("inconclusive", rule, f"decided for a threshold outside [{interval.low:.3g}, {interval.high:.3g}]")
+
+
+def _curve(claim: Claim, measurement: Measurement) -> Verdict:
+    """Every expected point within the margin: arrays `x`, `low`, `high` hold a simultaneous band at level 0.90."""
+    missing = {"x", "low", "high"} - set(measurement.arrays)
+    if missing:
+        raise ValueError(f"{measurement.quantity}: a curve needs arrays x, low and high, found no {sorted(missing)}")
+    band = {float(x): index for index, x in enumerate(measurement.arrays["x"])}
+    inside, outside = [], []
+    for x, y in claim.expected:
+        if x not in band:
+            raise ValueError(f"{measurement.quantity}: the claim asks for x = {x:g}, which was not measured")
+        low, high = float(measurement.arrays["low"][band[x]]), float(measurement.arrays["high"][band[x]])
+        inside.append(low >= y - claim.margin and high <= y + claim.margin)
+        outside.append(low > y + claim.margin or high < y - claim.margin)
+    rule = f"band within ± {claim.margin:g} at {sum(inside)} of {len(inside)} points, outside at {sum(outside)}"
+    outcome: Outcome = "reproduced" if all(inside) else "contradicted" if any(outside) else "inconclusive"
+    return Verdict(outcome, rule, "see the points in the table" if outcome != "reproduced" else "")
+
+
+_RULES: Mapping[str, Callable[[Claim, Measurement], Verdict]] = {
+    "value": _value,
+    "at_least": _at_least,
+    "at_most": _at_most,
+    "order": _order,
+    "identity": _identity,
+    "existence": _existence,
+    "absence": _absence,
+    "correlation": _correlation,
+    "curve": _curve,
+}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of one scope; `n` counts every claim asked, run or not, so that leaving one out never helps the rate."""
+
+    reproduced: int = 0
+    contradicted: int = 0
+    inconclusive: int = 0
+    not_run: int = 0
+    failed: int = 0
+
+    @property
+    def n(self) -> int:
+        """All verdicts of the scope, run or not."""
+        return self.reproduced + self.contradicted + self.inconclusive + self.not_run + self.failed
+
+    def words(self) -> str:
+        """The headline of one scope: "k of n reproduced, c contradicted, i inconclusive, u not run"."""
+        text = f"{self.reproduced} of {self.n} reproduced, {self.contradicted} contradicted, "
+        text += f"{self.inconclusive} inconclusive, {self.not_run} not run"
+        return text + (f", {self.failed} failed" if self.failed else "")
+
+
+def tally(verdicts: list[tuple[str, Outcome]]) -> dict[str, Tally]:
+    """Count `(scope, outcome)` pairs per scope; one scope is never counted as another."""
+    counts: dict[str, dict[str, int]] = {}
+    for scope, outcome in verdicts:
+        row = counts.setdefault(scope, {})
+        key = outcome.replace(" ", "_")
+        row[key] = row.get(key, 0) + 1
+    return {scope: Tally(**row) for scope, row in counts.items()}

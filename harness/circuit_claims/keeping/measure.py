@@ -1,0 +1,135 @@
+"""From a measure function to a stored measurement: the key, the store look-up, the clock and the memory gauge."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import inspect
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from circuit_claims.judging.measurement import Cost, Measurement
+from circuit_claims.keeping.profiles import PROFILES, Profile
+from circuit_claims.keeping.store import Store, key_of
+
+
+@dataclass
+class Context:
+    """Where measurements of one run are kept and made: the store, the device, and what was already measured.
+
+    `tell` says a line at once to whoever waits for a long measurement.
+    """
+
+    store: Store
+    device: str = "cpu"
+    remeasure: bool = False
+    profile: Profile = PROFILES["standard"]
+    memo: dict[str, Measurement] = field(default_factory=dict)
+    tell: Callable[[str], None] = lambda line: None
+
+
+class Measurable(Protocol):
+    """What a measure function takes first: something with an identity (digests) and the run's context."""
+
+    context: Context
+
+    def identity(self) -> Mapping[str, Any]:
+        """JSON values that tell this subject from every other: weights and tokenizer digests, or a text's."""
+
+
+def measure(*packages: str) -> Callable[[Callable[..., Measurement]], Callable[..., Measurement]]:
+    """Make a function `(subject, *, parameters) -> Measurement` look in the store first.
+
+    The key digests the measure's name, the source of the `packages` it is made of, the subject's identity, every
+    parameter (defaults filled in), the torch version and the kind of device. A measure never sees a claim.
+    """
+
+    def wrap(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def stored(subject: Measurable, **parameters: Any) -> Measurement:
+            bound = signature.bind(subject, **parameters)
+            bound.apply_defaults()
+            chosen = dict(list(bound.arguments.items())[1:])
+            context = subject.context
+            key = key_of(
+                {
+                    "measure": function.__qualname__,
+                    "source": source_digest((function.__module__, *packages)),
+                    "subject": dict(subject.identity()),
+                    "parameters": chosen,
+                    "torch": _torch_version(),
+                    "device": context.device.split(":")[0],
+                }
+            )
+            return _look_up(context, key) or _make(context, key, lambda: function(subject, **chosen))
+
+        return stored
+
+    return wrap
+
+
+def _look_up(context: Context, key: str) -> Measurement | None:
+    if key not in context.memo and not context.remeasure:
+        found = context.store.load(key)
+        if found is not None:
+            context.memo[key] = found
+    return context.memo.get(key)
+
+
+def _make(context: Context, key: str, run: Callable[[], Measurement]) -> Measurement:
+    started = time.perf_counter()
+    made = run()
+    cost = Cost(seconds=time.perf_counter() - started, peak_bytes=peak_bytes())
+    made = replace(made, cost=cost, facts={**made.facts, "key": key})
+    context.store.save(key, made, anew=context.remeasure)
+    context.memo[key] = made
+    return made
+
+
+def peak_bytes() -> int:
+    """The largest resident size of this process so far, in bytes.
+
+    Linux: VmHWM, since ru_maxrss starts at the size of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@functools.cache
+def source_digest(modules: tuple[str, ...]) -> str:
+    """The sha256 over the source of these modules and, for packages, every `.py` under them but tests."""
+    digest = hashlib.sha256()
+    for name in sorted(set(modules)):
+        for relative, path in _sources(name):
+            digest.update(f"{name}/{relative}".encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _sources(module: str) -> list[tuple[str, Path]]:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"measure: expected an importable module, found none called {module!r}")
+    origin = Path(spec.origin)
+    if origin.name != "__init__.py":
+        return [(origin.name, origin)]
+    files = {path.relative_to(origin.parent): path for path in origin.parent.rglob("*.py")}
+    return sorted((str(relative), path) for relative, path in files.items() if "tests" not in relative.parts)
+
+
+@functools.cache
+def _torch_version() -> str:
+    from importlib.metadata import version
+
+    return version("torch").split("+")[0]

@@ -1,0 +1,106 @@
+"""The held-out task as a finding: does the head that leads on the dataset count in Roman numerals too (SH-24)?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from circuit_claims.judging.findings import Evidence, Finding
+from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import binomial_interval
+from circuit_claims.keeping.measure import measure
+from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, sweep_of, weights_of
+from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
+
+
+@measure(*PARTS, "circuit_claims.judging.statistics")
+def roman_score(subject: Any, *, settings: dict[str, Any], draws: int, shuffles: int) -> Measurement:
+    """The score, on Roman numerals, of the head that leads on the dataset; array `null`: under shuffled numerals."""
+    from circuit_claims.papers.successor_heads.beyond.roman import roman
+
+    chosen = Settings(**settings)
+    main = sweep_of(subject, chosen, draws, shuffles).scores
+    head = tuple(int(place) for place in main.heads[int(main.ranking("score")[0])])
+    found = roman(
+        weights_of(subject, chosen),
+        subject.tokens,
+        head,
+        path=chosen.path,
+        bos=subject.tokens.bos_id,
+        bootstrap_draws=draws,
+        shuffles=shuffles,
+        seed=chosen.seed,
+    )
+    facts = {
+        "head": found.head,
+        "rank": found.rank,
+        "copy_score": found.copy_score,
+        "available": found.available,
+        "null_band": list(found.null_band),
+    }
+    return Measurement(
+        "score of the leading head on Roman numerals",
+        found.score,
+        _interval(found.score, found.pairs, (found.low, found.high)),
+        p_value=found.p_value,
+        n=found.pairs,
+        seed=chosen.seed,
+        arrays={"null": found.null},
+        facts=facts,
+    )
+
+
+def _interval(score: float, pairs: int, bootstrap: tuple[float, float]) -> Interval:
+    """The wider of bootstrap and exact binomial: a score of 0 or 1 on few tokens has a bootstrap of no width."""
+    low, high = binomial_interval(round(score * pairs), pairs)
+    return Interval(min(low, bootstrap[0]), max(high, bootstrap[1]), 0.90, f"exact binomial over {pairs} pairs")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The leading head of one subject on Roman numerals."""
+
+    subject: Any
+
+    def _measured(self, subject: Any, **changes: str) -> Measurement:
+        profile = self.subject.context.profile
+        amounts = {"draws": profile.bootstrap_draws, "shuffles": profile.shuffles}
+        return roman_score(subject, settings=Settings(**changes).parameters(), **amounts)
+
+    def score(self) -> Finding:
+        """The leading head's score; the null of one head chosen on other tokens needs no correction for the choice."""
+        planted = PlantedSubject(self.subject.context)
+        return Finding(
+            self._measured(self.subject),
+            {
+                "shuffled successor map": self._one_shuffle,
+                "untrained weights": lambda: self._measured(self.subject, weights="untrained"),
+                "planted successor head": lambda: self._measured(planted),
+            },
+        )
+
+    def _one_shuffle(self) -> Measurement:
+        """The same head scored against one shuffled order of the numerals, and the other shuffles as its null."""
+        found = self._measured(self.subject)
+        first, *others = found.arrays["null"].tolist()
+        p_value = (1 + sum(other >= first - 1e-9 for other in others)) / (1 + len(others))
+        return found.derive(found.quantity, first, interval=_interval(first, found.n, (first, first)), p_value=p_value)
+
+    def evidence(self) -> Evidence:
+        """The head's score on the numerals beside its scores under shuffled numerals."""
+        found = self._measured(self.subject)
+        singles = ", ".join(f"{count} {form}" for form, count in found.facts["available"].items())
+        return {
+            "type": "distribution",
+            "title": f"{found.facts['head']} on Roman numerals I to XX",
+            "caption": f"Single-token numerals: {singles}; {found.n} pairs. Rank {found.facts['rank']} of all heads on "
+            f"them, copy score {found.facts['copy_score']:.2f}. Grey: the same head under shuffled numerals.",
+            "values": found.arrays["null"].tolist(),
+            "observed": found.value,
+            "label": "successor score on Roman numerals",
+        }
+
+
+def roman_numerals(subject: Any) -> HeldOut:
+    """Roman numerals I to XX, which are not in the dataset."""
+    return HeldOut(subject)

@@ -1,0 +1,341 @@
+"""The first paper's claims on counting as findings: each quantity with the controls that stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from circuit_claims.heads.whole_model import kept_open
+from circuit_claims.judging.findings import Finding
+from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.papers.successor_heads.counting.measures import (
+    LEVEL,
+    Head,
+    factoring_table,
+    greater_than_table,
+    leading_head,
+    mod_ten_features_table,
+    other_head,
+    steering_tables,
+)
+from circuit_claims.papers.successor_heads.counting.measures_probes import (
+    in_context_table,
+    last_digit_residuals,
+    last_digit_table,
+    neuron_table,
+    probe_table,
+)
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject, Plan
+from circuit_claims.papers.successor_heads.dataset import splits_numbers
+from circuit_claims.papers.successor_heads.steering import quantities
+
+PLANTED_RUNS = 6
+FALSE_PERIOD = 7
+USUAL_TASKS = ("numbers", "number words", "ordinal words")
+AMBIGUOUS = (1, 5, 10)
+"""Numerals that are letters too: the paper's own exceptions."""
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How one head of one subject counts. Every method gives a finding; nothing is measured before it is asked for."""
+
+    subject: Any
+
+    @cached_property
+    def head(self) -> Head:
+        """The leading successor head."""
+        return leading_head(self.subject)
+
+    @property
+    def _profile(self) -> Any:
+        return self.subject.context.profile
+
+    def _runs(self, subject: Any) -> dict[str, Any]:
+        """Which features: those of the leading head, from so many autoencoders and probes as the profile asks.
+
+        Planted counters get their own number in every profile: with three a true period comes out inconclusive.
+        """
+        runs = self._profile.autoencoders
+        runs = PLANTED_RUNS if isinstance(subject, CounterSubject) else runs
+        return {"head": list(leading_head(subject).pair), "runs": runs, "probes": self._profile.probe_seeds}
+
+    def _planted(self, **plan: Any) -> CounterSubject:
+        return CounterSubject(self.subject.context, Plan(**plan))
+
+    def _with_planted(
+        self, measured: Callable[..., Measurement], **controls: Callable[[], Measurement]
+    ) -> dict[str, Callable[[], Measurement]]:
+        """Controls by their names, and the planted counters of a true and a false period."""
+        return {
+            **{name.replace("_", " "): control for name, control in controls.items()},
+            "planted counter": lambda: measured(self._planted()),
+            "planted counter of period 7": lambda: measured(self._planted(period=FALSE_PERIOD)),
+        }
+
+    # Features
+
+    def features(self, subject: Any = None) -> Measurement:
+        """The stored table of mod-10 features."""
+        return mod_ten_features_table(subject or self.subject, **self._runs(subject or self.subject))
+
+    def modal_coverage(self) -> Finding:
+        """How many tokens of a residue share their most important feature (SH-14)."""
+
+        def shuffled() -> Measurement:
+            return _derived(self.features(), "mean modal coverage", self.features().facts["shuffled"])
+
+        return Finding(self.features(), self._with_planted(self.features, shuffled_index=shuffled))
+
+    def rows_and_features(self) -> Finding:
+        """Mean cosine of probe rows and features (SH-11)."""
+
+        def cosine(subject: Any = None, which: str = "own") -> Measurement:
+            table = self.features(subject)
+            return _derived(table, "mean cosine of P_i and f_i", table.facts["rows"][which], "cosine")
+
+        return Finding(cosine(), self._with_planted(cosine, features_of_other_residues=lambda: cosine(which="other")))
+
+    # Probes and neurons
+
+    def probes(self, subject: Any = None, **changes: str) -> Measurement:
+        """The stored table of probes."""
+        return probe_table(subject or self.subject, seeds=self._profile.probe_seeds, **changes)
+
+    def _of_probes(self, read: Callable[[Measurement], Measurement]) -> Finding:
+        def measured(subject: Any = None, **changes: str) -> Measurement:
+            return read(self.probes(subject, **changes))
+
+        return Finding(
+            measured(),
+            self._with_planted(
+                measured,
+                shuffled_index=lambda: measured(index="shuffled"),
+                untrained_weights=lambda: measured(weights="untrained"),
+                answers_known=lambda: _answers(measured()),
+            ),
+        )
+
+    def right_out_of_distribution(self) -> Finding:
+        """Share of the other tasks' tokens whose residue the mod-10 probe gets right (SH-10)."""
+        return self._of_probes(lambda table: _derived(table, "share right", table.facts["outside"], "share of tokens"))
+
+    def best_modulus(self) -> Finding:
+        """The modulus whose probe does best on other tasks (SH-12)."""
+        return self._of_probes(lambda table: table)
+
+    def right_in(self, task: str) -> Finding:
+        """How many days the mod-7 probe, and how many months the mod-12 probe gets right (SH-12)."""
+        return self._of_probes(lambda table: _derived(table, f"{task} right", table.facts[task], "tokens"))
+
+    def commonest_period(self) -> Finding:
+        """The commonest period among the most important neurons (SH-13)."""
+
+        def measured(subject: Any = None, **changes: str) -> Measurement:
+            head = list(leading_head(subject or self.subject).pair)
+            return neuron_table(subject or self.subject, head=head, shuffles=self._profile.shuffles, **changes)
+
+        shuffled = {"shuffled_index": lambda: measured(index="shuffled")}
+        return Finding(measured(), self._with_planted(measured, **shuffled))
+
+    def last_digit(self, **changes: str) -> Measurement:
+        """The adapted measure for models that split numbers: probes below the head's layer, at the last digit."""
+        return last_digit_table(self.subject, seeds=self._profile.probe_seeds, **self._last_digits(), **changes)
+
+    def what_last_digits_hold(self) -> str:
+        """Which residual was read, in words: below layer 0 there is no context in it."""
+        layer = self.head.layer
+        read = f"Residual below layer {layer}, the leading head's"
+        return f"{read}: the last digit's embedding alone, without what stands before it." if not layer else f"{read}."
+
+    def _last_digits(self) -> dict[str, int]:
+        return {"layer": self.head.layer, "step": self._profile.numbers_step}
+
+    def right_from_the_last_digit(self) -> Finding:
+        """SH-10 adapted to models that split numbers."""
+
+        def measured(**changes: str) -> Measurement:
+            table = self.last_digit(**changes)
+            return _derived(table, "share right", table.facts["outside"], "share of tokens")
+
+        return Finding(measured(), {"shuffled index": lambda: measured(index="shuffled")})
+
+    def best_modulus_of_the_last_digit(self) -> Finding:
+        """SH-12 adapted to models that split numbers."""
+        return Finding(self.last_digit(), {"shuffled index": lambda: self.last_digit(index="shuffled")})
+
+    # Factoring
+
+    def factored(self, subject: Any = None, **changes: str) -> Measurement:
+        """The stored table of the index and domain maps."""
+        asked = subject or self.subject
+        amounts = {"pairs": self._profile.swapped_pairs, "draws": self._profile.bootstrap_draws}
+        return factoring_table(asked, head=list(leading_head(asked).pair), **amounts, **changes)
+
+    def swapped_pairs(self, space: str) -> Finding:
+        """Left-out pairs that decode in output space ("decoded") or are counted on by the head ("counted")."""
+
+        def measured(subject: Any = None, which: str = "held out", **changes: str) -> Measurement:
+            table = self.factored(subject, **changes)
+            return _shares(table, f"swapped pairs {space}", table.facts[which][space])
+
+        return Finding(
+            measured(),
+            self._with_planted(
+                measured,
+                domain_map_alone=lambda: measured(which="domain only"),
+                shuffled_index=lambda: measured(index="shuffled"),
+            ),
+        )
+
+    def numerals(self) -> Finding:
+        """Roman numerals but I, V and X whose index most swapped pairs give (SH-19)."""
+
+        def measured(subject: Any = None, **changes: str) -> Measurement:
+            return _numerals(self.factored(subject, **changes))
+
+        shuffled = {"shuffled_index": lambda: measured(index="shuffled")}
+        return Finding(measured(), self._with_planted(measured, **shuffled))
+
+    def numerals_counted_on(self) -> Finding:
+        """Swapped pairs with a Roman numeral that the head counts on (SH-20)."""
+
+        def measured(subject: Any = None) -> Measurement:
+            table = self.factored(subject)
+            return _shares(table, "numerals counted on", table.facts["roman"]["counted"])
+
+        return Finding(measured(), self._with_planted(measured))
+
+    # Vector arithmetic
+
+    def tables(self, subject: Any = None, reader: Head | None = None, vectors: str = "own") -> Measurement:
+        """The stored steering tables."""
+        asked = subject or self.subject
+        chosen = self._runs(asked)
+        read = chosen["head"] if reader is None else list(reader.pair)
+        return steering_tables(asked, reader=read, vectors=vectors, length="contrast", **chosen)
+
+    def at_length(self, length: str) -> Measurement:
+        """The steering tables with features of another length (see `steering_tables`)."""
+        chosen = self._runs(self.subject)
+        return steering_tables(self.subject, reader=chosen["head"], length=length, **chosen)
+
+    def _of_tables(self, read: Callable[[Measurement], Measurement]) -> Finding:
+        def measured(subject: Any = None, **changes: Any) -> Measurement:
+            return read(self.tables(subject, **changes))
+
+        return Finding(
+            measured(),
+            self._with_planted(
+                measured,
+                random_features=lambda: measured(vectors="random"),
+                shuffled_index=lambda: measured(vectors="shuffled"),
+                random_head=lambda: measured(reader=other_head(self.subject)),
+            ),
+        )
+
+    def success(self, task: str) -> Finding:
+        """Success rate of a task's table (SH-15)."""
+        return self._of_tables(lambda table: quantities.success_rate(table, task, self._profile.bootstrap_draws))
+
+    def best_scale(self, *tasks: str) -> Finding:
+        """The scale at which most edited cells succeed (SH-16), in these of the tasks that the subject has."""
+        draws = self._profile.bootstrap_draws
+
+        def read(table: Measurement) -> Measurement:
+            return quantities.best_scale_of(table, [one for one in quantities.tasks_of(table) if one in tasks], draws)
+
+        return self._of_tables(read)
+
+    def lead_over_days_and_letters(self) -> Finding:
+        """How much more often edits succeed in the other tasks than in days and letters (SH-17)."""
+        draws = self._profile.bootstrap_draws
+        return self._of_tables(lambda table: quantities.lead_over_days_and_letters(table, draws))
+
+    def in_context(self) -> Measurement | None:
+        """The edits made in the whole model; None in a profile that leaves them out.
+
+        What SH-10b asks of the whole model is read while it is open.
+        """
+        scales = list(self._profile.context_scales)
+        if not scales:
+            return None
+        with kept_open():
+            if splits_numbers(self.subject.tokens):
+                last_digit_residuals(self.subject, **self._last_digits())
+            return in_context_table(self.subject, scales=scales, **self._runs(self.subject))
+
+    # Greater-than bias
+
+    def _bias(self, subject: Any, head: Head | None, source: str, **changes: str) -> Measurement:
+        chosen = self._runs(subject) if source == "features" else None
+        read = head or leading_head(subject)
+        amounts = {"draws": self._profile.bootstrap_draws, "vectors": chosen}
+        return greater_than_table(subject, head=list(read.pair), source=source, **amounts, **changes)
+
+    def bias_of_the_head(self) -> Finding:
+        """The greater-than bias of the head's OV circuit (SH-18)."""
+
+        def measured(subject: Any = None, **changes: str) -> Measurement:
+            return self._bias(subject or self.subject, None, "head", **changes)
+
+        return Finding(
+            measured(),
+            {
+                "shuffled order": lambda: measured(order="shuffled"),
+                "untrained weights": lambda: measured(weights="untrained"),
+                "planted counter": lambda: measured(self._planted()),
+                "planted counter without the bias": lambda: measured(self._planted(greater_than=False)),
+            },
+        )
+
+    def bias_of_the_features(self) -> Finding:
+        """The greater-than bias of the mod-10 features (SH-18); the control is the planted head, which has one."""
+
+        def measured(subject: Any = None) -> Measurement:
+            return self._bias(subject or self.subject, None, "features")
+
+        return Finding(
+            measured(),
+            {
+                "planted counter": lambda: measured(self._planted()),
+                "planted head": lambda: self._bias(self._planted(), None, "head"),
+            },
+        )
+
+
+def _derived(table: Measurement, quantity: str, stated: dict[str, Any], unit: str = "share of tokens") -> Measurement:
+    interval = Interval(stated["low"], stated["high"], LEVEL, stated["method"])
+    n = int(stated.get("n", table.n))
+    return table.derive(quantity, stated["value"], interval=interval, unit=unit, n=n)
+
+
+def _shares(table: Measurement, quantity: str, stated: dict[str, Any]) -> Measurement:
+    method = "bootstrap over the tokens of a pair, or exact binomial over pairs where wider"
+    return _derived(table, quantity, {**stated, "method": method}, "share of pairs")
+
+
+def _numerals(table: Measurement) -> Measurement:
+    from circuit_claims.judging.statistics import binomial_interval
+
+    shares = [share for index, share in table.facts.get("numerals", []) if index not in AMBIGUOUS]
+    if not shares:
+        raise ValueError("Roman numerals: expected some as single tokens, found none; choose another subject")
+    right = sum(share > 0.5 for share in shares)
+    low, high = binomial_interval(right, len(shares))
+    interval = Interval(low, high, LEVEL, f"exact binomial over {len(shares)} numerals")
+    return table.derive("numerals decoded", right / len(shares), interval=interval, unit="share of numerals",
+                        n=len(shares))  # fmt: skip
+
+
+def _answers(found: Measurement) -> Measurement:
+    """What a probe that knew all answers would give: the control of a claim that something is not got right."""
+    value = float(found.n)
+    return replace(found, value=value, interval=Interval(value, value, LEVEL, "by construction"))
+
+
+def counting(subject: Any) -> Counting:
+    """How the subject's leading head counts."""
+    return Counting(subject)

@@ -1,0 +1,289 @@
+"""What the first paper's claims on counting measure: stored tables, one a question; none of them sees a claim.
+
+Every measure is about one head, the one that leads on the succession dataset along the paper's path (`leading_head`),
+and about MLP_0(W_E), what the paper lets that head read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.keeping.measure import measure
+from circuit_claims.papers.successor_heads.succession.measures import successor_scores
+from circuit_claims.papers.successor_heads.succession.quantities import ranking
+
+if TYPE_CHECKING:
+    from circuit_claims.papers.successor_heads.steering.tokens import Items
+
+PARTS = ("circuit_claims.papers.successor_heads", "circuit_claims.models", "circuit_claims.judging.statistics")
+VALUES = ("numbers", "digits", "number words")
+"""Tasks whose tokens are values; the features of a residue are looked for among the first two that there are."""
+STEERED = ("numbers", "number words", "ordinal words", "months", "days", "letters")
+UNTRAINED = 20
+ORDERED = ("numbers", "number words", "ordinal words")
+RANDOM_DRAWS = 5
+LEVEL = 0.90
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head as (layer, head)."""
+
+    layer: int
+    head: int
+
+    @property
+    def name(self) -> str:
+        """As the paper writes it."""
+        return f"L{self.layer}H{self.head}"
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """As the readout takes it."""
+        return self.layer, self.head
+
+
+def leading_head(subject: Any) -> Head:
+    """The head with the highest successor score, from the stored table that SH-04 is judged on."""
+    table = successor_scores(subject).table
+    return Head(*(int(place) for place in table.arrays["heads"][ranking(table, "score")[0]]))
+
+
+def other_head(subject: Any, seed: int = 0) -> Head:
+    """A head drawn at random from all but the leading one: a control."""
+    table = successor_scores(subject).table
+    best = int(ranking(table, "score")[0])
+    others = [row for row in range(len(table.arrays["heads"])) if row != best]
+    row = others[int(np.random.default_rng(seed).integers(len(others)))]
+    return Head(*(int(place) for place in table.arrays["heads"][row]))
+
+
+@measure(*PARTS)
+def mod_ten_features_table(subject: Any, *, head: list[int], runs: int, probes: int) -> Measurement:
+    """The mod-10 features of one head: SH-14's coverage, SH-11's cosines, and f_0 ... f_9 for the vector arithmetic.
+
+    Arrays: `directions` (residue, d_model) of length 1, `contrast` (residue) the length an edit of scale 1 gives them,
+    `random` (draw, residue, d_model), `logits` (candidate, residue) of each feature through the head, `coverage`.
+    """
+    import torch
+
+    from circuit_claims.heads.autoencoders.training import mean_max_cosine, train_autoencoders
+    from circuit_claims.models.architectures.layers import CircuitWeights
+    from circuit_claims.papers.successor_heads.counting import features as found
+    from circuit_claims.papers.successor_heads.counting.tokens import counted_tokens
+    from circuit_claims.papers.successor_heads.steering.arithmetic import mlp0_of
+
+    weights = CircuitWeights.open(subject.tensors)
+    tokens = counted_tokens(subject.tokens).distinct()
+    vectors = mlp0_of(weights, tokens.tokens.tolist())
+    trained = train_autoencoders(vectors, range(runs))
+    logits = found.head_logits(weights, (head[0], head[1]), torch.from_numpy(tokens.tokens))
+    important = found.most_important_features(trained, vectors, torch.from_numpy(tokens.successor), logits)
+    residues = _value_residues(tokens)
+    modal = found.modal_features(trained, vectors, important, residues)
+    shuffled = found.modal_features(trained, vectors, important, _shuffled(residues))
+    coverage = found.modal_coverage(modal)
+    arrays, shown = _figures(found.mod_ten_features(modal), vectors, residues, tokens, logits)
+    arrays["random"] = np.stack([_random(trained, modal, seed) for seed in range(RANDOM_DRAWS)])
+    facts = {
+        "head": head,
+        "shown": shown,
+        "shuffled": stated(found.modal_coverage(shuffled)),
+        "rows": _rows(vectors, tokens, modal, probes),
+        "between runs": _between(mean_max_cosine(trained)),
+        "runs": runs,
+        "values": _values(tokens),
+    }
+    return replace(coverage, arrays={**coverage.arrays, **arrays}, facts={**coverage.facts, **facts})
+
+
+def _figures(
+    directions: Any, vectors: Any, residues: np.ndarray, tokens: Any, logits: Any
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Directions, their lengths, and their logits of the tokens that have a residue, in the order of their values."""
+    import torch
+
+    from circuit_claims.papers.successor_heads.counting.features import feature_logits
+    from circuit_claims.papers.successor_heads.steering.arithmetic import contrasts
+
+    counted = np.flatnonzero(residues >= 0)
+    shown = counted[np.argsort(tokens.index[counted], kind="stable")]
+    lengths = contrasts(vectors[torch.from_numpy(counted)], torch.from_numpy(residues[counted]), directions)
+    arrays = {"directions": directions.numpy(), "contrast": lengths.numpy(),
+              "logits": feature_logits(directions, logits)[shown]}  # fmt: skip
+    return arrays, [tokens.texts[row] for row in shown]
+
+
+def _values(tokens: Any) -> list[str]:
+    return [name for name in VALUES if name in tokens.tasks][: 1 if "numbers" in tokens.tasks else 2]
+
+
+def _between(cosines: Any) -> float | None:
+    """Mean over pairs of runs; None for a single run."""
+    pairs = cosines[~cosines.isnan()]
+    return float(pairs.mean()) if len(pairs) else None
+
+
+def _value_residues(tokens: Any) -> np.ndarray:
+    """Residues of the numbers 0 to 99 (the paper's), or of digits and number words; nobody's for other tokens."""
+    tasks = _values(tokens)
+    chosen = tokens.of(*tasks) & (tokens.index < 100)
+    return np.where(chosen, tokens.index % 10, -1)
+
+
+def _shuffled(residues: np.ndarray) -> np.ndarray:
+    moved = residues.copy()
+    moved[residues >= 0] = np.random.default_rng(0).permutation(residues[residues >= 0])
+    return moved
+
+
+def _random(trained: Any, modal: Any, seed: int) -> np.ndarray:
+    import torch
+
+    from circuit_claims.papers.successor_heads.counting.features import random_features
+
+    return random_features(trained, modal, torch.Generator().manual_seed(seed)).numpy()
+
+
+def stated(measured: Measurement) -> dict[str, Any]:
+    """A measurement as facts: value, interval and how it was made."""
+    interval = measured.interval
+    return {"value": measured.value, "low": interval.low, "high": interval.high, "method": interval.method}
+
+
+def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> dict[str, Any] | None:
+    """SH-11 and its control (each row against the feature of another residue); None without multi-digit numbers."""
+    import torch
+
+    from circuit_claims.heads.probes import train_probes
+    from circuit_claims.papers.successor_heads.counting.probes_transfer import rows_against_features
+
+    numbers = tokens.of("numbers")
+    if not numbers.any():
+        return None
+    index = torch.from_numpy(tokens.index[numbers])
+    probes = train_probes(vectors[torch.from_numpy(numbers)], index, range(seeds), (10,))
+    turned = replace(modal, directions=modal.directions.roll(3, dims=1))
+    own, other = rows_against_features(probes, modal), rows_against_features(probes, turned)
+    return {"own": stated(own), "other": stated(other), "cosine": own.arrays["cosine"].tolist()}
+
+
+@measure(*PARTS)
+def steering_tables(
+    subject: Any, *, head: list[int], reader: list[int], runs: int, probes: int, vectors: str = "own", length: str
+) -> Measurement:
+    """The steering table of every task, over all scales: arrays `<task>/winner` (scale, row, residue), and so on.
+
+    `vectors` are the head's own mod-10 features, "random" ones of the same autoencoders, or the own ones "shuffled"
+    among the residues; all at the own ones' lengths (`length` "contrast") or at length 1 ("unit"). The edited vectors
+    are read by the head `reader`.
+    """
+    import torch
+
+    from circuit_claims.models.architectures.layers import CircuitWeights
+    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout, steering_table
+    from circuit_claims.papers.successor_heads.steering.tokens import counted_items
+
+    features = mod_ten_features_table(subject, head=head, runs=runs, probes=probes)
+    lengths = features.arrays["contrast"] if length == "contrast" else np.ones(10)
+    order = np.roll(np.random.default_rng(0).permutation(10), 1) if vectors == "shuffled" else np.arange(10)
+    sets = features.arrays["random"] if vectors == "random" else features.arrays["directions"][None][:, order]
+    readout = HeadReadout.open(CircuitWeights.open(subject.tensors), (reader[0], reader[1]))
+    arrays: dict[str, np.ndarray] = {}
+    items: dict[str, Any] = {}
+    for one in counted_items(subject.tokens, STEERED):
+        made = [steering_table(readout, one, torch.from_numpy(f * lengths[:, None]).float()) for f in sets]
+        if made[0] is not None:
+            items[one.task] = described(one)
+            arrays[f"{one.task}/winner"] = np.stack([table.winner for table in made])
+            arrays[f"{one.task}/expected"] = made[0].expected
+            arrays[f"{one.task}/rows"] = np.asarray(made[0].rows)
+    facts = {"items": items, "vectors": vectors, "length": length, "head": head, "reader": reader}
+    return Measurement("winners of steering tables", None, n=len(items), seed=0, arrays=arrays, facts=facts)
+
+
+def described(items: Items) -> dict[str, Any]:
+    """A task's strings as facts."""
+    return {"form": items.form, "texts": list(items.texts), "index": list(items.index), "around": items.around}
+
+
+@measure(*PARTS)
+def greater_than_table(
+    subject: Any, *, head: list[int], source: str, order: str = "true", weights: str = "own", draws: int, vectors: Any
+) -> Measurement:
+    """The greater-than bias of a head (`source` "head") or of its mod-10 features ("features"; `vectors` says which).
+
+    The paper's numbers where the tokenizer has them, else digits, number words and ordinals. `order` "shuffled" puts
+    every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
+    head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
+    """
+    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout
+    from circuit_claims.papers.successor_heads.steering.greater_than import head_bias, mean_profile, over_draws
+    from circuit_claims.papers.successor_heads.steering.tokens import counted_items
+    from circuit_claims.papers.successor_heads.succession.measures import Settings, weights_of
+
+    tasks = counted_items(subject.tokens, ORDERED)
+    tasks = [one for one in tasks if one.task == "numbers"] or tasks
+    generator = np.random.default_rng(0)
+    seeds = range(UNTRAINED if weights == "untrained" else 1)
+    drawn = (HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), tuple(head)) for s in seeds)
+    first = next(drawn)
+    if source == "features":
+        bias = _feature_bias(subject, first, tasks, vectors)
+    else:
+        orders = None if order == "true" else [generator.permutation(len(one.tokens)) for one in tasks]
+        # One readout at a time: each keeps its MLP_0.
+        biases = [head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
+        bias = biases[0] if len(biases) == 1 else over_draws(biases)
+    low, high = bias.interval(generator, draws)
+    distances, profile = mean_profile(first, tasks[0])
+    by_task = {task: float(shares.mean()) for task, shares in zip(bias.tasks, bias.shares, strict=True)}
+    return Measurement(
+        f"greater-than bias of the {source}",
+        bias.value,
+        Interval(low, high, LEVEL, f"{draws:,} bootstrap draws over {source} within each task"),
+        unit="share of pairs",
+        n=bias.n,
+        seed=0,
+        arrays={"distance": distances, "profile": profile},
+        facts={"by task": by_task, "profile of": tasks[0].task},
+    )
+
+
+def _feature_bias(subject: Any, readout: Any, tasks: Any, vectors: Any) -> Any:
+    import torch
+
+    from circuit_claims.papers.successor_heads.steering.greater_than import feature_bias
+
+    table = mod_ten_features_table(subject, **vectors)
+    scaled = table.arrays["directions"] * table.arrays["contrast"][:, None]
+    return feature_bias(readout, tasks, torch.from_numpy(scaled).float())
+
+
+@measure(*PARTS)
+def factoring_table(subject: Any, *, head: list[int], pairs: int, draws: int, index: str = "true") -> Measurement:
+    """Swapped pairs decoded in output space and counted on in successor space, left-out pairs and Roman numerals.
+
+    Facts hold a share with its interval for each; `index` "shuffled" hands the indices of each domain out anew before
+    anything is learned.
+    """
+    from circuit_claims.models.architectures.layers import CircuitWeights
+    from circuit_claims.papers.successor_heads.counting import factoring
+    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout, mlp0_of
+    from circuit_claims.papers.successor_heads.steering.tokens import counted_items
+
+    weights = CircuitWeights.open(subject.tensors)
+    items = counted_items(subject.tokens)
+    vectors = mlp0_of(weights, [token for one in items for token in one.tokens])
+    return factoring.measured(
+        factoring.Domains.of(items, vectors),
+        HeadReadout.open(weights, (head[0], head[1])),
+        pairs=pairs,
+        draws=draws,
+        shuffled=index == "shuffled",
+    )

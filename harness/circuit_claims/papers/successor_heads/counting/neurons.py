@@ -1,0 +1,232 @@
+"""The neurons of MLP_0 that a head counts by, and how they fire along the index (Gould et al. 2024, section 3): SH-13.
+
+A neuron is what the output matrix of MLP_0 is multiplied by: act(in x) in GPT-2 and GPT-NeoX, act(gate x) * (up x) in
+the gated MLPs of Llama, Qwen and Gemma. Ablated, it is zero (the paper does not say what else). Its firing curve is its
+value along the index. The paper does not say how it finds a curve's period; here it is the modulus whose residue
+classes explain most of the curve, after its straight line is taken off, each modulus charged for its number of classes
+(adjusted R^2). A Fourier spectrum gives the same for a sine, but would halve the period of a comb of spikes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
+from circuit_claims.papers.successor_heads.counting.features import DRAWS, LEVEL, NOBODY, Logits, successor_probability
+
+TOP = 16
+PERIODS = tuple(range(2, 26))
+CELLS_AT_ONCE = 1 << 13
+NEARLY = 0.01
+
+
+def neuron_values(weights: CircuitWeights, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_mlp"]:
+    """The neurons of MLP_0 on what it reads: W_E(t) of tokens, or residual vectors of a text."""
+    return hidden_of(weights.mlp(0), x)
+
+
+def hidden_of(mlp: Mlp, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_mlp"]:
+    """What the output matrix of an MLP is multiplied by."""
+    x = mlp.norm(x)
+    hidden = mlp.activation(mlp.inwards[0](x))
+    for up in mlp.inwards[1:]:
+        hidden = hidden * up(x)
+    return hidden
+
+
+def ablation_drops(
+    mlp: Mlp,
+    hidden: Float[Tensor, "n d_mlp"],
+    successors: Int[Tensor, " n"],
+    logits: Logits,
+    beside: Float[Tensor, "n d_model"] | None = None,
+) -> Float[np.ndarray, "n d_mlp"]:
+    """By how much the successor's probability drops when one neuron is set to zero, for each token and neuron.
+
+    `logits` is what a head makes of vectors, `successors` the columns of the successors (`NOBODY`: none, no drop).
+    `beside` is what the head reads besides MLP_0's output (the embedding, on the path `embed+mlp0`).
+    """
+    bare = mlp.out(hidden)  # (n, d_model), before the norm that Gemma has here
+    extra = torch.zeros_like(bare) if beside is None else beside
+    columns = mlp.out.weight.T  # (d_mlp, d_model)
+    drops = torch.zeros_like(hidden)
+    kept = successor_probability(logits(mlp.post_norm(bare) + extra), successors)
+    for row in (successors != NOBODY).nonzero()[:, 0].tolist():
+        for neurons in torch.arange(len(columns)).split(CELLS_AT_ONCE):
+            without = mlp.post_norm(bare[row] - hidden[row, neurons, None] * columns[neurons]) + extra[row]
+            left = successor_probability(logits(without), successors[row].expand(len(neurons)))
+            drops[row, neurons] = kept[row] - left
+    return drops.numpy()
+
+
+def firing_curves(
+    hidden: Float[Tensor, "n neuron"], index: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " position"], Float[np.ndarray, "position neuron"]]:
+    """Each neuron's mean value at every index that has a token (forms averaged), indices ascending."""
+    positions, places = np.unique(index, return_inverse=True)
+    sums = np.zeros((len(positions), hidden.shape[1]))
+    np.add.at(sums, places, hidden.numpy().astype(np.float64))
+    return positions, sums / np.bincount(places)[:, None]
+
+
+def spectra(curves: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, "frequency neuron"]:
+    """Share of each curve's variance at each frequency 1/n ... 1/2 per index, its straight line taken off."""
+    power = np.abs(np.fft.rfft(_levelled(np.arange(len(curves)), curves), axis=0)[1:]) ** 2
+    return power / np.maximum(power.sum(0), 1e-30)
+
+
+def explained_by_period(
+    positions: Int[np.ndarray, " position"],
+    curves: Float[np.ndarray, "position neuron"],
+    periods: tuple[int, ...] = PERIODS,
+) -> Float[np.ndarray, "period neuron"]:
+    """Adjusted R^2 of the residue classes of each period, for each curve, its straight line taken off.
+
+    1: the curve is a function of the index mod the period; about 0: no more than chance. A period with fewer than
+    two positions a class is not a number.
+    """
+    level = _levelled(positions, curves)
+    total = np.maximum(level.var(0), 1e-30)
+    n, found = len(positions), np.full((len(periods), curves.shape[1]), np.nan)
+    for row, period in enumerate(periods):
+        classes = positions % period
+        present = np.unique(classes)
+        if n < 2 * period:
+            continue
+        means = np.stack([level[classes == residue].mean(0) for residue in present])
+        left = ((level - means[np.searchsorted(present, classes)]) ** 2).mean(0)
+        found[row] = 1 - left / total * (n - 1) / (n - len(present))
+    return found
+
+
+def _levelled(positions: np.ndarray, curves: np.ndarray) -> np.ndarray:
+    line = np.stack([np.ones(len(positions)), positions - positions.mean()], axis=1)
+    return curves - line @ np.linalg.lstsq(line, curves, rcond=None)[0]
+
+
+@dataclass(frozen=True)
+class NeuronPeriods:
+    """Neurons from the most to the less important, with the period of each and how sure it is.
+
+    `explained` is the adjusted R^2 of the best period; `p_value` the share of shuffled indices under which any period
+    explains as much (with the +1 correction): the choice among periods is paid for.
+    """
+
+    neurons: Int[np.ndarray, " neuron"]
+    drop: Float[np.ndarray, " neuron"]
+    period: Int[np.ndarray, " neuron"]
+    explained: Float[np.ndarray, " neuron"]
+    p_value: Float[np.ndarray, " neuron"]
+    positions: Int[np.ndarray, " position"]
+    curves: Float[np.ndarray, "position neuron"]
+    by_period: Float[np.ndarray, "period neuron"]
+    periods: tuple[int, ...] = PERIODS
+
+
+def neuron_periods(
+    hidden: Float[Tensor, "n d_mlp"],
+    drops: Float[np.ndarray, "n d_mlp"],
+    index: Int[np.ndarray, " n"],
+    generator: np.random.Generator,
+    *,
+    top: int = TOP,
+    shuffles: int = 999,
+    periods: tuple[int, ...] = PERIODS,
+) -> NeuronPeriods:
+    """The `top` neurons by mean drop over the rows of `drops`, their firing curves along `index`, and their periods.
+
+    Rows are tokens: a token whose successor is nobody has no drop but counts in the curve. Raises `ValueError` where
+    no period has two tokens a class.
+    """
+    mean = drops.mean(0)
+    best = np.argsort(-mean, kind="stable")[:top]
+    positions, curves = firing_curves(hidden[:, torch.from_numpy(best.copy())], index)
+    by_period = explained_by_period(positions, curves, periods)
+    if np.isnan(by_period).all():
+        raise ValueError(f"periods of neurons: expected at least {2 * min(periods)} indices, found {len(positions)}")
+    chosen, explained = best_periods(by_period, periods)
+    beaten = np.zeros(len(best))
+    for _ in range(shuffles):
+        null = explained_by_period(positions, curves[generator.permutation(len(positions))], periods)
+        beaten += np.nanmax(null, axis=0) >= explained
+    p_value = (1 + beaten) / (1 + shuffles)
+    return NeuronPeriods(best, mean[best], chosen, explained, p_value, positions, curves, by_period, periods)
+
+
+def commonest_period(
+    hidden: Float[Tensor, "n d_mlp"],
+    drops: Float[np.ndarray, "n d_mlp"],
+    index: Int[np.ndarray, " n"],
+    *,
+    seed: int = 0,
+    top: int = TOP,
+    shuffles: int = 999,
+    alpha: float = 0.05,
+) -> Measurement:
+    """The commonest period of the firing curves of the `top` neurons (SH-13).
+
+    Only neurons whose curve has a period at all count (p below `alpha` / `top` against shuffled indices); 0 where none
+    has. The interval and the support come from ranking the neurons anew in bootstrap draws over tokens.
+    """
+    generator = np.random.default_rng(seed)
+    found = neuron_periods(hidden, drops, index, generator, top=top, shuffles=shuffles)
+    period_of, explained = best_periods(explained_by_period(*firing_curves(hidden, index)))
+    sure = explained > _chance(found, generator, shuffles, alpha / top)
+    draws = [_vote(period_of, sure, _ranked(drops, generator)[:top]) for _ in range(DRAWS // 4)]
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    counts = Counter(draws)
+    return Measurement(
+        f"commonest period of the top {top} neurons",
+        float(_vote(period_of, sure, found.neurons)),
+        Interval(float(low), float(high), LEVEL, f"{len(draws):,} bootstrap draws over tokens"),
+        unit="indices",
+        support={str(period): count / len(draws) for period, count in counts.items()},
+        n=top,
+        seed=seed,
+        arrays={**tables(found), "spectra": spectra(found.curves)},
+        facts={"periodic": int((found.p_value < alpha / top).sum()), "periods": list(found.periods)},
+    )
+
+
+def tables(found: NeuronPeriods) -> dict[str, np.ndarray]:
+    """The arrays of a set of neurons by name."""
+    return {name: value for name, value in vars(found).items() if isinstance(value, np.ndarray)}
+
+
+def best_periods(
+    by_period: Float[np.ndarray, "period neuron"], periods: tuple[int, ...] = PERIODS
+) -> tuple[Int[np.ndarray, " neuron"], Float[np.ndarray, " neuron"]]:
+    """The shortest period that explains nearly as much as any, and how much the best explains.
+
+    A multiple of a period is a period too: the two differ by chance only.
+    """
+    best = np.nanmax(by_period, axis=0)
+    return np.asarray(periods)[np.argmax(np.nan_to_num(by_period, nan=-np.inf) >= best - NEARLY, axis=0)], best
+
+
+def _chance(found: NeuronPeriods, generator: np.random.Generator, shuffles: int, alpha: float) -> float:
+    """What the best of all periods explains of a curve with shuffled indices, exceeded with probability `alpha`.
+
+    The curves of the top neurons stand for all: shuffling thousands of curves would take long.
+    """
+    orders = [generator.permutation(len(found.positions)) for _ in range(max(shuffles // 10, 1))]
+    null = [np.nanmax(explained_by_period(found.positions, found.curves[order]), axis=0) for order in orders]
+    return float(np.quantile(np.concatenate(null), 1 - alpha))
+
+
+def _ranked(drops: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    counts = np.bincount(generator.integers(0, len(drops), len(drops)), minlength=len(drops))
+    return np.argsort(-(counts @ drops), kind="stable")
+
+
+def _vote(period_of: np.ndarray, sure: np.ndarray, neurons: np.ndarray) -> int:
+    """The commonest period among these neurons; of two as common, the one of the more important neuron."""
+    votes = Counter(int(period_of[neuron]) for neuron in neurons if sure[neuron])
+    return votes.most_common(1)[0][0] if votes else 0

@@ -1,0 +1,191 @@
+"""What probes of the index do on tokens they never saw (Gould et al. 2024, section 3): SH-10, SH-11, SH-12.
+
+A probe learns from number tokens (or whatever has multi-digit indices) and is asked for the other tasks and Roman
+numerals. Seeds give the spread of training, tokens that of the test: intervals are bootstraps over both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuit_claims.heads.probes import Probes
+from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.papers.successor_heads.counting.features import DRAWS, LEVEL, ModalFeatures
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Tokens a probe is asked about: their vectors, indices, spellings and tasks."""
+
+    vectors: Float[Tensor, "n d_model"]
+    index: Int[np.ndarray, " n"]
+    texts: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+    def correct(self, probes: Probes, modulus: int) -> Bool[np.ndarray, "seed n"]:
+        """Which tokens each seed's probe gives the right residue."""
+        return probes.predictions(self.vectors, modulus) == self.index % modulus
+
+
+def out_of_distribution(probes: Probes, asked: Asked, modulus: int = 10, *, seed: int = 0) -> Measurement:
+    """Share of the tokens whose residue the probes get right (SH-10: 94 of 102), and which they get wrong.
+
+    `facts["failures"]` are the tokens that at least half of the seeds' probes get wrong, `facts["right"]` the number
+    got right by a probe on average, `facts["by task"]` right and asked for each task. A token of two tasks ("V") is
+    asked twice.
+    """
+    right = asked.correct(probes, modulus)
+    means = _two_way(right, seed)
+    wrong = np.flatnonzero(right.mean(0) <= 0.5)
+    tasks = np.array(asked.tasks)
+    return Measurement(
+        f"share right out of distribution, mod {modulus}",
+        float(right.mean()),
+        _interval(means, f"{DRAWS:,} bootstrap draws over {len(right)} probes and {right.shape[1]} tokens"),
+        unit="share of tokens",
+        n=right.shape[1],
+        seed=seed,
+        arrays={"right": right.mean(0)},
+        facts={
+            "right": float(right.sum(1).mean()),
+            "failures": [f"{asked.texts[at].strip()} ({asked.tasks[at]})" for at in wrong],
+            "by task": {
+                name: [float(right[:, tasks == name].sum(1).mean()), int((tasks == name).sum())]
+                for name in dict.fromkeys(asked.tasks)
+            },
+        },
+    )
+
+
+def successes_in_task(probes: Probes, asked: Asked, task: str, modulus: int, *, seed: int = 0) -> Measurement:
+    """How many of a task's tokens a probe gets right, on average (SH-12: 0 of 7 days mod 7, 8 of 12 months mod 12)."""
+    mine = np.array(asked.tasks) == task
+    if not mine.any():
+        known = ", ".join(dict.fromkeys(asked.tasks))
+        raise ValueError(f"task to ask probes about: expected one of {known}, found {task!r}")
+    counts = asked.correct(probes, modulus)[:, mine].sum(1)
+    means = _draws_over(counts, np.random.default_rng(seed))
+    return Measurement(
+        f"{task} right, mod {modulus}",
+        float(counts.mean()),
+        _interval(means, f"{DRAWS:,} bootstrap draws over {len(counts)} probes"),
+        unit=f"of {int(mine.sum())} tokens",
+        n=int(mine.sum()),
+        seed=seed,
+        arrays={"right": counts},
+        facts={"chance": float(mine.sum() / modulus)},
+    )
+
+
+def best_modulus(
+    probes: Probes,
+    asked: Asked,
+    own: Float[Tensor, "m d_model"],
+    own_index: Int[np.ndarray, " m"],
+    *,
+    seed: int = 0,
+) -> Measurement:
+    """The modulus whose probes are right most often out of distribution (SH-12), with the share of draws it came first.
+
+    `own` are the vectors the probes were trained on: `within` is their accuracy on the rows left out, `drop` within
+    less outside. Arrays have one row a modulus, in the order of `facts["moduli"]`; intervals are over tokens and
+    probes. `facts["least drop"]` is the modulus that loses least among those clearly better than chance within.
+    """
+    right = np.stack([asked.correct(probes, modulus) for modulus in probes.moduli])  # (modulus, seed, n)
+    left_out = probes.held_out(len(own))
+    within = np.array([_within(probes, own, own_index, left_out, modulus) for modulus in probes.moduli])
+    draws = np.stack([_two_way(each, seed) for each in right])  # (modulus, draw): the same draws for every modulus
+    outside, chance = right.mean((1, 2)), 1 / np.array(probes.moduli)
+    first = np.bincount(draws.argmax(0), minlength=len(right)) / draws.shape[1]
+    learned = within > np.minimum(2 * chance, (1 + chance) / 2)
+    drop = within - outside
+    best = probes.moduli[int(outside.argmax())]
+    least = probes.moduli[int(np.where(learned, drop, np.inf).argmin())] if learned.any() else None
+    return Measurement(
+        "modulus with the best probe out of distribution",
+        str(best),
+        support={str(modulus): float(share) for modulus, share in zip(probes.moduli, first, strict=True) if share > 0},
+        n=right.shape[2],
+        seed=seed,
+        arrays={
+            "within": within,
+            "outside": outside,
+            "outside_interval": np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1).T,
+            "drop": drop,
+            "chance": chance,
+        },
+        facts={"moduli": list(probes.moduli), "least drop": least, "probes": right.shape[1]},
+    )
+
+
+def _within(probes: Probes, own: Tensor, index: np.ndarray, left_out: np.ndarray, modulus: int) -> float:
+    return float((probes.predictions(own, modulus) == index % modulus)[left_out].mean())
+
+
+def rows_against_features(probes: Probes, modal: ModalFeatures, *, modulus: int = 10, seed: int = 0) -> Measurement:
+    """Mean cosine of the probe's rows P_i with the features f_i (SH-11: 0.70764), bootstrap over probes and runs.
+
+    `facts["mismatched"]` is the mean cosine of P_i with f_j, j different from i: what any row has with any feature.
+    """
+    rows = probes.weights[:, probes.columns(modulus)]
+    rows = _unit(rows - rows.mean(1, keepdim=True)).float()  # (probe, residue, d_model)
+    features = modal.directions.float()  # (run, residue, d_model)
+    generator = np.random.default_rng(seed)
+    present = torch.from_numpy((modal.feature >= 0).any(0))
+    if not present.any():
+        raise ValueError("rows against features: expected tokens with a most important feature, found none")
+    table = _cosines(rows.mean(0), features.mean(0))
+    draws = [
+        float(_cosines(_redrawn(rows, generator), _redrawn(features, generator)).diagonal()[present].mean())
+        for _ in range(DRAWS // 10)
+    ]
+    off = table[~torch.eye(len(table), dtype=torch.bool) & present[None]]
+    return Measurement(
+        "mean cosine of probe rows and features",
+        float(table.diagonal()[present].mean()),
+        _interval(np.array(draws), f"{len(draws):,} bootstrap draws over {len(rows)} probes and {len(features)} runs"),
+        unit="cosine",
+        n=int(present.sum()),
+        seed=seed,
+        arrays={"cosine": table.numpy()},
+        facts={"mismatched": float(off.mean()) if len(off) else None},
+    )
+
+
+def _cosines(
+    rows: Float[Tensor, "residue d_model"], features: Float[Tensor, "residue d_model"]
+) -> Float[Tensor, "residue residue"]:
+    return _unit(rows) @ _unit(features).T
+
+
+def _unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def _redrawn(parts: Float[Tensor, "k residue d_model"], generator: np.random.Generator) -> Tensor:
+    counts = np.bincount(generator.integers(0, len(parts), len(parts)), minlength=len(parts))
+    return torch.tensordot(torch.from_numpy(counts).to(parts), parts, dims=1)
+
+
+def _draws_over(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(1)
+
+
+def _two_way(right: np.ndarray, seed: int) -> Float[np.ndarray, " draw"]:
+    """Mean of a table in bootstrap draws over its rows (seeds) and its columns (tokens), both drawn anew."""
+    generator = np.random.default_rng(seed)
+    rows, columns = (
+        np.stack([np.bincount(draw, minlength=size) for draw in generator.integers(0, size, (DRAWS, size))]) / size
+        for size in right.shape
+    )
+    return ((rows @ right) * columns).sum(1)
+
+
+def _interval(draws: np.ndarray, method: str) -> Interval:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), LEVEL, method)

@@ -1,0 +1,301 @@
+"""The table behind SH-21 and SH-22: which cases a head wins and whose loss it reduces on real text, and how it does it.
+
+A *case* is a prefix of a context. The head's *winning cases* are those in which its direct-effect mean ablation lowers
+the correct token's logit most of all heads; its *loss-reducing cases*, for each effect and ablation, those in which
+ablating it raises the loss (Gould et al. 2024, on natural text). Behaviours are told by `natural_text.behaviours`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuit_claims.judging.measurement import Measurement
+from circuit_claims.keeping.measure import Context, measure
+from circuit_claims.papers.successor_heads.natural_text.behaviours import OTHER, VARIANTS, Line, label_cases
+from circuit_claims.papers.successor_heads.natural_text.cases import find_examples
+from circuit_claims.texts import Text
+from circuit_claims.texts.windows import Contexts, draw_contexts
+
+if TYPE_CHECKING:
+    from circuit_claims.heads.effects.cells import Plan
+    from circuit_claims.heads.effects.results import DirectEffects, HeadEffects
+
+PARTS = (
+    "circuit_claims.heads.effects",
+    "circuit_claims.papers.successor_heads.natural_text.behaviours",
+    "circuit_claims.papers.successor_heads.natural_text.cases",
+    "circuit_claims.papers.successor_heads.dataset", "circuit_claims.texts.windows", "circuit_claims.models",
+)  # fmt: skip
+EFFECT_ROWS = tuple(
+    (effect, ablation) for effect in ("direct", "indirect", "total") for ablation in ("mean", "resample")
+)
+REPEATS = 2
+# Contexts that means and donors are taken from, an eighth of all at the least: each costs a forward pass.
+LEAST_REFERENCE = 6
+# Passes kept in memory from one question to the next: of 512 tokens through half a billion parameters about eight.
+KEPT_BYTES = 1_200_000_000
+ATTENDED = 6
+PROMOTED = 5
+NEIGHBOURS = 2
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much is read: contexts of `length` tokens for logits, the first `loss_contexts` of them for losses.
+
+    `others` is how many matched random heads stand beside the head.
+    """
+
+    contexts: int
+    loss_contexts: int
+    others: int = 4
+    length: int = 512
+    seed: int = 0
+
+    def parameters(self) -> dict[str, int]:
+        """The amounts as parameters of a measure."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A subject reading a text: what the measures on natural text take first."""
+
+    subject: Any
+    text: Text
+
+    @property
+    def context(self) -> Context:
+        """The run's store, device and profile."""
+        return self.subject.context
+
+    def identity(self) -> dict[str, Any]:
+        """The subject's digests and the text's."""
+        return {**self.subject.identity(), "text": self.text.digest}
+
+    def draw(self, amounts: Amounts) -> Contexts:
+        """The contexts, drawn with the seed."""
+        return draw_contexts(
+            self.text, self.subject.tokens, count=amounts.contexts, length=amounts.length, seed=amounts.seed
+        )
+
+    @cached_property
+    def _strings(self) -> dict[int, str]:
+        return {}
+
+    def strings(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """The strings of token ids."""
+        known, decode = self._strings, self.subject.tokens.decode
+        return tuple(known[token] if token in known else known.setdefault(token, decode(token)) for token in tokens)
+
+    def plan(self, contexts: np.ndarray, seed: int) -> Plan:
+        """Ablations of these contexts, with means and donors from the first of them, a context's own left out."""
+        import torch
+
+        from circuit_claims.heads.effects.cells import Plan
+        from circuit_claims.heads.effects.forward import open_model
+        from circuit_claims.heads.effects.settings import Ablations
+
+        device = self.context.device
+        reference = max(LEAST_REFERENCE, len(contexts) // 8)
+        return Plan(
+            load=lambda: open_model(self.subject.model, device),
+            identity=self.subject.identity(),
+            contexts=contexts,
+            reference=contexts[:reference],
+            ablations=Ablations(repeats=max(1, min(REPEATS, reference - 1, len(contexts) - 1)), seed=seed),
+            threads=torch.get_num_threads(),
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class CellStore:
+    """The run's store for the cells of ablations; with `--remeasure` nothing is read from it."""
+
+    context: Context
+
+    def load(self, key: str) -> Measurement | None:
+        """The cell under `key`, if it may be taken."""
+        return None if self.context.remeasure else self.context.store.load(key)
+
+    def save(self, key: str, measurement: Measurement) -> None:
+        """Keep a cell."""
+        self.context.store.save(key, measurement, anew=self.context.remeasure)
+
+
+@measure(*PARTS)
+def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) -> Measurement:
+    """Everything SH-21 and SH-22 are read off, for one head and `others` matched random heads; see `_arrays`."""
+    from circuit_claims.heads.effects.cells import Kept, measure_contexts
+
+    asked = Amounts(**amounts)
+    drawn = reading.draw(asked)
+    plan, store = replace(reading.plan(drawn.tokens, asked.seed), kept=Kept(KEPT_BYTES)), CellStore(reading.context)
+    effects = measure_contexts(plan, store, tell(reading, "ablating every head"))
+    sizes = np.mean([np.abs(found.mean).mean(1) for found in effects], axis=0)
+    row = effects[0].row((head[0], head[1]))
+    rows = [row, *matched_rows(sizes, row, asked.others, np.random.default_rng(asked.seed))]
+    heads = effects[0].heads[rows]
+    views = views_of(plan, heads)
+    losses = _losses(plan, reading, heads, asked)
+    arrays = _arrays(reading, drawn, effects, rows, views, losses)
+    facts = {
+        "text": drawn.text,
+        "contexts": len(drawn),
+        "loss_contexts": len(losses[0]),
+        "documents": list(drawn.documents),
+        "places": list(drawn.places),
+        "contexts_digest": drawn.digest,
+        "largest gap": float(max(found.gap for found in effects)),
+        "kinds": arrays.pop("kinds"),
+    }
+    n = int(arrays["won"][0].size)
+    return Measurement("cases of one head", None, n=n, seed=asked.seed, arrays=arrays, facts=facts)
+
+
+def matched_rows(sizes: np.ndarray, row: int, count: int, generator: np.random.Generator) -> list[int]:
+    """`count` random heads whose mean effect is about as large: drawn from the nearest in rank, twice as many."""
+    order = np.argsort(-sizes, kind="stable")
+    place = int(np.flatnonzero(order == row)[0])
+    nearest = sorted((other for other in range(len(order)) if other != place), key=lambda other: abs(other - place))
+    pool = [int(order[other]) for other in nearest[: NEIGHBOURS * count]]
+    return sorted(pool[index] for index in generator.permutation(len(pool))[:count])
+
+
+@dataclass(frozen=True)
+class Views:
+    """What heads attend to, (head, context, case, `ATTENDED`) positions, the most first; and for the first head the
+    shares of its attention and the tokens it promotes most."""
+
+    attended: np.ndarray
+    attention: np.ndarray
+    promoted: np.ndarray
+    promoted_logit: np.ndarray
+
+
+def views_of(plan: Plan, heads: np.ndarray) -> Views:
+    """What each of `heads` attends to, and what the first promotes, in every case of the plan's contexts."""
+    from circuit_claims.heads.effects.filling import side_by_side
+    from circuit_claims.heads.effects.views import most_attended, most_promoted
+
+    opened = plan.opened()
+    model, readout = opened.model, opened.readout((int(heads[0][0]), int(heads[0][1])))
+
+    def look(row: np.ndarray) -> tuple[np.ndarray, ...]:
+        (run,) = plan.runs(model, row[None])
+        seen = [most_attended(model.patterns(run, layer, [head])[0], ATTENDED) for layer, head in heads.tolist()]
+        promoted, logits = most_promoted(readout, run, PROMOTED)
+        positions = np.stack([places.cpu().numpy() for places, _ in seen])
+        return positions, seen[0][1].cpu().numpy(), promoted.cpu().numpy(), logits.cpu().numpy()
+
+    attended, attention, promoted, logits = zip(*side_by_side(look, list(plan.contexts), plan.workers), strict=True)
+    return Views(
+        attended=np.stack(attended, axis=1).astype(np.int16),
+        attention=np.stack(attention).astype(np.float32),
+        promoted=np.stack(promoted).astype(np.int32),
+        promoted_logit=np.stack(logits).astype(np.float32),
+    )
+
+
+def _losses(
+    plan: Plan, reading: Reading, heads: np.ndarray, amounts: Amounts
+) -> tuple[list[HeadEffects], list[HeadEffects]]:
+    """Loss changes of the head under every effect, and of the first matched head under direct ones."""
+    from circuit_claims.heads.effects.cells import measure_heads
+    from circuit_claims.heads.effects.settings import HeadSettings
+
+    part = replace(plan, contexts=plan.contexts[: amounts.loss_contexts])
+    own, *others = [(int(layer), int(head)) for layer, head in heads]
+    whole = HeadSettings(attended=0, promoted=0)  # both are known from `views_of`, in more contexts
+    asked = {own: whole, **{other: replace(whole, effects=("direct",)) for other in others[:1]}}
+    found = measure_heads(part, asked, CellStore(reading.context), tell(reading, "ablating the head"))
+    return found[own], found[others[0]] if others else []
+
+
+def tell(reading: Reading, what: str) -> Any:
+    """A report of progress for the ablation engine: a bar after two seconds, with contexts done and time left."""
+    from circuit_claims.models.progress import shown
+
+    state: dict[str, Any] = {}
+
+    def report(progress: Any) -> None:
+        if "bar" not in state:
+            state["manager"] = shown(None)
+            state["bar"] = state["manager"].__enter__()
+        left = f", about {progress.seconds_left:.0f} s left" if progress.done < progress.total else ""
+        state["bar"](
+            f"{what} of {reading.subject.name} on {progress.total} contexts{left}", progress.done, progress.total
+        )
+        if progress.done >= progress.total:
+            state.pop("manager").__exit__(None, None, None)
+            state.clear()
+
+    return report
+
+
+def _arrays(
+    reading: Reading,
+    drawn: Contexts,
+    effects: Sequence[DirectEffects],
+    rows: list[int],
+    views: Views,
+    losses: tuple[list[HeadEffects], list[HeadEffects]],
+) -> dict[str, Any]:
+    """Arrays over (head, context, case); the first head is the one asked about, the others are matched random ones."""
+    own, other = losses
+    lines = [Line(reading.strings(row.tolist())) for row in drawn.tokens]
+    kinds: dict[str, int] = {}
+    examples = [find_examples(line.tokens, kinds) for line in lines]
+    winners = np.stack([found.winners("mean") for found in effects])
+    n_heads = len(effects[0].heads)
+    generator = np.random.default_rng(drawn.seed)
+    return {
+        "heads": effects[0].heads[rows],
+        "all_heads": effects[0].heads,
+        "wins": np.bincount(winners.ravel(), minlength=n_heads),
+        "wins_frozen": np.bincount(np.concatenate([found.frozen_winner for found in effects]), minlength=n_heads),
+        "size": np.mean([np.abs(found.mean).mean(1) for found in effects], axis=0),
+        "cluster": drawn.clusters,
+        "tokens": drawn.tokens,
+        "won": np.stack([winners == row for row in rows]),
+        "drop": np.stack([[found.mean[row] for found in effects] for row in rows]).astype(np.float32),
+        **vars(views),
+        "loss": np.stack([found.loss for found in own]).astype(np.float32),
+        "change": np.stack([[found.changes[name] for found in own] for name in EFFECT_ROWS]).astype(np.float32),
+        "other_change": np.stack([[found.changes[name] for found in other] for name in EFFECT_ROWS[:2]]).astype(
+            np.float32
+        ),
+        "kind": np.stack([found.kind for found in examples]).astype(np.int8),
+        "succession": np.stack([found.succession for found in examples]),
+        "kinds": list(kinds),
+        **_labels(lines, views, reading, generator),
+    }
+
+
+def _labels(
+    lines: Sequence[Line], views: Views, reading: Reading, generator: np.random.Generator
+) -> Mapping[str, np.ndarray]:
+    """Behaviours of every case by both variants, by what is promoted most, and with tokens drawn from the prefix."""
+    attended, (n_heads, n_contexts, n_cases) = views.attended, views.attended.shape[:3]
+    labels = np.full((len(VARIANTS), n_heads, n_contexts, n_cases), OTHER, dtype=np.int8)
+    drawn = np.full((n_contexts, n_cases), OTHER, dtype=np.int8)
+    every = range(n_cases)
+    for place, line in enumerate(lines):
+        for head in range(n_heads):
+            for variant, top in enumerate(VARIANTS.values()):
+                labels[variant, head, place] = label_cases(line, attended[head, place], every, top)
+        # Positions 1 to t, so that the control has as many tokens to find a relation with as the head has.
+        anywhere = 1 + generator.integers(0, np.maximum(np.arange(n_cases), 1)[:, None], (n_cases, ATTENDED))
+        anywhere[0] = -1
+        drawn[place] = label_cases(line, anywhere, every, max(VARIANTS.values()))
+    promoted = np.full((n_contexts, n_cases), OTHER, dtype=np.int8)
+    for place, line in enumerate(lines):
+        raised = reading.strings(views.promoted[place, :, 0].tolist())
+        promoted[place] = label_cases(line, attended[0, place], every, max(VARIANTS.values()), raised)
+    return {"label": labels, "label_drawn": drawn, "label_promoted": promoted}

@@ -1,0 +1,114 @@
+"""The quantities that claims on vector arithmetic are judged on, read off stored steering tables. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from circuit_claims.judging.measurement import Interval, Measurement
+
+if TYPE_CHECKING:
+    from circuit_claims.papers.successor_heads.steering.arithmetic import SteeringTable
+
+LEVEL = 0.90
+USUAL = 1.0
+SCALE_OF = {"months": 2.0}
+"""The scale of an edit in the paper's recipe: 2 for months, 1 for every other task."""
+FAILING = ("days", "letters")
+
+
+def tasks_of(table: Measurement) -> list[str]:
+    """Tasks that have a steering table."""
+    return list(table.facts["items"])
+
+
+def tables_of(table: Measurement, task: str) -> list[SteeringTable]:
+    """A task's steering tables, one for each set of vectors that was tried (one, or several random ones)."""
+    from circuit_claims.papers.successor_heads.steering.arithmetic import RESIDUES, SCALES, SteeringTable
+    from circuit_claims.papers.successor_heads.steering.tokens import Items
+
+    if task not in table.facts["items"]:
+        raise ValueError(f"steering table: expected one of {', '.join(tasks_of(table))}, found {task!r}")
+    stated = table.facts["items"][task]
+    index = tuple(stated["index"])
+    items = Items(task, stated["form"], tuple(stated["texts"]), tuple(range(len(index))), index, stated["around"])
+    rows = tuple(int(place) for place in table.arrays[f"{task}/rows"])
+    own = tuple(index[place] % RESIDUES for place in rows)
+    expected = table.arrays[f"{task}/expected"]
+    scales = tuple(table.facts.get("scales", SCALES))
+    return [SteeringTable(items, scales, rows, own, expected, winner) for winner in table.arrays[f"{task}/winner"]]
+
+
+def success_rate(table: Measurement, task: str, draws: int) -> Measurement:
+    """Share of a task's cells that succeed at the scale of the paper's recipe (SH-15); the mean of several sets."""
+    from circuit_claims.papers.successor_heads.steering.arithmetic import rate_draws, rate_interval
+
+    scale = SCALE_OF.get(task, USUAL)
+    tables = tables_of(table, task)
+    rates = [float(one.rates()[one.at(scale)]) for one in tables]
+    ends = [rate_interval(one, scale, rate_draws(one, np.random.default_rng(0), draws)) for one in tables]
+    low, high = np.mean(ends, axis=0)
+    method = f"{draws:,} bootstrap draws over tokens and residues, or exact binomial over cells where wider"
+    edited = float(np.mean([one.rates(edited_only=True)[one.at(scale)] for one in tables]))
+    return table.derive(
+        f"success rate on {task}",
+        float(np.mean(rates)),
+        interval=Interval(float(low), float(high), LEVEL, method),
+        unit="share of cells",
+        n=int(tables[0].cells.sum()),
+        facts={"scale": scale, "cells that are edited": edited},
+    )
+
+
+def best_scale_of(table: Measurement, tasks: Sequence[str], draws: int) -> Measurement:
+    """The scale at which most edited cells succeed, rates averaged over tasks (SH-16)."""
+    from circuit_claims.papers.successor_heads.steering.arithmetic import SCALES, best_scale
+
+    rates, drawn = _pooled(table, tasks, draws)
+    found = best_scale(drawn, SCALES)
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = float(best_scale(rates, SCALES))
+    method = f"{draws:,} bootstrap draws over tokens and residues of each task"
+    interval = Interval(float(min(low, value)), float(max(high, value)), LEVEL, method)
+    return table.derive("best scale of an edit", value, interval=interval, unit="times the feature",
+                        n=len(list(tasks)), facts={"tasks": list(tasks)})  # fmt: skip
+
+
+def _pooled(table: Measurement, tasks: Sequence[str], draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rates of edited cells by scale, the mean over tasks and sets of vectors: as measured, and in bootstrap draws."""
+    from circuit_claims.papers.successor_heads.steering.arithmetic import rate_draws
+
+    generator = np.random.default_rng(0)
+    every = [one for task in tasks for one in tables_of(table, task)]
+    if not every:
+        raise ValueError(f"steering tables of {', '.join(tasks)}: expected at least one, found none")
+    rates = np.mean([one.rates(edited_only=True) for one in every], axis=0)
+    return rates, np.mean([rate_draws(one, generator, draws, edited_only=True) for one in every], axis=0)
+
+
+def lead_over_days_and_letters(table: Measurement, draws: int) -> Measurement:
+    """How much more often edited cells of the other tasks succeed than those of days and letters (SH-17).
+
+    The mean over tasks on each side, each task at the scale of the paper's recipe.
+    """
+    from circuit_claims.papers.successor_heads.steering.arithmetic import rate_draws
+
+    generator = np.random.default_rng(0)
+    means, drawn = [], []
+    for wanted in (False, True):
+        tasks = [task for task in tasks_of(table) if (task in FAILING) == wanted and task != "digits"]
+        every = [(one, one.at(SCALE_OF.get(task, USUAL))) for task in tasks for one in tables_of(table, task)]
+        means.append(float(np.mean([one.rates(edited_only=True)[at] for one, at in every])))
+        drawn.append(np.mean([rate_draws(one, generator, draws, edited_only=True)[:, at] for one, at in every], axis=0))
+    low, high = np.quantile(drawn[0] - drawn[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    interval = Interval(float(low), float(high), LEVEL, f"{draws:,} bootstrap draws over tokens and residues of a task")
+    return table.derive(
+        "success rate of other tasks less that of days and letters",
+        means[0] - means[1],
+        interval=interval,
+        unit="share of edited cells",
+        n=len(tasks_of(table)),
+        facts={"other tasks": means[0], "days and letters": means[1]},
+    )

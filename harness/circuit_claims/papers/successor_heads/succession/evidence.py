@@ -1,0 +1,157 @@
+"""Evidence beside a verdict, as plain data that the report draws: heat maps, bars, tables, null distributions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from circuit_claims.judging.findings import Evidence
+from circuit_claims.judging.measurement import Measurement
+from circuit_claims.papers.successor_heads.succession.measures import DatasetFinding, HeadScores, Settings
+from circuit_claims.papers.successor_heads.succession.quantities import METRIC_WORDS, head_name, ranking
+
+THRESHOLD = 0.5
+SHOWN = 12
+
+
+def _grid(table: Measurement, column: str) -> list[list[float | None]]:
+    heads, values = table.arrays["heads"], table.arrays[column]
+    grid: list[list[float | None]] = [[None] * int(heads[:, 1].max() + 1) for _ in range(int(heads[:, 0].max()) + 1)]
+    for (layer, head), value in zip(heads, values, strict=True):
+        grid[int(layer)][int(head)] = float(value)
+    return grid
+
+
+def head_map(scores: HeadScores, column: str = "score") -> Evidence:
+    """A heat map over layers and heads of one column of the table, the leader marked."""
+    table = scores.table
+    best = table.arrays["heads"][ranking(table, "score")[0]]
+    words = {"score": "successor score", "macro_score": "mean over tasks", "copy_score": "copy score"}[column]
+    return {
+        "type": "head_map",
+        "title": f"{words.capitalize()} of every head, input path {scores.settings.label}",
+        "caption": f"{table.facts['convention']}. The marked head is the leader by the paper's weighting.",
+        "values": _grid(table, column),
+        "vmin": 0.0,
+        "vmax": 1.0,
+        "mark": [int(best[0]), int(best[1])],
+        "label": words,
+    }
+
+
+def path_maps(subject: Any) -> list[Evidence]:
+    """One heat map for each input path, then the copy score of the same heads on the paper's path."""
+    from circuit_claims.heads.ov_circuit import INPUT_PATHS
+
+    chosen = [Settings(path=path) for path in INPUT_PATHS]
+    if subject.tokens.bos_id is None:
+        chosen.append(Settings(path="residual", first="end of text"))
+    # Where a head copies and increments, this is the map on which it shows.
+    chosen.append(replace(chosen[-1], exclude_self=True))
+    maps = [head_map(HeadScores(subject, settings)) for settings in chosen]
+    return [*maps, head_map(HeadScores(subject, Settings()), "copy_score")]
+
+
+def ranked_heads(scores: HeadScores) -> Evidence:
+    """The best heads with their own intervals, the null of the maximum as a band, and the paper's threshold."""
+    table, metric = scores.table, scores.metric
+    rows = ranking(table, metric)[:SHOWN]
+    intervals = table.arrays[f"{metric}_interval"][rows]
+    return {
+        "type": "ranked",
+        "title": f"The {len(rows)} best heads, {METRIC_WORDS[metric]}",
+        "caption": "Bars: 90 % bootstrap intervals over tokens, each head's own. Band: where the best of all heads "
+        "lies when the successor map is shuffled (central 95 %).",
+        "labels": [head_name(table, int(row)) for row in rows],
+        "values": table.arrays[metric][rows].tolist(),
+        "low": intervals[:, 0].tolist(),
+        "high": intervals[:, 1].tolist(),
+        "null_band": _null_band(table, metric),
+        "threshold": THRESHOLD,
+    }
+
+
+def _null_band(table: Measurement, metric: str) -> list[float]:
+    return np.quantile(table.arrays[f"{metric}_null"], [0.025, 0.975]).tolist()
+
+
+def both_weightings(scores: HeadScores) -> Evidence:
+    """The best heads under the paper's weighting and the mean over tasks, side by side, with their copy scores."""
+    table = scores.table
+    rows = ranking(table, "score")[:SHOWN]
+    columns = ["head", "paper's weighting", "mean over tasks", "copy score", *table.facts["tasks"]]
+    cells = [
+        [
+            head_name(table, int(row)),
+            *(_share(table.arrays[name][row]) for name in ("score", "macro_score", "copy_score")),
+            *(_share(value) for value in table.arrays["task_scores"][row]),
+        ]
+        for row in rows
+    ]
+    return {
+        "type": "table",
+        "title": "The best heads under both weightings, and task by task",
+        "caption": table.facts["convention"],
+        "columns": columns,
+        "rows": cells,
+        "mark_rows": [],
+    }
+
+
+def _share(value: float) -> str:
+    return "no pair" if np.isnan(value) else f"{value:.3f}"
+
+
+def task_bars(scores: HeadScores) -> Evidence:
+    """The leader's score task by task with intervals, the threshold, and the null of the maximum."""
+    table = scores.table
+    row = int(ranking(table, "score")[0])
+    kept = np.flatnonzero(table.arrays["task_pairs"] > 0)
+    intervals = table.arrays["leader_task_interval"][kept]
+    return {
+        "type": "bars",
+        "title": f"{head_name(table, row)} task by task",
+        "caption": "Share of each task's pairs whose successor beats every other token of the task. "
+        "90 % bootstrap intervals over the task's tokens; a task with few tokens has a wide one.",
+        "labels": [f"{table.facts['tasks'][task]} ({int(table.arrays['task_pairs'][task])})" for task in kept],
+        "values": table.arrays["task_scores"][row][kept].tolist(),
+        "low": intervals[:, 0].tolist(),
+        "high": intervals[:, 1].tolist(),
+        "threshold": THRESHOLD,
+        "null": _null_band(table, "score")[1],
+    }
+
+
+def null_of_the_maximum(scores: HeadScores) -> Evidence:
+    """The best head's score under shuffled successor maps, and the true one."""
+    table, metric = scores.table, scores.metric
+    return {
+        "type": "distribution",
+        "title": "The best head under shuffled successor maps",
+        "caption": f"{table.facts['shuffles']:,} shuffles within each task; the best of all heads each time. "
+        f"p = {table.facts[metric]['p_value']:.2g}.",
+        "values": table.arrays[f"{metric}_null"].tolist(),
+        "observed": float(table.arrays[metric].max()),
+        "label": "highest successor score",
+    }
+
+
+def availability_table(found: DatasetFinding) -> Evidence:
+    """Which strings of each task the tokenizer has as one token, by surface form."""
+    from circuit_claims.papers.successor_heads.dataset import FORMS
+
+    table = found.dataset.table()
+    rows = [
+        [task, *(str(forms.get(form, "-")) for form in FORMS), str(sum(forms.values()))]
+        for task, forms in table.items()
+    ]
+    return {
+        "type": "table",
+        "title": "The dataset by task and surface form",
+        "caption": f"{len(found.dataset.entries):,} entries, {found.dataset.distinct_tokens:,} distinct tokens.",
+        "columns": ["task", *FORMS, "sum"],
+        "rows": rows,
+        "mark_rows": [],
+    }

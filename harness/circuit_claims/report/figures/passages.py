@@ -1,0 +1,81 @@
+"""Passages of text with the tokens marked that a head looked at, and the one that came next, for a person to check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from circuit_claims.report.model import to_number
+from circuit_claims.report.text import number
+
+MOST_PASSAGES = 24
+BLANKS = {"\n": "↵", "\t": "⇥", " ": "␣", "\r": "␍"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text; `rank` is 0 for plain text, n for the n-th most attended token, with `share` in words."""
+
+    text: str
+    rank: int = 0
+    share: str = ""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The end of one prefix: its pieces, the token that came next, what the head promoted, and what is said of it."""
+
+    label: str
+    note: str
+    pieces: tuple[Piece, ...]
+    following: str
+    promoted: tuple[tuple[str, str], ...]
+
+
+def passages_of(evidence: Mapping[str, Any]) -> tuple[Passage, ...]:
+    """The passages of evidence of type `passages`; raises KeyError or TypeError for one that lacks what it needs."""
+    return tuple(_passage(item) for item in list(evidence["examples"])[:MOST_PASSAGES])
+
+
+def _passage(item: Mapping[str, Any]) -> Passage:
+    pieces: list[Piece] = []
+    for token in item["tokens"]:
+        rank = int(token.get("rank") or 0)
+        if rank:
+            share = to_number(token.get("share"))
+            words = f"{100 * share:.0f} %" if isinstance(share, (int, float)) and share == share else ""
+            pieces += _marked(str(token["text"]), rank, words)
+        elif pieces and not pieces[-1].rank:
+            pieces[-1] = Piece(pieces[-1].text + str(token["text"]))
+        else:
+            pieces.append(Piece(str(token["text"])))
+    promoted = tuple((seen(str(text)), number(value)) for text, value in item.get("promoted") or ())
+    return Passage(
+        label=str(item.get("label") or ""),
+        note=str(item.get("note") or ""),
+        pieces=tuple(pieces),
+        following=seen(str(item["next"])),
+        promoted=promoted,
+    )
+
+
+def _marked(token: str, rank: int, share: str) -> list[Piece]:
+    """A marked token by its signs, its line breaks kept: a reader has to see the text as it was written."""
+    body = token.removesuffix("\n")
+    shown = "\n".join(seen(line + "\n") for line in body.split("\n")[:-1]) if "\n" in body else ""
+    last = seen(body.split("\n")[-1] + token[len(body) :])
+    piece = Piece("\n".join(filter(None, [shown, last])), rank, share)
+    return [piece, Piece("\n")] if body != token else [piece]
+
+
+def seen(token: str) -> str:
+    """A single token as a person can see it: white space at either end, or all of it, by signs.
+
+    >>> seen(" Monday"), seen("\\n")
+    ('␣Monday', '↵')
+    """
+    body = token.strip(" \n\t\r")
+    start = token.find(body) if body else len(token)
+    front, back = token[:start], token[start + len(body) :]
+    return "".join(BLANKS[letter] for letter in front) + body + "".join(BLANKS[letter] for letter in back)

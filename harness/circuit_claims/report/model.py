@@ -1,0 +1,262 @@
+"""What a report holds: `Results` (what was found) apart from `Run` (when, where, how long). Frozen, JSON in and out.
+
+`Results` carries no time, duration, memory, host or origin, so two runs that measure the same thing have equal
+results, byte for byte; everything that may differ between them is in `Run`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from circuit_claims.judging.verdicts import OUTCOMES, Outcome, Tally, tally
+
+SCHEMA = 1
+SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "control")
+NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_NAMED = {name: float(text) for text, name in NOT_FINITE.items()}
+
+
+def to_plain(value: Any) -> Any:
+    """`value` as strict JSON: tuples become lists, numbers that are not finite the strings NaN, Infinity, -Infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return NOT_FINITE[str(value)]
+    if isinstance(value, Mapping):
+        if set(value) == {"not finite"}:
+            return NOT_FINITE.get(str(value["not finite"]), str(value["not finite"]))
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def to_number(value: Any) -> Any:
+    """The inverse of `to_plain` for one number: NaN, Infinity and -Infinity become floats; all else is unchanged."""
+    if isinstance(value, Mapping) and set(value) == {"not finite"}:
+        value = to_plain(value)
+    return _NAMED.get(value, value) if isinstance(value, str) else value
+
+
+_NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(_NAMED)}]}
+_VALUE_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}
+Number = Annotated[float, BeforeValidator(to_number), WithJsonSchema(_NUMBER_SCHEMA)]
+Value = Annotated[float | str | None, BeforeValidator(to_number), WithJsonSchema(_VALUE_SCHEMA)]
+Plain = Annotated[Any, BeforeValidator(to_plain)]
+Table = Annotated[dict[str, Any], BeforeValidator(to_plain)]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and a field it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IntervalRecord(Record):
+    """A confidence interval, its level, and how it was made."""
+
+    low: Number
+    high: Number
+    level: Number
+    method: str = ""
+
+
+class MeasurementRecord(Record):
+    """One measured quantity without its cost and origin, which are in the run file."""
+
+    quantity: str = ""
+    value: Value = None
+    interval: IntervalRecord | None = None
+    unit: str = ""
+    support: dict[str, Number] = {}
+    p_value: Number | None = None
+    n: int = 0
+    seed: int | None = None
+    dtype: str = ""
+    batch: int | None = None
+    status: str = "complete"
+    facts: Table = {}
+    key: str = ""
+
+
+class ControlRecord(Record):
+    """A control, what it must do (`fail` or `pass` the claim's rule) and how it came out."""
+
+    name: str
+    must: Literal["fail", "pass"]
+    outcome: Outcome
+    measurement: MeasurementRecord | None = None
+
+    @property
+    def as_it_must_be(self) -> bool:
+        """A negative control is never `reproduced`; a positive one always is."""
+        return (self.outcome == "reproduced") == (self.must == "pass")
+
+
+class DeviationRecord(Record):
+    """A contradiction that was known beforehand: why, and since when."""
+
+    reason: str
+    date: str
+
+
+class PaperRecord(Record):
+    """A paper's citation."""
+
+    id: str
+    title: str = ""
+    authors: tuple[str, ...] = ()
+    venue: str = ""
+    year: int | None = None
+    url: str = ""
+
+
+class ClaimRecord(Record):
+    """A claim as it stood when the run was made."""
+
+    id: str
+    paper: str = ""
+    title: str = ""
+    locus: str = ""
+    kind: str = ""
+    quantity: str = ""
+    unit: str = ""
+    expected: Plain = None
+    trust: str = "?"
+    margin: Number | None = None
+    margin_reason: str = ""
+    subjects: tuple[str, ...] = ()
+    text: str = ""
+    controls: tuple[str, ...] = ()
+    positive_controls: tuple[str, ...] = ()
+    cost: str = ""
+    applies_to: str = ""
+    requires: tuple[str, ...] = ()
+    note: str = ""
+
+
+class SubjectRecord(Record):
+    """What was measured: a name and its card (architecture, sizes, licence, digest, tokens it has, ...)."""
+
+    name: str
+    card: Table = {}
+
+
+class VerdictRecord(Record):
+    """One claim on one subject: outcome, rule, what would flip it, and everything it rests on."""
+
+    claim: str
+    subject: str
+    scope: str
+    outcome: Outcome
+    text: str = ""
+    node: str = ""
+    reason: str = ""
+    rule: str = ""
+    flip: str = ""
+    expected: Plain = None
+    margin: Number | None = None
+    measurement: MeasurementRecord | None = None
+    controls: tuple[ControlRecord, ...] = ()
+    evidence: tuple[Table, ...] = ()
+    deviation: DeviationRecord | None = None
+    rerun: str = ""
+    command: str = ""
+
+
+class Missing(Record):
+    """A claim the run set out to check and that has no verdict at all."""
+
+    claim: str
+
+
+class Results(Record):
+    """What a run found: `results.json`. Equal for two runs that measured the same thing.
+
+    `complete` is false for a run that was interrupted. `unreported` are claims with no verdict on any subject.
+    """
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    complete: bool
+    profile: str = ""
+    papers: tuple[PaperRecord, ...] = ()
+    claims: tuple[ClaimRecord, ...] = ()
+    subjects: tuple[SubjectRecord, ...] = ()
+    verdicts: tuple[VerdictRecord, ...] = ()
+    unreported: tuple[Missing, ...] = ()
+    tallies: dict[str, dict[str, int]] = {}
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, title="Results of a run of circuit claims"
+    )
+
+
+class CostRecord(Record):
+    """What one verdict took: wall seconds of the test, and per measurement its own seconds, memory and origin."""
+
+    claim: str
+    subject: str
+    seconds: Number | None = None
+    measured_seconds: Number | None = None
+    peak_bytes: int | None = None
+    origin: str = ""
+    controls: dict[str, str] = {}
+
+
+class Session(Record):
+    """One start of the harness: when, how it was called, on what, and how it ended (None: it did not end)."""
+
+    id: str = ""
+    started: str = ""
+    finished: str = ""
+    exitstatus: int | None = None
+    argv: tuple[str, ...] = ()
+    environment: Table = {}
+
+
+class SetAside(Record):
+    """A damaged store entry that was set aside and measured again."""
+
+    path: str = ""
+    reason: str = ""
+
+
+class Run(Record):
+    """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    sessions: tuple[Session, ...] = ()
+    costs: tuple[CostRecord, ...] = ()
+    set_aside: tuple[SetAside, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """The environment of the last session, empty where none was recorded."""
+        return self.sessions[-1].environment if self.sessions else {}
+
+
+def stable_view(results: Results) -> dict[str, Any]:
+    """`results` as strict JSON values that depend on what was measured alone; this is what `results.json` holds."""
+    return to_plain(results.model_dump(by_alias=True, mode="python"))
+
+
+def tallies(verdicts: tuple[VerdictRecord, ...]) -> dict[str, Tally]:
+    """Counts per scope in the order of `SCOPES`, scopes the harness does not know last, by name."""
+    counted = tally([(verdict.scope, verdict.outcome) for verdict in verdicts])
+    return {scope: counted[scope] for scope in sorted(counted, key=scope_rank)}
+
+
+def tally_words(row: Tally) -> dict[str, int]:
+    """One scope's counts by outcome, with `n`, their sum."""
+    counts = {outcome: getattr(row, outcome.replace(" ", "_")) for outcome in OUTCOMES}
+    return {"n": row.n, **counts}
+
+
+def scope_rank(scope: str) -> tuple[int, str]:
+    """Where a scope stands: the paper's own models first, controls last, unknown words after that."""
+    return (SCOPES.index(scope) if scope in SCOPES else len(SCOPES), scope)

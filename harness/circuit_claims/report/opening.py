@@ -1,0 +1,161 @@
+"""The first screen in words: what was checked, on what, how it came out, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from circuit_claims.judging.verdicts import ALPHA, LEVEL
+from circuit_claims.report.model import Results, Run, Session, VerdictRecord, tallies
+from circuit_claims.report.text import OUTCOME_MARKS, SCOPE_MEANING, natural
+from circuit_claims.report.views import packages_words, verdict_anchor
+
+JUDGED = ("reproduced", "contradicted", "inconclusive")
+EXIT_WORDS = {
+    0: "finished",
+    1: "finished",
+    2: "interrupted by the user",
+    3: "stopped by an internal error",
+    4: "stopped: the command line could not be used",
+    5: "finished: nothing was selected",
+}
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One verdict as a small linked sign: its outcome in words is in the label."""
+
+    anchor: str
+    mark: str
+    outcome: str
+    label: str
+
+
+@dataclass(frozen=True)
+class ScopeView:
+    """One scope's counts in words, what the scope means, and a sign for each verdict in it."""
+
+    name: str
+    meaning: str
+    words: str
+    ticks: tuple[Tick, ...]
+
+
+def scope_views(results: Results) -> tuple[ScopeView, ...]:
+    """One view a scope that has verdicts; no verdict is counted in two."""
+    return tuple(
+        ScopeView(
+            name=scope,
+            meaning=SCOPE_MEANING.get(scope, "a scope this version does not know"),
+            words=row.words(),
+            ticks=tuple(_tick(verdict) for verdict in results.verdicts if verdict.scope == scope),
+        )
+        for scope, row in tallies(results.verdicts).items()
+    )
+
+
+def _tick(verdict: VerdictRecord) -> Tick:
+    label = f"{verdict.claim} on {verdict.subject}: {verdict.outcome}"
+    return Tick(verdict_anchor(verdict), OUTCOME_MARKS[verdict.outcome], verdict.outcome, label)
+
+
+def state_words(results: Results, run: Run) -> str:
+    """ "finished", or how far the run came: "interrupted: N of M claims reported"."""
+    total = len(results.claims)
+    reported = total - len(results.unreported)
+    status = run.sessions[-1].exitstatus if run.sessions else None
+    if results.complete:
+        return EXIT_WORDS.get(status or 0, "finished")
+    words = "" if status is None else f" ({EXIT_WORDS.get(status, f'exit status {status}')})"
+    return f"interrupted: {reported} of {total} claims reported{words}"
+
+
+def checked_words(results: Results) -> str:
+    """What was checked and on what, counted: "11 claims of 1 paper, asked of 3 subjects"."""
+    subjects = list(dict.fromkeys(verdict.subject for verdict in results.verdicts if verdict.subject))
+    papers = {claim.paper for claim in results.claims}
+    counted = f"{_count(len(results.claims), 'claim')} of {_count(len(papers), 'paper')}"
+    return f"{counted}, asked of {_count(len(subjects), 'subject')}"
+
+
+def ran_subjects(results: Results) -> tuple[str, ...]:
+    """Subjects something was run on, by name; the ones that were asked for and never ran are not among them."""
+    ran = {verdict.subject for verdict in results.verdicts if verdict.outcome != "not run"}
+    return tuple(sorted(ran, key=natural))
+
+
+def sureness(results: Results) -> tuple[str, ...]:
+    """How far the verdicts can be trusted, one sentence each: intervals, controls, error rates, what is missing."""
+    verdicts = results.verdicts
+    judged = [verdict for verdict in verdicts if verdict.outcome in JUDGED]
+    return tuple(
+        filter(
+            None,
+            [
+                _interval_words(judged, {claim.id for claim in results.claims if claim.kind == "curve"}),
+                _control_words(verdicts),
+                f"The rules use {LEVEL:.0%} intervals: a claim that is false by just its margin is called reproduced, "
+                f"and one that is true by just its margin contradicted, in at most {ALPHA:.0%} of cases each. "
+                "The harness's own tests check this on 10,000 synthetic claims each way.".replace("% ", "\u202f% "),
+                _single_words(verdicts, len(judged)),
+            ],
+        )
+    )
+
+
+def _interval_words(judged: Sequence[VerdictRecord], curves: Collection[str]) -> str:
+    """How many verdicts rest on an interval, on resamples or, for a claim about a curve, on a band."""
+    if not judged:
+        return "Nothing was judged."
+    resting = sum(
+        verdict.measurement is not None
+        and (verdict.measurement.interval is not None or bool(verdict.measurement.support) or verdict.claim in curves)
+        for verdict in judged
+    )
+    return f"{resting} of {_count(len(judged), 'judged verdict')} rest on an interval or on resamples, not on a point."
+
+
+def _control_words(verdicts: Sequence[VerdictRecord]) -> str:
+    controls = [control for verdict in verdicts for control in verdict.controls]
+    if not controls:
+        return "No controls were measured, so nothing here is guarded against an instrument that always says yes."
+    right = sum(control.as_it_must_be for control in controls)
+    fail = sum(control.must == "fail" for control in controls)
+    return (
+        f"{right} of {_count(len(controls), 'control')} came out as they must "
+        f"({fail} that must fail the claim's rule, {len(controls) - fail} that must pass it)."
+    )
+
+
+def _single_words(verdicts: Sequence[VerdictRecord], judged: int) -> str:
+    unrun = sum(verdict.outcome == "not run" for verdict in verdicts)
+    words = (
+        f"Were all {judged} judged claims right at their margins, {judged * ALPHA:.1f} wrong verdicts or fewer would "
+    )
+    words = f"{words}be expected. " if judged > 1 else ""
+    return (
+        words + (f"{_count(unrun, 'verdict')} could not be reached here and count as not run." if unrun else "")
+    ).strip()
+
+
+def session_rows(session: Session) -> tuple[tuple[str, str], ...]:
+    """One start of the harness as names and values."""
+    environment = session.environment
+    status = "none recorded: the run was cut short" if session.exitstatus is None else str(session.exitstatus)
+    rows = [
+        ("run", session.id),
+        ("started", session.started),
+        ("finished", session.finished or "not recorded"),
+        ("exit status", status),
+        ("options", " ".join(session.argv)),
+        ("code", str(environment.get("commit") or "")),
+        ("packages", packages_words(environment)),
+        ("platform", str(environment.get("platform") or "")),
+        ("device", str(environment.get("device") or "")),
+        ("threads", str(environment.get("threads") or "")),
+    ]
+    return tuple((name, value) for name, value in rows if value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,207 @@
+"""One run of the claims: which claims, on which subjects, with which settings, and where its report goes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circuit_claims.judging.claims import Claim, Deviation, Paper, load_deviations, load_papers
+from circuit_claims.keeping.events import EventStream
+from circuit_claims.keeping.measure import Context
+from circuit_claims.keeping.profiles import PROFILES, Profile
+from circuit_claims.keeping.store import Store
+from circuit_claims.places import CLAIMS
+from circuit_claims.running.selection import Selection, parse_subjects
+
+RUN = pytest.StashKey["Run"]()
+PASSED_ON = ("subjects", "models_dir", "texts", "recorded", "own_run", "device", "profile", "store")
+DEFAULTS = {
+    "subjects": "", "models_dir": None, "texts": None, "recorded": None, "own_run": None, "device": "auto",
+    "profile": "standard", "store": None,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run of `pytest claims/` knows before it measures."""
+
+    papers: tuple[Paper, ...]
+    deviations: tuple[Deviation, ...]
+    selection: Selection
+    profile: Profile
+    run_dir: Path
+    store_dir: Path
+    models_dir: Path | None
+    texts_dir: Path | None
+    recorded: Path | None
+    own_run: Path | None
+    device_option: str
+    offline: bool
+    remeasure: bool
+    allow_tf32: bool
+    tell: Callable[[str], None]
+
+    @classmethod
+    def from_options(
+        cls, option: Any, root: Path, worker: Mapping[str, Any] | None, tell: Callable[[str], None]
+    ) -> Run:
+        """Read claims, deviations and registry; raises with a message for the user where something cannot be used.
+
+        `tell` says a line to the user while a test runs.
+        """
+        from circuit_claims.models.registry import load_registry
+        from circuit_claims.papers.refined_llc.runs.registry import load_runs
+
+        claims_dir = root / "claims" if (root / "claims").is_dir() else CLAIMS
+        papers = load_papers(claims_dir)
+        deviations = [item for path in sorted(claims_dir.glob("*/deviations.toml")) for item in load_deviations(path)]
+        registry, runs = load_registry(), load_runs()
+        default_rows = sorted((row for row in registry.values() if row.default), key=lambda row: row.parameters)
+        defaults = tuple(row.name for row in default_rows)  # smallest first: the quick profile asks the first only
+        profile = PROFILES[option.profile]
+        wanted = parse_subjects(option.subjects, registry, defaults, runs)
+        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+        report = Path(option.report) if option.report else root / "reports" / stamp
+        return cls(
+            papers=papers,
+            deviations=tuple(deviations),
+            selection=Selection(wanted, defaults, profile, frozenset(registry) | frozenset(runs), frozenset(runs)),
+            profile=profile,
+            run_dir=Path(worker["claims_run_dir"]) if worker else report,
+            store_dir=_store_folder(option.store),
+            models_dir=refuse_missing("--models-dir", option.models_dir),
+            texts_dir=refuse_missing("--texts", option.texts),
+            recorded=_recorded_numbers(option.recorded),
+            own_run=refuse_missing("--own-run", option.own_run),
+            device_option=option.device,
+            offline=option.offline,
+            remeasure=option.remeasure,
+            allow_tf32=option.allow_tf32,
+            tell=tell,
+        )
+
+    @cached_property
+    def claims(self) -> dict[str, Claim]:
+        """All claims of all papers by id."""
+        return {claim.id: claim for paper in self.papers for claim in paper.claims}
+
+    @cached_property
+    def stream(self) -> EventStream:
+        """This run's event stream."""
+        return EventStream(self.run_dir)
+
+    @cached_property
+    def device(self) -> str:
+        """The device this process measures on (torch is imported here, not before)."""
+        from circuit_claims.running.devices import choose_device
+
+        return choose_device(self.device_option, worker=os.environ.get("PYTEST_XDIST_WORKER"), tf32=self.allow_tf32)
+
+    @cached_property
+    def context(self) -> Context:
+        """The store, the device and the memo that measure functions use."""
+        store = Store(self.store_dir, on_bad=self._bad_entry)
+        return Context(store, self.device, self.remeasure, self.profile, tell=self.tell)
+
+    def _bad_entry(self, path: Path, reason: str) -> None:
+        self.stream.write("store", kind="set aside", path=path.name, reason=reason)
+
+    def introduce(self, subject: Any) -> None:
+        """Write the subject's card to the event stream, once a process."""
+        if subject.name not in self._introduced:
+            self._introduced.add(subject.name)
+            self.stream.write("subject", name=subject.name, card=subject.card())
+
+    @cached_property
+    def _introduced(self) -> set[str]:
+        return set()
+
+    def asks(self, claim: Claim, subject: str) -> bool:
+        """Whether `claim` is reported for `subject` in this run."""
+        return any(choice.subject == subject for choice in self.selection.choices(claim))
+
+    def label(self, subject: str) -> str:
+        """The subject's name in the report: the registry's, or the last part of a path."""
+        return self.selection.label(subject)
+
+    def close(self) -> Sequence[str]:
+        """Write the report; the lines to show: counts per scope, where the report is, or why there is none."""
+        from circuit_claims.report import write_report
+        from circuit_claims.running.summary import headline
+
+        try:
+            paths = write_report(self.run_dir, figures=self.store_dir / "figures")
+        except OSError as error:
+            return [f"no report was written: {error}", f"Type: claims report {self.run_dir}"]
+        return [*headline(paths.results), f"report: {paths.index}"]
+
+
+def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = False) -> Path | None:
+    """The path an option names, None for none; `ValueError` for one that is not there: it would be passed over."""
+    if given is None or not str(given):
+        return None
+    path = Path(given)
+    if path.is_dir() or (file_too and path.is_file()):
+        return path
+    found = "a file" if path.exists() else "nothing of that name"
+    wanted = "a folder or a file" if file_too else "a folder"
+    raise ValueError(
+        f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
+        f"  Type: {option} with the right path, or leave the option out."
+    )
+
+
+def _recorded_numbers(given: str | None) -> Path | None:
+    """Where `--recorded` points; `ValueError` for what is not the authors' file, rather than an error in every test."""
+    place = refuse_missing("--recorded", given, file_too=True)
+    if place is not None:
+        from circuit_claims.papers.refined_llc.runs.recorded import RecordedData, RecordedDataError, find_recorded
+
+        try:
+            _ = RecordedData(find_recorded(place)).labels
+        except RecordedDataError as error:
+            raise ValueError(f"--recorded {given}: {error}") from None
+    return place
+
+
+def default_store() -> Path:
+    """Where measurements are kept unless `--store` says otherwise: `CIRCUIT_CLAIMS_STORE`, or the user's cache."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get("CIRCUIT_CLAIMS_STORE")
+    return Path(given) if given else user_cache_path("circuit-claims") / "store"
+
+
+def _store_folder(given: str | None) -> Path:
+    path = Path(given) if given else default_store()
+    if path.exists() and not path.is_dir():
+        where = "--store" if given else "CIRCUIT_CLAIMS_STORE"
+        raise ValueError(
+            f"{where} {path}\n  expected  a folder, there or to be made\n  found     a file\n"
+            "  Type: pytest claims/ --store ANOTHER_FOLDER"
+        )
+    return path
+
+
+def options_line(option: Any) -> str:
+    """The options that change what is measured, as they would be typed again; empty for a plain run."""
+    words = []
+    for name in PASSED_ON:
+        value = getattr(option, name, DEFAULTS[name])
+        if value != DEFAULTS[name]:
+            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+    return " ".join(words)
+
+
+def quoted(node: str) -> str:
+    """A test's node id for a shell: in double quotes as the papers' tests are read, or whatever strange names need."""
+    return f'"{node}"' if re.fullmatch(r"[\w ./:@=,()\[\]+-]+", node) else shlex.quote(node)

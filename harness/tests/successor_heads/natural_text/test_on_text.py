@@ -1,0 +1,193 @@
+"""A planted head that adds one, reading made-up lists: its cases are found, other heads' are not taken for its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from circuit_claims.judging.claims import load_paper
+from circuit_claims.judging.verdicts import apply_rule
+from circuit_claims.keeping.measure import Context
+from circuit_claims.keeping.profiles import PROFILES
+from circuit_claims.keeping.store import Store
+from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS
+from circuit_claims.papers.successor_heads.natural_text.evidence import (
+    behaviour_bars,
+    heads_by_wins,
+    heads_on_listings,
+    loss_bars,
+    paper_shares,
+    passages,
+    rules_agree,
+    spread_bars,
+)
+from circuit_claims.papers.successor_heads.natural_text.natural import (
+    EFFECT_ROWS,
+    Amounts,
+    Reading,
+    head_cases,
+    matched_rows,
+)
+from circuit_claims.papers.successor_heads.natural_text.on_text import HeadOnText, leading_head
+from circuit_claims.papers.successor_heads.natural_text.planted_reader import HEAD, PlantedReader, planted_text
+from circuit_claims.running.subjects import Subject
+
+FOLDER = Path(__file__).resolve().parents[4] / "claims" / "successor_heads"
+CLAIMS = {claim.id: claim for claim in load_paper(FOLDER / "paper.toml").claims}
+AMOUNTS = Amounts(contexts=10, loss_contexts=6, others=3, length=48)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory) -> Context:
+    return Context(Store(tmp_path_factory.mktemp("store")), profile=replace(PROFILES["quick"], listings=64))
+
+
+@pytest.fixture(scope="module")
+def reading(context) -> Reading:
+    return Reading(PlantedReader(context), planted_text())
+
+
+@pytest.fixture(scope="module")
+def found(reading) -> HeadOnText:
+    return HeadOnText(reading, HEAD, AMOUNTS)
+
+
+@pytest.fixture(scope="module")
+def other(reading) -> HeadOnText:
+    return HeadOnText(reading, (1, 0), AMOUNTS)
+
+
+def outcome(claim: str, measurement) -> str:
+    return apply_rule(CLAIMS[claim], measurement).outcome
+
+
+def test_the_planted_head_wins_on_succession_and_another_head_does_not(found, other):
+    assert found.winning_share("successorship").measurement.value > 0.6
+    assert outcome("SH-21b", found.winning_leads("successorship").measurement) == "reproduced"
+    assert other.winning_share("successorship").measurement.value < 0.2
+    assert outcome("SH-21b", other.winning_leads("successorship").measurement) != "reproduced"
+
+
+def test_the_controls_of_the_planted_head_fail_and_pass_as_they_must(found):
+    controls = found.winning_leads("successorship").controls
+    assert outcome("SH-21b", controls["matched random heads"]()) != "reproduced"
+    assert outcome("SH-21b", controls["planted reader"]()) == "reproduced"
+    drawn = found.winning_share("successorship").controls["random earlier tokens"]()
+    assert drawn.value < found.winning_share("successorship").measurement.value / 2
+    assert outcome("SH-21d", found.spread().controls["matched random heads in its place"]()) != "reproduced"
+
+
+def test_its_loss_reducing_cases_are_succession_in_every_effect_that_holds_its_own_write(found):
+    assert outcome("SH-22e", found.reducing_leads("successorship", "direct", "total").measurement) == "reproduced"
+    assert outcome("SH-22f", found.reducing_leads("greater-than", "indirect").measurement) == "contradicted"
+    assert set(found.reducing_share("direct", "mean").controls) == {"random earlier tokens", "a matched random head"}
+    assert set(found.reducing_share("total", "mean").controls) == {"random earlier tokens"}
+
+
+def test_it_saves_loss_on_succession_and_shuffled_marks_do_not(found):
+    finding = found.saves_on_succession()
+    assert outcome("SH-23b", finding.measurement) == "reproduced"
+    assert outcome("SH-23b", finding.controls["succession marks shuffled"]()) == "inconclusive"
+
+
+def test_it_wins_on_lists_whose_next_item_it_adds(found):
+    controls = found.listings().won().controls
+    planted = controls["planted reader"]()
+    assert (planted.value, planted.n) == (1.0, 64)
+    assert outcome("SH-23", planted) == "reproduced"
+    assert outcome("SH-23", controls["matched random heads"]()) == "contradicted"
+
+
+def test_a_smaller_reading_sees_the_same_cases(reading, found):
+    """The first contexts of a larger reading are the smaller one's; their direct effects differ by the means alone."""
+    small = head_cases(reading, head=list(HEAD), amounts=replace(AMOUNTS, contexts=6).parameters())
+    assert (small.arrays["tokens"] == found.cases.arrays["tokens"][:6]).all()
+    assert (small.arrays["attended"][0] == found.cases.arrays["attended"][0, :6]).all()
+    assert (small.arrays["label"][:, 0] == found.cases.arrays["label"][:, 0, :6]).all()
+    assert np.corrcoef(small.arrays["drop"][0].ravel(), found.cases.arrays["drop"][0, :6].ravel())[0, 1] > 0.95
+
+
+def test_everything_is_measured_over_from_the_cells_alike(found, context):
+    first = found.cases
+    context.memo.clear()
+    for key in [first.facts["key"]]:
+        path = context.store.path(key)
+        for file in sorted(path.iterdir()):
+            file.unlink()
+        path.rmdir()
+    again = found.cases
+    assert again.origin == "live"
+    assert all(np.array_equal(again.arrays[name], first.arrays[name]) for name in first.arrays)
+
+
+class Dying(Store):
+    """A store that is killed at its seventh entry."""
+
+    left = 6
+
+    def save(self, key, measurement, *, anew=False):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        super().save(key, measurement, anew=anew)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_interrupted_and_resumed_on_one_thread_or_two_the_same_counts(tmp_path, found, threads):
+    def measured(store: Store):
+        reader = PlantedReader(Context(store, profile=PROFILES["quick"]))
+        return head_cases(Reading(reader, planted_text()), head=list(HEAD), amounts=AMOUNTS.parameters())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measured(Dying(tmp_path))
+        kept = len(list(tmp_path.rglob("measurement.json")))
+        again = measured(Store(tmp_path))
+    finally:
+        torch.set_num_threads(before)
+    assert kept == 6
+    assert all(np.array_equal(again.arrays[name], array) for name, array in found.cases.arrays.items())
+
+
+def test_the_sweep_finds_the_planted_head(context, reading):
+    subject = Subject("reader", reading.subject.model, context)
+    assert leading_head(subject) == HEAD
+
+
+def test_matched_heads_are_others_of_about_the_same_size():
+    sizes = np.linspace(1, 0, 30)
+    chosen = matched_rows(sizes, 10, 4, np.random.default_rng(0))
+    assert len(set(chosen)) == 4
+    assert 10 not in chosen
+    assert all(abs(row - 10) <= 4 for row in chosen)
+    assert matched_rows(sizes, 0, 4, np.random.default_rng(0)) == sorted(
+        matched_rows(sizes, 0, 4, np.random.default_rng(0))
+    )
+    assert len(matched_rows(sizes[:3], 1, 4, np.random.default_rng(0))) == 2
+
+
+def test_evidence_holds_what_the_tables_hold(found):
+    paper = paper_shares(FOLDER / "test_natural_text.py")
+    bars = behaviour_bars(found, paper)
+    labels = [row["label"].strip() for row in bars["rows"]]
+    assert labels[0] == "winning"
+    assert sum(label.startswith("paper") for label in labels) == len(paper) == 1 + len(EFFECT_ROWS)
+    for row in bars["rows"]:
+        assert row.get("paper") or sum(row["values"]) == pytest.approx(1)
+    shown = passages(found)["examples"]
+    assert {example["label"] for example in shown} <= set(BEHAVIOURS)
+    for example in shown:
+        ranks = [token["rank"] for token in example["tokens"] if "rank" in token]
+        assert sorted(ranks) == sorted(set(ranks))
+        assert set(ranks) <= set(range(1, max(VARIANTS.values()) + 1))
+    assert len(rules_agree(found)["rows"]) == 1 + len(EFFECT_ROWS)
+    assert heads_by_wins(found)["mark_rows"] == [0]
+    assert len(spread_bars(found)["labels"]) >= 2
+    assert all("succession cases" in item["caption"] for item in loss_bars(found))
+    table = heads_on_listings(found.listings())
+    assert len(table["rows"]) == 8
