@@ -29,7 +29,7 @@ def test_second_report_has_the_same_bytes_and_draws_nothing(tmp_path: Path, monk
     plain = write_report(sample_run).index.read_bytes()
     first = write_report(sample_run, figures=tmp_path / "figures").index.read_bytes()
     assert len(list((tmp_path / "figures").glob("*.svg"))) > 3
-    monkeypatch.setattr("circuit_claims.report.figures.svg.draw", None)
+    monkeypatch.setattr("circuit_claims.report.figures.svg.draw_svg", None)
     for module in ("plots", "plots_heads", "stacked", "grid_map"):
         monkeypatch.setattr(f"circuit_claims.report.{module}.draw", None)
     second = write_report(sample_run, figures=tmp_path / "figures").index.read_bytes()
