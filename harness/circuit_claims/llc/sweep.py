@@ -28,9 +28,9 @@ from circuit_claims.llc.slices import WeightSlice, digest, weight_slice
 
 PER_SWEEP = ("num_chains", "chains_per_call", "threads", "max_seconds")
 # What a cell is made by, and no more: a change to how chains are judged or shown leaves stored cells good.
-CELL_PARTS = ("fused", "head_potential", "losses", "module_potential", "prefix", "readout", "refined", "sample", "sgld",
-              "slices", "sweep")  # fmt: skip
-CELL_SOURCE = (*(f"circuit_claims.llc.{part}" for part in CELL_PARTS), "circuit_claims.toy.model")
+CELL_PARTS = ("llc.losses", "llc.module_potential", "llc.refined", "llc.sample", "llc.sgld", "llc.slices", "llc.sweep",
+              "toy.attention", "toy.model", "toy.potentials")  # fmt: skip
+CELL_SOURCE = tuple(f"circuit_claims.{part}" for part in CELL_PARTS)
 
 
 class CellStore(Protocol):
