@@ -86,7 +86,7 @@ class Judge:
 
     def cannot_run(self, reason: str, command: str = "") -> None:
         """Record every claim of the test that has no verdict yet as not run, with the command that would run it."""
-        for claim in self._without_verdict():
+        for claim in self.without_verdict():
             self._record(claim, not_run(reason), None, (), command)
 
     def broke(self, error: BaseException, *, afterwards: bool = False) -> None:
@@ -96,10 +96,11 @@ class Judge:
         on one claim and subject the last one counts.
         """
         reason = f"{type(error).__name__}: {error}"
-        for claim in list(self.claims.values()) if afterwards else self._without_verdict():
+        for claim in list(self.claims.values()) if afterwards else self.without_verdict():
             self._record(claim, Verdict("failed", rule="none applied", reason=reason), None, ())
 
-    def _without_verdict(self) -> list[Claim]:
+    def without_verdict(self) -> list[Claim]:
+        """The claims of the test that have none yet."""
         done = {item.claim.id for item in self.judged}
         return [claim for claim in self.claims.values() if claim.id not in done]
 
