@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from circuit_claims.errors import ClaimsError, InputError
 from circuit_claims.llc.estimate import Gate, LLCEstimate
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import ModulePotential, held_still
@@ -21,7 +22,7 @@ from circuit_claims.toy.potentials.head import HeadPotential
 from circuit_claims.toy.potentials.prefix import AttentionPrefix
 
 
-class WeightsChanged(RuntimeError):
+class WeightsChanged(ClaimsError, RuntimeError):
     """The caller's weights are not what they were before sampling."""
 
 
@@ -42,7 +43,7 @@ class Speed:
 
     def __post_init__(self) -> None:
         if self.path not in ("auto", "plain", "cached"):
-            raise ValueError(f"path: expected 'auto', 'plain' or 'cached', found {self.path!r}")
+            raise InputError(f"path: expected 'auto', 'plain' or 'cached', found {self.path!r}")
 
 
 def refined_llc(
@@ -99,7 +100,7 @@ def make_potential(
     head, prefix = head_of(where), speed.prefix
     able = isinstance(model, AttentionOnly) and head is not None and isinstance(loss, (NextToken, DivergenceFrom))
     if speed.path == "cached" and not able:
-        raise ValueError(
+        raise InputError(
             "path 'cached': expected a head ('1:6') of the attention-only model with a built-in loss, found "
             f"{where.label!r} of {type(model).__name__}. Use path='auto'"
         )
@@ -108,7 +109,7 @@ def make_potential(
     if prefix is None:
         prefix = AttentionPrefix(model, data, head[0], loss, cache_bytes=speed.cache_bytes, dtype=speed.readout_dtype)
     elif (prefix.model is not model) or prefix.layer != head[0] or prefix.data is not data:
-        raise ValueError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
+        raise InputError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
     return HeadPotential(prefix, where, head[1])
 
 
