@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
 from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
@@ -114,7 +115,7 @@ def usable_pairs(dataset: SuccessionDataset, exclude_self: bool) -> Bool[np.ndar
     """
     used = dataset.pairs.rivals + (not exclude_self) >= 1
     if not used.any():
-        raise ValueError(
+        raise InputError(
             f"no token of the dataset ({', '.join(dataset.task_names) or 'no task'}) has a single-token successor and "
             "a rival in this vocabulary: expected at least one pair, found none; choose another subject (claims list)"
         )
