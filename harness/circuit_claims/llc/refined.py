@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from circuit_claims.errors import ClaimsError, InputError
 from circuit_claims.llc.estimate import Gate, LLCEstimate
 from circuit_claims.llc.losses import Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import ModulePotential, held_still
@@ -17,7 +18,7 @@ from circuit_claims.llc.sgld import Potential, SGLDSettings
 from circuit_claims.llc.slices import Weights, WeightSlice, digest, weight_slice
 
 
-class WeightsChanged(RuntimeError):
+class WeightsChanged(ClaimsError, RuntimeError):
     """The caller's weights are not what they were before sampling."""
 
 
@@ -74,7 +75,7 @@ class Speed:
 
     def __post_init__(self) -> None:
         if self.path not in ("auto", "plain", "cached"):
-            raise ValueError(f"path: expected 'auto', 'plain' or 'cached', found {self.path!r}")
+            raise InputError(f"path: expected 'auto', 'plain' or 'cached', found {self.path!r}")
 
 
 def refined_llc(
@@ -127,7 +128,7 @@ def make_potential(
         how = {"prefix": speed.prefix, "cache_bytes": speed.cache_bytes, "readout_dtype": speed.readout_dtype}
         fast = model.fast_potential(data, where, loss, **how)
     if fast is None and speed.path == "cached":
-        raise ValueError(
+        raise InputError(
             "path 'cached': expected a head ('1:6') of the attention-only model with a built-in loss, found "
             f"{where.label!r} of {type(model).__name__}. Use path='auto'"
         )

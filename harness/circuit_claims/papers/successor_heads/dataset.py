@@ -15,6 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from circuit_claims.errors import InputError
 from circuit_claims.heads.groups import Group
 
 Form = Literal["plain", "space", "inverted", "inverted+space"]
@@ -178,7 +179,7 @@ class SuccessionDataset:
         if task not in self.task_names:
             why = " It splits numbers into digits." if task == NUMBERS.name and DIGITS.name in self.task_names else ""
             names = ", ".join(self.task_names)
-            raise ValueError(f"no task named {task!r} for this tokenizer: expected one of {names}.{why}")
+            raise InputError(f"no task named {task!r} for this tokenizer: expected one of {names}.{why}")
         return sum(entry.task == task for entry in self.entries) / len(self.entries)
 
     def table(self) -> dict[str, dict[str, int]]:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.llc.slices import WeightSlice
@@ -49,7 +50,7 @@ def potential_of(
     if prefix is None:
         prefix = AttentionPrefix(model, data, head[0], loss, cache_bytes=cache_bytes, dtype=readout_dtype)
     elif (prefix.model is not model) or prefix.layer != head[0] or prefix.data is not data:
-        raise ValueError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
+        raise InputError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
     return HeadPotential(prefix, where, head[1])
 
 
