@@ -10,7 +10,7 @@ from typing import Any
 from circuit_claims.judging.claims import Claim, Deviation
 from circuit_claims.judging.findings import Evidence, Finding
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.messages import measured, verdict_text
+from circuit_claims.judging.messages import measurement_line, verdict_text
 from circuit_claims.judging.verdicts import Verdict, apply_rule, judge, not_run
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.store import to_json
@@ -74,7 +74,7 @@ class Judge:
         claim = self._claim(claim_id)
         verdicts = {name: apply_rule(claim, finding.measurement).outcome for name, finding in settings.items()}
         own = next(iter(verdicts.values()))
-        rows = [[name, verdicts[name], measured(finding.measurement)] for name, finding in settings.items()]
+        rows = [[name, verdicts[name], measurement_line(finding.measurement)] for name, finding in settings.items()]
         return {
             "type": "table",
             "title": "Settings under which the verdict changes",
