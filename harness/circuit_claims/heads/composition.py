@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from circuit_claims.toy.model import AttentionOnly, attend, project
+from circuit_claims.toy.attention import attend, project
+from circuit_claims.toy.model import AttentionOnly
 
 Reader = Literal["K", "Q", "V"]
 CHUNK = 8  # rows whose logits are held at once

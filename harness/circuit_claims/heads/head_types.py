@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.toy.model import AttentionOnly, project
+from circuit_claims.toy.attention import project
+from circuit_claims.toy.model import AttentionOnly
 
 TYPES = ("previous-token", "current-token", "induction", "bracket", "multigram")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from circuit_claims.errors import ClaimsError
+
 NAME = "events.jsonl"
 SCHEMA = 1
 
 
-class StreamError(OSError):
+class StreamError(ClaimsError, OSError):
     """The event stream cannot be written; the text says where, why, and what to type."""
 
 

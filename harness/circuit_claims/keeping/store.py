@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.measurement import Cost, Interval, Measurement
 
 FORMAT = 1
 RECORD, ARRAYS, COST, ASIDE = "measurement.json", "arrays.safetensors", "cost.json", "set-aside"
 
 
-class StoreError(OSError):
+class StoreError(ClaimsError, OSError):
     """The store cannot be written or read; the text says where, why, and what to type."""
 
 

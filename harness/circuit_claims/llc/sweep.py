@@ -21,17 +21,16 @@ from circuit_claims.keeping.store import key_of
 from circuit_claims.llc.estimate import Gate, LLCEstimate, Surroundings, summarise
 from circuit_claims.llc.losses import DivergenceFrom, Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import held_still
-from circuit_claims.llc.refined import Speed, make_potential
+from circuit_claims.llc.refined import CachedPotential, Speed, make_potential
 from circuit_claims.llc.sample import hessian_trace, prior_control
 from circuit_claims.llc.sgld import Potential, SGLDSettings, Traces, run_chains
 from circuit_claims.llc.slices import WeightSlice, digest, weight_slice
-from circuit_claims.toy.potentials.head import HeadPotential
 
 PER_SWEEP = ("num_chains", "chains_per_call", "threads", "max_seconds")
 # What a cell is made by, and no more: a change to how chains are judged or shown leaves stored cells good.
-CELL_PARTS = ("fused", "head_potential", "losses", "module_potential", "prefix", "readout", "refined", "sample", "sgld",
-              "slices", "sweep")  # fmt: skip
-CELL_SOURCE = (*(f"circuit_claims.llc.{part}" for part in CELL_PARTS), "circuit_claims.toy.model")
+CELL_PARTS = ("llc.losses", "llc.module_potential", "llc.refined", "llc.sample", "llc.sgld", "llc.slices", "llc.sweep",
+              "toy.attention", "toy.model", "toy.potentials")  # fmt: skip
+CELL_SOURCE = tuple(f"circuit_claims.{part}" for part in CELL_PARTS)
 
 
 class CellStore(Protocol):
@@ -185,7 +184,7 @@ def _works(plan: Sweep, checkpoint: str, model: nn.Module) -> Iterator[_Work]:
 
             def build(where=where, data=data, shared=shared) -> tuple[Potential, float | None]:
                 potential = make_potential(model, data, where, loss, shared[0] if shared else plan.speed)
-                if isinstance(potential, HeadPotential) and not shared:
+                if isinstance(potential, CachedPotential) and not shared:
                     shared.append(replace(plan.speed, prefix=potential.prefix))
                 return potential, loss_of_knowing_nothing(loss, model, data)
 

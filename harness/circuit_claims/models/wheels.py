@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.models.errors import Attempt, DamagedWeights, UnsafeFile
 from circuit_claims.models.files.safe_files import inside, sha256_of
 from circuit_claims.models.progress import Progress
@@ -22,7 +23,7 @@ TIMEOUT, RETRIES = 15, 1
 PIECE = 1 << 20
 
 
-class SourceFailed(Exception):
+class SourceFailed(ClaimsError):
     """One source of a model did not have it; the text is its answer."""
 
     def attempt(self, source: str) -> Attempt:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from circuit_claims.judging.claims import ClaimError
-from circuit_claims.keeping.store import StoreError
-from circuit_claims.models.errors import ModelError
+from circuit_claims.errors import ClaimsError, InputError
 from circuit_claims.running.devices import patient_threads
 
 app = typer.Typer(
@@ -43,26 +41,27 @@ ModelsDir = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing from anywhere.")]
 
 
-class UserError(Exception):
-    """Something the person at the keyboard can mend; shown without a traceback."""
-
-
 def main() -> None:
-    """Run the command line; a known error is printed as its message and ends with status 2."""
+    """Run the command line; an error that a person can mend is printed as its message and ends with status 2.
+
+    Whatever else is raised is a bug of ours: its traceback is shown, the status is 1.
+    """
     patient_threads()
     try:
         app()
-    except (ModelError, ClaimError, StoreError, UserError, ValueError, KeyError, OSError) as error:
-        err.print(_message(error), markup=False, soft_wrap=True)
-        sys.exit(2)
+    except ClaimsError as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _refuse(
+            f"a file could not be used\n  expected  one that can be read, in a folder with room\n  found     {error}"
+        )
 
 
-def _message(error: Exception) -> str:
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    if type(error).__str__ is OSError.__str__ and error.errno is not None:
-        return f"a file could not be used\n  expected  one that can be read, in a folder with room\n  found     {error}"
-    return str(error)
+def _refuse(message: str) -> NoReturn:
+    err.print(message, markup=False, soft_wrap=True)
+    sys.exit(2)
 
 
 @app.command("list")
@@ -144,7 +143,7 @@ def _refuse_unwritable(path: Path | None) -> None:
             if not fine:
                 raise IsADirectoryError("it is a folder")
     except OSError as error:
-        raise UserError(
+        raise InputError(
             f"cannot write {path}\n  expected a file in a folder that can be written\n  found    {error}\n"
             "  Type the same command with another file."
         ) from None
@@ -272,7 +271,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with ev
     from circuit_claims.report import write_report
 
     if not (run_dir / "events.jsonl").exists():
-        raise UserError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
+        raise InputError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
     with err.status("writing the report"):
         written = write_report(run_dir)
     out.print(f"report: {written.index}", markup=False, soft_wrap=True)
@@ -290,7 +289,7 @@ def diff(
 
     paths = [found.parent for root in runs for found in sorted(root.glob("*/results.json"))] if all_in else runs
     if len(paths) < 2:
-        raise UserError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
+        raise InputError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
     _refuse_unwritable(html)
     with err.status("comparing the runs"):
         compared = diff_runs(paths)

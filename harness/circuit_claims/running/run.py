@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from circuit_claims.errors import InputError
 from circuit_claims.judging.claims import Claim, Deviation, Paper, load_deviations, load_papers
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.measure import Context
@@ -154,7 +155,7 @@ def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = Fa
         return path
     found = "a file" if path.exists() else "nothing of that name"
     wanted = "a folder or a file" if file_too else "a folder"
-    raise ValueError(
+    raise InputError(
         f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
         f"  Type: {option} with the right path, or leave the option out."
     )
@@ -169,7 +170,7 @@ def _recorded_numbers(given: str | None) -> Path | None:
         try:
             _ = RecordedData(find_recorded(place)).labels
         except RecordedDataError as error:
-            raise ValueError(f"--recorded {given}: {error}") from None
+            raise InputError(f"--recorded {given}: {error}") from None
     return place
 
 
@@ -185,7 +186,7 @@ def _store_folder(given: str | None) -> Path:
     path = Path(given) if given else default_store()
     if path.exists() and not path.is_dir():
         where = "--store" if given else "CIRCUIT_CLAIMS_STORE"
-        raise ValueError(
+        raise InputError(
             f"{where} {path}\n  expected  a folder, there or to be made\n  found     a file\n"
             "  Type: pytest claims/ --store ANOTHER_FOLDER"
         )

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from circuit_claims.errors import ClaimsError
+
 Row = tuple[str, Mapping[str, Any]]
 
 
-class TextDamaged(ValueError):
+class TextDamaged(ClaimsError, ValueError):
     """A text file that cannot be read as one; the message names the file and the line."""
 
 

@@ -117,7 +117,7 @@ def load_texts(path: Path = TEXTS) -> Mapping[str, TextRow]:
 
 
 def find_text(name: str) -> TextRow:
-    """The row called `name`; raises KeyError with the known names for one that is not there.
+    """The row called `name`; raises `RegistryError` with the known names for one that is not there.
 
     >>> find_text("pile").hub.repo
     'NeelNanda/pile-10k'
@@ -126,5 +126,5 @@ def find_text(name: str) -> TextRow:
     if name not in rows:
         close = difflib.get_close_matches(name, rows, n=2, cutoff=0.6)
         hint = f" (nearest: {', '.join(close)})" if close else ""
-        raise KeyError(f"no text named {name!r}{hint}: expected one of {', '.join(rows)}")
+        raise RegistryError(f"no text named {name!r}{hint}: expected one of {', '.join(rows)}")
     return rows[name]

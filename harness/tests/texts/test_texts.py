@@ -61,7 +61,7 @@ def test_the_whole_library_is_larger_and_holds_no_tests():
 
 
 def test_an_unknown_text_is_named_with_the_known_ones():
-    with pytest.raises(KeyError, match=r"nearest: pile.*expected one of pile, python-docs"):
+    with pytest.raises(RegistryError, match=r"nearest: pile.*expected one of pile, python-docs"):
         standard_text("the pile")
 
 

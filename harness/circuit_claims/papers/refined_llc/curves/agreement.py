@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.statistics import percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 
 CLUSTERINGS, FEWER, SHUFFLES = 100, 20, 500
@@ -41,10 +42,10 @@ def clustering_agreement(
     own = clusters(table.mean)
     if shuffle:
         null = cl.shuffled_agreement(kinds, own, SHUFFLES, generator)
-        interval = ct.interval_of(null, f"{SHUFFLES} shuffles of the types")
+        interval = percentile_interval(null, f"{SHUFFLES} shuffles of the types")
         return table.measured(quantity, float(null.mean()), interval=interval)
     found = np.array([cl.adjusted_rand(kinds, clusters(table.draw(generator))) for _ in range(draws)])
     value = cl.adjusted_rand(kinds, own)
-    interval = ct.interval_of(np.append(found, value), f"{draws} draws of every estimate's Monte Carlo error")
+    interval = percentile_interval(np.append(found, value), f"{draws} draws of every estimate's Monte Carlo error")
     facts = {"types": dict(zip(table.heads, kinds, strict=True)), "clusters": own.tolist(), "k": k}
     return table.measured(quantity, value, interval=interval, facts=facts, unit="adjusted Rand index")

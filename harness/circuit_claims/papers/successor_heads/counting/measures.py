@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
@@ -27,7 +28,6 @@ STEERED = ("numbers", "number words", "ordinal words", "months", "days", "letter
 UNTRAINED = 20
 ORDERED = ("numbers", "number words", "ordinal words")
 RANDOM_DRAWS = 5
-LEVEL = 0.90
 
 
 @dataclass(frozen=True)

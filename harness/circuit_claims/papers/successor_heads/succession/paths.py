@@ -10,7 +10,7 @@ import numpy as np
 
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import binomial_interval
+from circuit_claims.judging.statistics import LEVEL, or_binomial
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, dataset_of, sweeps_of, weights_of
 
@@ -150,8 +150,8 @@ class Headless:
     def _score(self, readout: str) -> Measurement:
         row = self.table.facts["readouts"][readout]
         # The bootstrap of a share of zero has no width: the exact binomial interval over distinct pairs is the wider.
-        low, high = binomial_interval(row["passed"], row["pairs"])
-        interval = Interval(min(low, row["low"]), max(high, row["high"]), 0.90, f"exact binomial, {row['pairs']} pairs")
+        ends = or_binomial((row["low"], row["high"]), row["passed"], row["pairs"])
+        interval = Interval(*ends, LEVEL, f"exact binomial, {row['pairs']} pairs")
         facts = {key: self.table.facts[key] for key in ("r_squared", "baseline", "fitted")}
         return self.table.derive(f"score by the {readout} lens", row["score"], interval=interval, facts=facts)
 
