@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 from circuit_claims.models.errors import DamagedWeights, ModelNotAvailable, UnsafeFile
 from circuit_claims.models.progress import quiet
-from circuit_claims.models.registry import HubSource, ModelRow, PinnedFile, Traits, Wheel, WheelSource
+from circuit_claims.models.registry import (
+    MODEL,
+    HubFile,
+    HubSource,
+    ModelRow,
+    PinnedFile,
+    Traits,
+    Wheel,
+    WheelSource,
+)
 from circuit_claims.models.sources import Search, find_source, local_folder
 from circuit_claims.models.wheels import SourceFailed, assemble, from_wheels
 
@@ -41,9 +50,10 @@ def row(**changes) -> ModelRow:
         "licence": "none",
         "traits": Traits(multi_digit_numbers=False),
         "in_paper": False,
-        "file": pinned(),
     }
-    return ModelRow(**{**usual, **changes})
+    if changes.get("format") != "hf":
+        usual["file"] = pinned()
+    return MODEL.validate_python({**usual, **changes})
 
 
 def make_wheel(folder: Path, name: str, members: dict[str, bytes]) -> tuple[Path, Wheel]:
@@ -96,7 +106,7 @@ def test_a_local_file_with_other_bytes_is_not_taken(tmp_path):
 
 
 def test_every_answer_and_the_command_are_in_the_message(tmp_path):
-    model = row(hub=HubSource("someone/tiny"), wheels=WheelSource("*.bin", (Wheel("piece", "1.0", 5, sha(b"x")),)))
+    model = row(hub=HubFile("someone/tiny"), wheels=WheelSource("*.bin", (Wheel("piece", "1.0", 5, sha(b"x")),)))
     with pytest.raises(ModelNotAvailable) as caught:
         find(model, tmp_path)
     assert [attempt.source for attempt in caught.value.tried] == [
@@ -188,7 +198,7 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(two_wheels, tmp_path,
 
 @pytest.mark.parametrize("name", ["tiny", "Tiny-HF"])
 def test_a_local_folder_is_known_by_the_models_or_the_repositorys_name(name, tmp_path):
-    model = row(format="hf", file=None, hub=HubSource("someone/Tiny-HF"))
+    model = row(format="hf", hub=HubSource("someone/Tiny-HF"))
     (tmp_path / name).mkdir()
     assert local_folder(model, tmp_path) is None
     (tmp_path / name / "config.json").write_text("{}")
