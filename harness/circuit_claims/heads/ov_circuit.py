@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuit_claims.errors import InputError
+from circuit_claims.heads.groups import Group
 from circuit_claims.models.architectures.forward import block0, residuals
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Norm
-from circuit_claims.papers.successor_heads.dataset import Group
 
 INPUT_PATHS = ("mlp0", "embed+mlp0", "block0", "residual")
 """The paths of the settings table; `embed`, W_E in place of MLP_0(W_E), is understood besides."""

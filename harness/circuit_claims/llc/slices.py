@@ -56,6 +56,12 @@ class WeightSlice:
         """Numbers in all boxes."""
         return sum(self.sizes)
 
+    @property
+    def head(self) -> tuple[int, int] | None:
+        """Layer and head that the label names ("1:6"), None for other slices."""
+        match = re.fullmatch(r"(\d+):(\d+)", self.label.strip())
+        return (int(match[1]), int(match[2])) if match else None
+
     def gather(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " d"]:
         """The sampled numbers, copied out of the model's tensors."""
         return torch.cat([piece.of(tensors[piece.name]).detach().reshape(-1) for piece in self.pieces])

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from circuit_claims.errors import InputError
+from circuit_claims.heads.groups import Group
 
 Form = Literal["plain", "space", "inverted", "inverted+space"]
 FORMS: tuple[Form, ...] = ("plain", "space", "inverted", "inverted+space")
@@ -75,14 +76,6 @@ class Entry:
     order: int
     text: str
     token: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """One comparison set: logits of `candidates` (c ids) are wanted in the column of each of `inputs` (n ids)."""
-
-    inputs: tuple[int, ...]
-    candidates: tuple[int, ...]
 
 
 @dataclass(frozen=True)

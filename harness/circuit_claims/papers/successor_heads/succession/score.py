@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuit_claims.errors import InputError
+from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
 Metric = Literal["score", "macro_score"]
@@ -157,7 +158,7 @@ class Resamples:
         counts = np.zeros((draws, len(tokens)), dtype=np.float32)
         for task in np.unique(home):
             members = np.flatnonzero(home == task)
-            counts[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), draws)
+            counts[:, members] = bootstrap_counts(len(members), draws, generator)
         return cls(tokens, counts)
 
 
