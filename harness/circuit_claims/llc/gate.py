@@ -52,7 +52,7 @@ def decide(
             *_unfit(traces, around, interval),
         ],
     }
-    verdict = next((name for name, texts in wrong.items() if texts), "complete")
+    verdict: Verdict = next((name for name, texts in wrong.items() if texts), "complete")
     reasons = [text for texts in wrong.values() for text in texts] or [_agreement(traces, found)]
     return verdict, (*reasons, *_notes(traces, settings, around, interval))
 

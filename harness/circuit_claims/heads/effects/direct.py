@@ -270,7 +270,7 @@ def direct_effects(model: AblationModel, run: Pass, reference: Reference) -> Dir
         outputs = {ablation: reference.replacement(run, layer, ablation) for ablation in ABLATIONS}
         for norm, drops in effects.lost(_changes(run.z[layer], list(outputs.values()))).items():
             by_ablation = drops.split([len(output) for output in outputs.values()], dim=-1)
-            for ablation, part in zip(outputs, by_ablation, strict=True):
+            for ablation, part in zip(ABLATIONS, by_ablation, strict=True):
                 lost.setdefault((ablation, norm), []).append(part.mean(-1))
     table = {name: torch.cat(drops).float().cpu().numpy() for name, drops in lost.items()}
     return DirectEffects(

@@ -251,6 +251,8 @@ def loss_changes(
     own, *others = losses_at(model, [Point(run.final[:-1], clean), *points], run.correct)
     left, changes = iter(others), []
     for head, effects in zip(heads, wanted, strict=True):
-        losses = {effect: torch.stack([next(left) for _ in variants]) for effect, variants in effects.items()}
+        losses: dict[Effect, Tensor] = {
+            effect: torch.stack([next(left) for _ in variants]) for effect, variants in effects.items()
+        }
         changes.append(head.changes(losses, own))
     return own.float(), changes

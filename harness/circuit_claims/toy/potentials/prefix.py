@@ -64,11 +64,13 @@ class RowTable:
     def rows(self, rows: Int[Tensor, " batch"]) -> Tensor:
         """The results of `rows`, stacked."""
         self.fill(rows)
-        return self._table[rows.to(self._table.device)] if self.kept else self._compute(rows)
+        table = self._table
+        return table[rows.to(table.device)] if self.kept and table is not None else self._compute(rows)
 
     def row(self, row: int) -> Tensor | None:
         """A view of one row that is known, None otherwise."""
-        return self._table[row] if self.kept and self._known[row // BLOCK] else None
+        table = self._table
+        return table[row] if self.kept and table is not None and self._known[row // BLOCK] else None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -101,7 +101,7 @@ class LogSumExp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, readout: Readout) -> Tensor:
+    def forward(ctx: Any, x: Tensor, readout: Readout) -> Tensor:
         """Log-sum-exp, n numbers; the softmax's mean readout is kept for the backward pass."""
         (buffer,) = buffers(readout, 1)
         out, mean = x.new_empty(len(x)), torch.empty_like(x)
@@ -118,7 +118,7 @@ class LogSumExp(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """upstream times the softmax's mean readout."""
         (mean,) = ctx.saved_tensors
         return upstream[:, None] * mean, None

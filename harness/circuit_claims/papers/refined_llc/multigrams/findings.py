@@ -118,7 +118,7 @@ class Ablations:
         """The mean overlap over pairs of multigram heads at a checkpoint, with its 90 % interval; NaN without pairs."""
         heads = [self.multigram_heads(layer) for layer in (0, 1)]
         if not all(heads):
-            return (float("nan"),) * 3
+            return float("nan"), float("nan"), float("nan")
         effects, generator = self.effects(checkpoint), self.generator()
         count = effects.shape[2]
         picks = [generator.integers(count, size=count) for _ in range(FIGURE_DRAWS)]

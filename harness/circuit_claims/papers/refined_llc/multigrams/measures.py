@@ -92,7 +92,7 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """
     import torch
 
-    from circuit_claims.papers.refined_llc import multigrams as mg
+    from circuit_claims.papers.refined_llc.multigrams import labels as mg
 
     rows, heads, strings = text_rows(run), head_names(run), token_strings(run)
     effects = torch.from_numpy(ablation_effects(run, checkpoint=checkpoint, text=text).arrays["effects"])
@@ -147,7 +147,7 @@ def _strongest(samples: Sequence[Sample], head: str) -> list[Sample]:
     return sorted({id(each): each for each in [*first, *own]}.values(), key=lambda each: each not in first)[:SHOWN]
 
 
-def _shown(sample: Sample, rows: Any, strings: Sequence[str]) -> dict[str, Any]:
+def _shown(sample: Sample, rows: Any, strings: Any) -> dict[str, Any]:
     row = rows[sample.row].tolist()
     begin = max(0, min(sample.source, sample.position - 11))
     context = "".join(strings[token] for token in row[max(begin, sample.position - 39) : sample.position + 1])

@@ -153,6 +153,8 @@ def _random(trained: Any, modal: Any, seed: int) -> np.ndarray:
 def stated(measured: Measurement) -> dict[str, Any]:
     """A measurement as facts: value, interval and how it was made."""
     interval = measured.interval
+    if interval is None:
+        raise ValueError(f"{measured.quantity}: expected an interval, found none")
     return {"value": measured.value, "low": interval.low, "high": interval.high, "method": interval.method}
 
 
@@ -197,8 +199,8 @@ def steering_tables(
     arrays: dict[str, np.ndarray] = {}
     items: dict[str, Any] = {}
     for one in counted_items(subject.tokens, STEERED):
-        made = [steering_table(readout, one, torch.from_numpy(f * lengths[:, None]).float()) for f in sets]
-        if made[0] is not None:
+        each = (steering_table(readout, one, torch.from_numpy(f * lengths[:, None]).float()) for f in sets)
+        if made := [table for table in each if table is not None]:
             items[one.task] = described(one)
             arrays[f"{one.task}/winner"] = np.stack([table.winner for table in made])
             arrays[f"{one.task}/expected"] = made[0].expected
@@ -231,12 +233,14 @@ def greater_than_table(
     tasks = [one for one in tasks if one.task == "numbers"] or tasks
     generator = np.random.default_rng(0)
     seeds = range(UNTRAINED if weights == "untrained" else 1)
-    drawn = (HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), tuple(head)) for s in seeds)
+    drawn = (
+        HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), (head[0], head[1])) for s in seeds
+    )
     first = next(drawn)
     if source == "features":
         bias = _feature_bias(subject, first, tasks, vectors)
     else:
-        orders = None if order == "true" else [generator.permutation(len(one.tokens)) for one in tasks]
+        orders = None if order == "true" else [generator.permutation(len(one.tokens)).tolist() for one in tasks]
         # One readout at a time: each keeps its MLP_0.
         biases = [head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
         bias = biases[0] if len(biases) == 1 else over_draws(biases)

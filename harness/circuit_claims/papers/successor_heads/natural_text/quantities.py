@@ -208,7 +208,7 @@ def saved(table: Measurement, row: int, draws: int, change: np.ndarray | None = 
     np.add.at(sums, cluster, np.stack([(values * succession).sum(1), values.sum(1), [values.shape[1]] * here], axis=1))
     compared = compare(values, kind, succession, cluster, (len(sums), max(1, len(table.facts["kinds"]))))
     drawn_sums = weights @ sums
-    drawn = dict(zip(("succession", "matched"), compared.means(weights), strict=True))
+    drawn: dict[str, np.ndarray] = dict(zip(("succession", "matched"), compared.means(weights), strict=True))
     drawn["all"] = drawn_sums[:, 1] / np.maximum(drawn_sums[:, 2], 1)
     own, matched = compared.means(np.ones((1, weights.shape[1])))
     points = {"succession": float(own[0]), "matched": float(matched[0]), "all": float(values.mean())}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,15 +100,15 @@ def sweeps_of(subject: Any, settings: Settings, paths: Sequence[str], draws: int
     from circuit_claims.papers.successor_heads.succession.score import usable_pairs
     from circuit_claims.papers.successor_heads.succession.sweep import judge_winners
 
-    dataset, choices = dataset_of(subject.tokens, settings), {"norms": settings.norms, "biases": settings.biases}
+    dataset = dataset_of(subject.tokens, settings)
     usable_pairs(dataset, settings.exclude_self)  # refuses a dataset without any before the weights are read
-    weights = weights_of(subject, settings).with_choices(**choices)
+    weights = weights_of(subject, settings).with_choices(norms=settings.norms, biases=settings.biases)
     found = winners_of_paths(weights, dataset, paths, first_token(subject.tokens, settings.first))
-    amounts = {"bootstrap_draws": draws, "shuffles": shuffles, "seed": settings.seed}
-    return [
-        judge_winners(winners, dataset, path=path, exclude_self=settings.exclude_self, **choices, **amounts)
-        for path, winners in zip(paths, found, strict=True)
-    ]
+    judged = partial(
+        judge_winners, exclude_self=settings.exclude_self, bootstrap_draws=draws, shuffles=shuffles, seed=settings.seed,
+        norms=settings.norms, biases=settings.biases,
+    )  # fmt: skip
+    return [judged(winners, dataset, path=path) for path, winners in zip(paths, found, strict=True)]
 
 
 def sweep_model(model: Any, *, path: str, exclude_self: bool) -> Any:

@@ -231,7 +231,7 @@ class SuccessorScores:
     @cached_property
     def draws(self) -> dict[Metric, Float[np.ndarray, "draw head"]]:
         """Both scores of every head in each bootstrap draw, for `task_draws` tasks joined."""
-        passed, total, shares, drawn = 0.0, 0.0, 0.0, 0.0
+        passed = total = shares = drawn = np.zeros((), dtype=np.float32)
         for task in np.flatnonzero(self.task_pairs):
             hits, pairs = self._task_draw(int(task))
             passed, total = passed + hits, total + pairs
