@@ -10,6 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from circuit_claims.judging.claims import trust_words
+from circuit_claims.judging.evidence import Bars
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures import plots
 from circuit_claims.report.figures.evidence import Exhibit, exhibit
 from circuit_claims.report.model import (
@@ -22,7 +24,7 @@ from circuit_claims.report.model import (
     SubjectRecord,
     VerdictRecord,
 )
-from circuit_claims.report.text import OUTCOME_MARKS, duration, expected_words, number, size, slug
+from circuit_claims.report.text import OUTCOME_MARKS, duration, expected_words, size, slug
 
 ORIGIN_WORDS: Mapping[str, str] = {
     "live": "measured in this run",
@@ -223,13 +225,15 @@ def _strip(verdict: VerdictRecord, claim: ClaimRecord, name: str) -> Markup | No
         return plots.strip(points, band_of(claim.kind, expected, margin), expected, unit, name)
     if any(share > 0 for share in measurement.support.values()):
         ranking = sorted(measurement.support.items(), key=lambda item: (-item[1], item[0]))[:8]
-        evidence = {
-            "labels": [label for label, _ in ranking],
-            "values": [share for _, share in ranking],
-            "threshold": 1.0 - margin,
-            "label": "share of resamples",
-        }
-        return plots.bars(evidence, name, "Share of resamples in which each comes first")
+        title = "Share of resamples in which each comes first"
+        shares = Bars(
+            title=title,
+            labels=[label for label, _ in ranking],
+            values=[share for _, share in ranking],
+            threshold=1.0 - margin,
+            label="share of resamples",
+        )
+        return plots.bars(shares, name, title)
     return None
 
 

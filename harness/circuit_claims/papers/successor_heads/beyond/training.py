@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Evidence, Finding
+from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, sweep_of
+from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
 # Every doubling that Pythia's published steps allow, so that no gap hides a jump.
@@ -19,7 +19,7 @@ STEPS = (
 )  # fmt: skip
 
 
-@measure(*PARTS)
+@measure
 def training_curve(
     subject: Any, *, steps: list[int], identities: list[Any], settings: dict[str, Any], draws: int, shuffles: int
 ) -> Measurement:
@@ -72,21 +72,6 @@ class Training:
         """How much of the rise falls within one doubling; the control is a run in which the head appears at once."""
         planted = PlantedSubject(self.subject.context)
         return Finding(self.table, {"planted phase change": lambda: self._curve(planted)})
-
-    def evidence(self) -> Evidence:
-        """The curve with its band over training steps."""
-        arrays = self.table.arrays
-        series = {name: arrays[key].tolist() for name, key in (("y", "y"), ("low", "low"), ("high", "high"))}
-        return {
-            "type": "lines",
-            "title": f"{self.table.facts['head']} over training",
-            "caption": "Successor score of the head that leads at the end, against log2(1 + step); the band holds for "
-            "all steps together at 90 %.",
-            "x": np.log2(1.0 + arrays["x"]).tolist(),
-            "series": [{"name": self.table.facts["head"], **series}],
-            "xlabel": "log2(1 + training step)",
-            "ylabel": "successor score",
-        }
 
 
 def emergence(subject: Any) -> Training:
