@@ -3,7 +3,7 @@
 from circuit_claims.papers.refined_llc.curves import evidence as show
 from circuit_claims.papers.refined_llc.curves.findings import coefficients
 from circuit_claims.papers.refined_llc.curves.settings import settings_of, under_settings
-from circuit_claims.papers.refined_llc.multigrams.findings import Ablations
+from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
 from circuit_claims.running.plugin import claim
 
 
@@ -13,7 +13,7 @@ def test_multigram_heads_have_higher_coefficients_than_simple_ones(subject, judg
     found = coefficients(subject)
     settings = judge.under("RL-10", under_settings(found.by_kind, found.recorded_texts))
     curves = show.wrllc_curves(found.table("training mixture"), found.types)
-    tables = [show.controls_table(found, Ablations(subject)), show.types_table(subject), show.measured_again(found)]
+    tables = [show.controls_table(found, PathAblations(subject)), show.types_table(subject), show.measured_again(found)]
     evidence = [curves, *tables, settings]
     judge("RL-10", found.by_kind(), evidence=evidence, text=found.text_use("training mixture"))
 

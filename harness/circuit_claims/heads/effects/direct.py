@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.heads.effects.forward import AblationModel, Block, Pass
+from circuit_claims.heads.effects.forward import AblationModel, DecoderBlock, Pass
 from circuit_claims.heads.effects.reference import Reference
 from circuit_claims.heads.effects.results import DirectEffects
 from circuit_claims.heads.effects.settings import ABLATIONS, Ablation, FinalNorm
@@ -88,7 +88,7 @@ class Written:
     scale: Float[Tensor, " case"]
 
 
-def _written(block: Block, y: Float[Tensor, "case d_model"]) -> Written:
+def _written(block: DecoderBlock, y: Float[Tensor, "case d_model"]) -> Written:
     weight = block.post_norm.weight
     return Written(y, y if weight is None else y * weight, scale_of(block.post_norm, y))
 

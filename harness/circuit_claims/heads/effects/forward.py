@@ -98,7 +98,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Block:
+class DecoderBlock:
     """One layer as ablations see it: W_O, (d_model, head d_head), its bias, and Gemma's norm after attention."""
 
     W_O: Float[Tensor, "d_model head_x_d_head"]
@@ -117,7 +117,7 @@ class AblationModel:
     names: Names
     dims: Dimensions
     layers: tuple[nn.Module, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[DecoderBlock, ...]
     final_norm: Norm
     W_U: Float[Tensor, "d_vocab d_model"]
     grams: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -232,11 +232,11 @@ def _of_row(value: Any, row: int, batch: int) -> Any:
     return value
 
 
-def _block(layer: nn.Module, out: Any, names: Names, dims: Dimensions) -> Block:
+def _block(layer: nn.Module, out: Any, names: Names, dims: Dimensions) -> DecoderBlock:
     weight = out.weight.detach().T if names.transposed else out.weight.detach()
     bias = getattr(out, "bias", None)
     post = layer.get_submodule(names.head_post_norm) if names.head_post_norm else None
-    return Block(weight, None if bias is None else bias.detach(), _norm(post, names, dims))
+    return DecoderBlock(weight, None if bias is None else bias.detach(), _norm(post, names, dims))
 
 
 def _norm(module: Any, names: Names, dims: Dimensions) -> Norm:

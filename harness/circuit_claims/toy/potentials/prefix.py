@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuit_claims.llc.losses import DivergenceFrom, NextToken
-from circuit_claims.toy.potentials.readout import LogSumExp, Readout
+from circuit_claims.toy.potentials.readout import FoldedReadout, LogSumExp
 
 if TYPE_CHECKING:
     from circuit_claims.toy.model import AttentionOnly
@@ -101,8 +101,8 @@ class AttentionPrefix:
     ) -> None:
         self.model, self.data, self.layer, self.loss = model, data, layer, loss
         self.device = next(model.parameters()).device
-        self.readout = Readout.of(model, dtype)
-        self._exact = self.readout if dtype == torch.float32 else Readout.of(model)
+        self.readout = FoldedReadout.of(model, dtype)
+        self._exact = self.readout if dtype == torch.float32 else FoldedReadout.of(model)
         self.length = data.shape[1] - 1
         self.positions = model.positions(self.length).detach()
         self.is_last = layer == model.config.n_layers - 1

@@ -179,10 +179,10 @@ def spread_growth(
 Landmark = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
 
 
-def half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
+def first_half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
     """Where a curve first has made half of the way from its first value to its highest, between steps by log step.
 
-    >>> round(half_rise([1, 10, 100], np.array([0.0, 1.0, 2.0])), 3)
+    >>> round(first_half_rise([1, 10, 100], np.array([0.0, 1.0, 2.0])), 3)
     10.0
     """
     top = int(values.argmax())
