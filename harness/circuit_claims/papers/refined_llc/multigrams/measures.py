@@ -90,7 +90,7 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str) -> Measurement:
     from circuit_claims.papers.refined_llc.multigrams import labels as mg
 
     rows, heads, strings = text_rows(run), head_names(run), token_strings(run)
-    effects = torch.from_numpy(head_loss_changes(run, checkpoint=checkpoint, text=text).arrays["effects"])
+    effects = torch.from_numpy(ablation_effects(run, checkpoint=checkpoint, text=text).arrays["effects"])
     found = mg.label_samples(_model(run, checkpoint), rows, strings, mg.Rules(), effects=effects)
     same, kappa = mg.label_agreement(found)
     facts = {
