@@ -11,12 +11,12 @@ from circuit_claims.running.plugin import claim
 @claim("RL-30")
 def test_layer_0_peaks_while_layer_1_still_rises(subject, judge):
     """Section 4.3: against the one-layer reference, layer 0's coefficient falls after LM2."""
-    found = coefficients(subject)
-    peaks = found.peak_by_layer()
+    rllc = coefficients(subject)
+    peaks = rllc.peak_by_layer()
     title, label = "rLLC against the one-layer reference", "rLLC"
-    curves = show.wrllc_curves(found.against_reference(), found.types, title, label)
-    settings = judge.under("RL-30", settings_of(found.peaks()))
-    judge("RL-30", peaks, evidence=[curves, settings], text=found.text_use("training mixture"))
+    curves = show.wrllc_curves(rllc.against_reference(), rllc.types, title, label)
+    settings = judge.under("RL-30", settings_of(rllc.peaks()))
+    judge("RL-30", peaks, evidence=[curves, settings], text=rllc.text_use("training mixture"))
 
 
 @claim("RL-31")

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.heads.read_behind import Prefixes
+from circuit_claims.heads.read_behind import Hooks, Prefixes
 from circuit_claims.papers.successor_heads.steering.arithmetic import (
     NOBODY,
     RESIDUES,
