@@ -120,7 +120,7 @@ def prefix_matching_scores(
 
 
 def head_name(head: Head) -> str:
-    """A head as the second paper writes it.
+    """A head as layer:head, as Wang et al. (2025) write it.
 
     >>> head_name((1, 6))
     '1:6'

@@ -150,7 +150,7 @@ def quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def hooked(model: nn.Module, names: Sequence[str], forward: Forward) -> HookedRootModule:
+def on_hook_points(model: nn.Module, names: Sequence[str], forward: Forward) -> HookedRootModule:
     """A model on transformer-lens' hook points called `names`, for `run_with_hooks` and `run_with_cache`.
 
     `forward(inputs, visit)` computes the logits and shows each intermediate to `visit(name, tensor)`, going on with

@@ -102,7 +102,7 @@ class WheelSource:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Training:
+class SavedSteps:
     """Saved training steps: 0, then 1, 2, 4, ... to `doubling_to`, then every `every`th to `last`."""
 
     doubling_to: int
@@ -190,7 +190,7 @@ class FolderRow(ModelRow):
 
     format: Literal["hf"]
     hub: HubSource
-    training: Training | None = None
+    training: SavedSteps | None = None
     revision: str | None = None
 
     @model_validator(mode="after")

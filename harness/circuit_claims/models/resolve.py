@@ -21,7 +21,7 @@ from circuit_claims.models.files.manifest import (
     Manifest,
     bytes_to_describe,
     check_fully,
-    describe,
+    describe_folder,
 )
 from circuit_claims.models.files.safe_files import refuse_pickle, sha256_of
 from circuit_claims.models.progress import Counter, Progress, shown
@@ -236,7 +236,9 @@ def _fill(row: ModelRow, search: Search, folder: Path, progress: Progress) -> No
         manifest = Manifest(row.name, digest, files, {}, found.facts, {"converter": CONVERTER})
     else:
         counter = Counter(progress, f"hashing {row.subject}", bytes_to_describe(folder))
-        manifest = describe(folder, row.subject, source=found.facts, made_by={"converter": CONVERTER}, advance=counter)
+        manifest = describe_folder(
+            folder, row.subject, source=found.facts, made_by={"converter": CONVERTER}, advance=counter
+        )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from circuit_claims.models.errors import RegistryError
 SCHEMA = 1
 
 
-class Named(Protocol):
+class NamedRow(Protocol):
     """What a row must have: the name it is asked for by."""
 
     @property
@@ -28,11 +28,11 @@ class Named(Protocol):
         ...
 
 
-Row = TypeVar("Row", bound=Named)
+RegistryRow = TypeVar("RegistryRow", bound=NamedRow)
 Stamp = tuple[int, int] | None
 
 
-def load_rows(rows: TypeAdapter[Row], table: str, *paths: Path) -> Mapping[str, Row]:
+def load_rows(rows: TypeAdapter[RegistryRow], table: str, *paths: Path) -> Mapping[str, RegistryRow]:
     """All rows of the `[[table]]`s in the files at `paths`, by name, in the order of the files.
 
     `rows` says what a row must be. A file that has not changed is not read a second time. Raises `RegistryError`, a
@@ -42,9 +42,9 @@ def load_rows(rows: TypeAdapter[Row], table: str, *paths: Path) -> Mapping[str, 
     >>> load_rows(MODEL, "model", REGISTRY)["gpt2"].format
     'hf'
     """
-    loaded: dict[str, Row] = {}
+    loaded: dict[str, RegistryRow] = {}
     for path in paths:
-        for row in cast("tuple[Row, ...]", _read(path, _stamp(path), table, rows)):
+        for row in cast("tuple[RegistryRow, ...]", _read(path, _stamp(path), table, rows)):
             if row.name in loaded:
                 raise RegistryError(f"{path}: expected every name once, found twice: {row.name}")
             loaded[row.name] = row

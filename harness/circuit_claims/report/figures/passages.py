@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from circuit_claims.judging.evidence import PassageExample, Passages
-from circuit_claims.report.text import number
+from circuit_claims.judging.numbers import number
 
 MOST_PASSAGES = 24
 BLANKS = {"\n": "↵", "\t": "⇥", " ": "␣", "\r": "␍"}

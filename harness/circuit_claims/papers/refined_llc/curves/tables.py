@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -61,9 +62,9 @@ class HeadTable:
         return "complete" if np.mean(~self.sound) <= SPOILT else "partial"
 
     @property
-    def origin(self) -> str:
-        """Where the figures come from: "live" where this run measured all of them anew."""
-        return "live" if self.facts.get("origin") == "live" else "recorded"
+    def origin(self) -> Literal["live", "recorded"]:
+        """Where the figures come from: "live" where this run measured (or planted) all of them itself."""
+        return "live" if self.facts.get("origin") in ("live", "planted") else "recorded"
 
     def measured(self, quantity: str, value: float | str | None, **more: object) -> Measurement:
         """A measurement read off this table, with its status and facts."""
@@ -73,7 +74,7 @@ class HeadTable:
         }  # fmt: skip
         status = more.pop("status", self.status)
         return Measurement(
-            quantity, value, status=status, facts=facts, n=int(self.mean.size), origin="recorded", **more
+            quantity, value, status=status, facts=facts, n=int(self.mean.size), origin=self.origin, **more
         )
 
 

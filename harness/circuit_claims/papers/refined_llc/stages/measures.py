@@ -27,7 +27,7 @@ from circuit_claims.papers.refined_llc.stages.boundaries import (
     stage_changes,
 )
 from circuit_claims.papers.refined_llc.stages.first_generation import FirstGeneration
-from circuit_claims.papers.refined_llc.stages.run_measures import PARTS, planted
+from circuit_claims.papers.refined_llc.stages.run_measures import planted
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
@@ -54,7 +54,7 @@ def llc_of(run: Any, *, n_layers: int = 2, corrected: bool = False) -> Curves:
     return replace(curves, values=curves.values - excess * loss.values[rows], draw=draw)
 
 
-@measure(*PARTS)
+@measure
 def stage_boundaries(
     run: TrainingRun, *, n_layers: int, corrected: bool, length: float | None, draws: int, seed: int
 ) -> Measurement:
@@ -94,7 +94,7 @@ def _band(found: Float[np.ndarray, "draw boundary"]) -> tuple[np.ndarray, np.nda
     return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
 
 
-@measure(*PARTS)
+@measure
 def changes(run: TrainingRun, *, n_layers: int, corrected: bool, draws: int, seed: int) -> Measurement:
     """Change of the LLC over the five published stages, checkpoint to checkpoint, with a simultaneous band.
 
@@ -117,7 +117,7 @@ def changes(run: TrainingRun, *, n_layers: int, corrected: bool, draws: int, see
     )
 
 
-@measure(*PARTS)
+@measure
 def spread_ratio(run: RecordedRun, *, n_layers: int, draws: int, seed: int) -> Measurement:
     """How many times the test loss the LLC's spread over chains is: least squares through the origin, over checkpoints.
 

@@ -20,7 +20,6 @@ from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
 from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged, Score, TrainingRun
 
-PARTS = ("circuit_claims.papers.refined_llc", "circuit_claims.llc")
 TYPE_OF: dict[Score, tuple[str, int]] = {"previous": ("previous-token", 0), "prefix": ("induction", 1)}
 # A type has formed where its leading heads' mean score reaches what makes a head one of it.
 FORMED: dict[Score, float] = {"previous": PREVIOUS_FROM, "prefix": PREFIX_FROM}
@@ -29,7 +28,7 @@ BAND_DRAWS = 400  # for a figure's band, more would only take memory
 SHARE_OF_TRAINING = 0.13  # the end of LM2: step 6,500 of 50,000
 
 
-@measure(*PARTS)
+@measure
 def leading_heads(run: TrainingRun, *, score: Score, layer: int, draws: int, seed: int) -> Measurement:
     """The `LEADERS` heads of a layer with the highest score at the last checkpoint, with bootstrap support.
 
@@ -66,7 +65,7 @@ def _leaders(scores: Float[np.ndarray, " head"], layer: int) -> str:
     return ", ".join(f"{layer}:{head}" for head in best)
 
 
-@measure(*PARTS)
+@measure
 def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, seed: int) -> Measurement:
     """The highest score in a layer at the last checkpoint, its interval simultaneous over the layer's heads.
 
@@ -90,7 +89,7 @@ def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, see
     )
 
 
-@measure(*PARTS)
+@measure
 def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     """When each type's leading heads have made half of their rise: previous-token in layer 0, induction in layer 1.
 
@@ -156,7 +155,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-@measure(*PARTS)
+@measure
 def composition_rise(run: TrainingRun, *, writers: str, draws: int, seed: int) -> Measurement:
     """Mean K-composition of layer-0 heads of the type `writers` with layer-1 multigram heads, last over earlier.
 
@@ -289,7 +288,7 @@ class Composition:
         return table.derive(quantity, float(table.arrays["curve"][-1]), interval=interval, unit="composition")
 
 
-@measure(*PARTS)
+@measure
 def initialisation(run: TrainingRun, *, seed: int) -> Measurement:
     """How an initialisation drawn from `seed` compares with the run's first checkpoint (RL-01)."""
     from circuit_claims.papers.refined_llc.stages.published_seed import seed_match

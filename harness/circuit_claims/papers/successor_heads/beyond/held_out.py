@@ -9,11 +9,11 @@ from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.judging.statistics import LEVEL, or_binomial
 from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, sweep_of, weights_of
+from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of, weights_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
 
-@measure(*PARTS, "circuit_claims.judging.statistics")
+@measure
 def roman_score(subject: Any, *, settings: dict[str, Any], draws: int, shuffles: int) -> Measurement:
     """The score, on Roman numerals, of the head that leads on the dataset; array `null`: under shuffled numerals."""
     from circuit_claims.papers.successor_heads.beyond.roman import roman

@@ -12,7 +12,7 @@ from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.judging.statistics import LEVEL, or_binomial
 from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, dataset_of, sweeps_of, weights_of
+from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import SuccessorScores
@@ -21,7 +21,7 @@ WINDOW = 256
 CONTROL_DRAWS = 5
 
 
-@measure(*PARTS)
+@measure
 def best_by_path(
     subject: Any, *, first: str, second: str, settings: dict[str, Any], draws: int, shuffles: int
 ) -> Measurement:
@@ -81,7 +81,7 @@ def input_paths(subject: Any) -> InputPaths:
     return InputPaths(subject)
 
 
-@measure(*PARTS, "circuit_claims.texts")
+@measure
 def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: int, draws: int) -> Measurement:
     """Scores of the path without a head by three readouts: plain, an affine lens fitted on text, one on the answers.
 
