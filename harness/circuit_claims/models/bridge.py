@@ -106,7 +106,10 @@ def _load(model: LocalModel, attention: str = "eager") -> Any:
     import torch
     import transformers
 
-    weights, info = transformers.AutoModelForCausalLM.from_pretrained(
+    # Typed as an unbound method; what it returns hangs on `output_loading_info`.
+    from_pretrained: Any = transformers.AutoModelForCausalLM.from_pretrained
+    weights: Any
+    weights, info = from_pretrained(
         str(model.folder),
         dtype=torch.float32,
         attn_implementation=attention,

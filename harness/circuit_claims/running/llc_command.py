@@ -155,7 +155,8 @@ def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str
 
     local = resolve(name, models_dir=models_dir, offline=offline).verify()
     with quiet_loading():
-        network = transformers.AutoModelForCausalLM.from_pretrained(
+        from_pretrained: Any = transformers.AutoModelForCausalLM.from_pretrained  # typed as an unbound method
+        network = from_pretrained(
             str(local.folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
     return network.eval().to(device), lambda words: local.tokenizer().encode(words)
