@@ -10,7 +10,7 @@ from circuit_claims.models.errors import DoesNotFit, ModelError, WeightsMismatch
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformer_lens import HookedRootModule
+    from transformer_lens import HookedRootModule as HookedRootModule
     from transformer_lens.model_bridge import TransformerBridge
 
     from circuit_claims.models.files.tensors import TensorSource

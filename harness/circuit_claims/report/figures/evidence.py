@@ -34,7 +34,7 @@ from circuit_claims.report.figures.grid_map import grid_map
 from circuit_claims.report.figures.palette import SERIES
 from circuit_claims.report.figures.passages import Passage, passages_of
 from circuit_claims.report.figures.stacked import stacked
-from circuit_claims.report.text import head_label
+from circuit_claims.report.text import head_as_written
 
 TOP_HEADS = 10
 
@@ -85,7 +85,7 @@ def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
 def _head_map(blank: Exhibit, evidence: HeadMap, name: str) -> Exhibit:
     values = [finite(row) for row in evidence.values]
     rows = tuple(
-        (head_label(layer, head, evidence.head_names), number(value))
+        (head_as_written(layer, head, evidence.head_names), number(value))
         for layer, head, value in plots.top_heads(values, TOP_HEADS)
     )
     return replace(
@@ -227,7 +227,7 @@ def _pattern(blank: Exhibit, evidence: Patterns, name: str) -> Exhibit:
     key = (
         "Row: the token the head looks from; column: where it looks; the darker (on a dark page, the lighter) the more."
     )
-    return replace(blank, figure=plots_heads.attention_patterns(evidence, name, blank.title), key=key)
+    return replace(blank, figure=plots_heads.pattern_panels(evidence, name, blank.title), key=key)
 
 
 def _grid_map(blank: Exhibit, evidence: GridMap, name: str) -> Exhibit:
