@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.verdicts import Control
+from circuit_claims.judging.verdicts import Control, Must
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,6 @@ class Finding:
 
         A name this finding does not know is left out; `judge` then reports it as not measured.
         """
-        wanted: list[tuple[str, Literal[fail, "pass"]]] = [(name, "fail") for name in claim.controls]
+        wanted: list[tuple[str, Must]] = [(name, "fail") for name in claim.controls]
         wanted += [(name, "pass") for name in claim.positive_controls]
         return tuple(Control(name, must, self.controls[name]()) for name, must in wanted if name in self.controls)

@@ -17,6 +17,7 @@ from circuit_claims.judging.measurement import Interval, Measurement
 
 Outcome = Literal["reproduced", "contradicted", "inconclusive", "not run", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "failed")
+Must = Literal["fail", "pass"]
 LEVEL = 0.90
 ALPHA = 0.05
 
@@ -26,7 +27,7 @@ class Control:
     """A control's measurement and what it must do: `fail` (negative) or `pass` (positive) the claim's own rule."""
 
     name: str
-    must: Literal["fail", "pass"]
+    must: Must
     measurement: Measurement
 
 
