@@ -25,6 +25,7 @@ class Finding:
 
         A name this finding does not know is left out; `judge` then reports it as not measured.
         """
-        wanted: list[tuple[str, Must]] = [(name, "fail") for name in claim.controls]
-        wanted += [(name, "pass") for name in claim.positive_controls]
-        return tuple(Control(name, must, self.controls[name]()) for name, must in wanted if name in self.controls)
+        negative: list[tuple[str, Must]] = [(name, "fail") for name in claim.controls]
+        positive: list[tuple[str, Must]] = [(name, "pass") for name in claim.positive_controls]
+        wanted = [(name, must) for name, must in (*negative, *positive) if name in self.controls]
+        return tuple(Control(name, must, self.controls[name]()) for name, must in wanted)
