@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.verdicts import Control, Must
+from circuit_claims.judging.verdicts import Control
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Finding:
 
         A name this finding does not know is left out; `judge` then reports it as not measured.
         """
-        negative: list[tuple[str, Must]] = [(name, "fail") for name in claim.controls]
-        positive: list[tuple[str, Must]] = [(name, "pass") for name in claim.positive_controls]
-        wanted = [(name, must) for name, must in (*negative, *positive) if name in self.controls]
-        return tuple(Control(name, must, self.controls[name]()) for name, must in wanted)
+        known = self.controls
+        negative = [Control(name, "fail", known[name]()) for name in claim.controls if name in known]
+        positive = [Control(name, "pass", known[name]()) for name in claim.positive_controls if name in known]
+        return (*negative, *positive)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import ClaimError
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.events import StreamError
@@ -207,7 +208,7 @@ class Session:
                 judge.cannot_run(f"the session ended before this test: {stopped}", judge.rerun)
 
 
-class UnjudgedError(Exception):
+class UnjudgedError(ClaimsError):
     """A test ended, by a crash or out of time, before it could judge."""
 
 
