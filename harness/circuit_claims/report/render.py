@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
 from circuit_claims.report import groups, opening, text, views
 from circuit_claims.report.collect import Collected, read_run
@@ -104,7 +105,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=text.number, duration=text.duration, size=text.size)
+    environment.filters.update(number=number, duration=text.duration, size=text.size)
     environment.filters.update(moment=text.moment, brief=text.shorten)
     environment.globals.update(_words())
     return environment
