@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.heads.effects.results import Head
 from circuit_claims.toy.attention import project
 from circuit_claims.toy.model import AttentionOnly
 
 TYPES = ("previous-token", "current-token", "induction", "bracket", "multigram")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
-Head = tuple[int, int]
 OTHER_CURRENT = (0.1,)  # the bound of previous-token heads
 
 
@@ -72,10 +72,10 @@ class HeadTypeScores:
         return HeadTypeScores(**{name: getattr(self, name)[rows] for name, rows in picks.items()}, closing=self.closing)
 
 
-def head_name(head: Head) -> str:
+def layer_and_head(head: Head) -> str:
     """A head as layer:head, as Wang et al. (2025) write it.
 
-    >>> head_name((1, 6))
+    >>> layer_and_head((1, 6))
     '1:6'
     """
     return f"{head[0]}:{head[1]}"
@@ -83,7 +83,7 @@ def head_name(head: Head) -> str:
 
 def all_heads(layers: int, heads: int) -> tuple[str, ...]:
     """Names of all heads, layer by layer."""
-    return tuple(head_name((layer, head)) for layer in range(layers) for head in range(heads))
+    return tuple(layer_and_head((layer, head)) for layer in range(layers) for head in range(heads))
 
 
 @torch.no_grad()
@@ -236,7 +236,7 @@ def classify(scores: HeadTypeScores, thresholds: Thresholds = USUAL) -> dict[str
             kind = "bracket"
         else:
             kind = "multigram"
-        types[head_name(at)] = kind
+        types[layer_and_head(at)] = kind
     return types
 
 

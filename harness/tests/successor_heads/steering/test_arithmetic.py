@@ -35,7 +35,7 @@ from circuit_claims.papers.successor_heads.steering.greater_than import (
     share_above,
 )
 from circuit_claims.papers.successor_heads.steering.tokens import Items, counted_items, items_of
-from circuit_claims.papers.successor_heads.succession.sweep import sweep
+from circuit_claims.papers.successor_heads.succession.sweep import sweep_heads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +73,7 @@ def test_the_planted_head_counts_whatever_the_period(period):
         mlp0_of(weights(period), ids[:-1]), range(weights().dims.d_vocab)
     )
     assert logits.argmax(1).tolist() == ids[1:]
-    scores = sweep(weights(period), succession(TOKENS), bootstrap_draws=50, shuffles=50).scores
+    scores = sweep_heads(weights(period), succession(TOKENS), bootstrap_draws=50, shuffles=50).scores
     first, second = scores.ranking("score")[:2]
     assert scores.name(int(first)) == "L1H2"
     assert scores.score[first] > 0.95

@@ -213,7 +213,7 @@ def random_features(
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-def feature_logits(directions: Float[Tensor, "feature d_model"], logits: Logits) -> Float[np.ndarray, "c feature"]:
+def logits_of_features(directions: Float[Tensor, "feature d_model"], logits: Logits) -> Float[np.ndarray, "c feature"]:
     """What the head makes of each feature alone: candidates x features, each feature's mean taken off.
 
     The paper's figure: the candidates are numbers in order, and bands ten apart are seen.
