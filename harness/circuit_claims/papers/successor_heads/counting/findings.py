@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from circuit_claims.heads.whole_model import kept_open
+from circuit_claims.heads.whole_model import one_booted_model
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.judging.statistics import LEVEL, binomial_interval
@@ -262,7 +262,7 @@ class Counting:
         scales = list(self._profile.context_scales)
         if not scales:
             return None
-        with kept_open():
+        with one_booted_model():
             if splits_numbers(self.subject.tokens):
                 last_digit_residuals(self.subject, **self._last_digits())
             return in_context_table(self.subject, scales=scales, **self._runs(self.subject))

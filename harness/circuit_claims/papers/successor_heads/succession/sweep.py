@@ -48,8 +48,8 @@ class SweepResult:
 
     def null_of(self, row: int) -> NullOfBestHead:
         """The same shuffles for one head alone: what `null` has in its column, at that head's cost."""
-        mine = (part[[row]] for part in (self.winners.heads, self.winners.winner, self.winners.winner_but_self))
-        return self._null_of(Winners(*mine))
+        rows = (part[[row]] for part in (self.winners.heads, self.winners.winner, self.winners.winner_but_self))
+        return self._null_of(Winners(*rows))
 
     def _null_of(self, winners: Winners) -> NullOfBestHead:
         generator, excluded = _generators(self.seed)[1], self.scores.exclude_self
