@@ -41,7 +41,8 @@ def test_what_cannot_be_diagnosed_is_nan(draws):
 
 def test_student_intervals_cover_as_often_as_they_say():
     """300 synthetic runs of 90 %: false-alarm probability 1e-4 (binomial), 2 % allowed for the error of the ESS."""
-    from circuit_claims.llc.estimate import Surroundings, summarise
+    from circuit_claims.llc.estimate import summarise
+    from circuit_claims.llc.gate import Surroundings
     from circuit_claims.llc.sgld import SGLDSettings, Traces
 
     settings = SGLDSettings(n_beta=1.0, gamma=1.0, eps=1e-3, num_chains=4, num_draws=100)

@@ -11,6 +11,7 @@ from circuit_claims.heads.whole_model import one_booted_model
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.judging.statistics import LEVEL, binomial_interval
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
     NamedHead,
     factoring_table,
@@ -27,7 +28,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
     neuron_table,
     probe_table,
 )
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
 from circuit_claims.papers.successor_heads.steering import quantities
 
