@@ -72,6 +72,53 @@ class HeadTypeScores:
         return HeadTypeScores(**{name: getattr(self, name)[rows] for name, rows in picks.items()}, closing=self.closing)
 
 
+def previous_token_scores(
+    patterns: Float[Tensor, "row layer head query key"],
+) -> Float[Tensor, "row layer head"]:
+    """Mean attention of each head to the token before, over all positions but the first. Patterns of any decoder.
+
+    >>> previous_token_scores(torch.eye(4).roll(-1, 1)[None, None, None]).item()
+    1.0
+    """
+    return patterns.diagonal(-1, -2, -1).mean(-1)
+
+
+def current_token_scores(
+    patterns: Float[Tensor, "row layer head query key"],
+) -> Float[Tensor, "row layer head"]:
+    """Mean attention of each head from a token to itself, over all positions but the first. Patterns of any decoder.
+
+    The first position can look nowhere else, so it says nothing.
+
+    >>> current_token_scores(torch.eye(4)[None, None, None]).item()
+    1.0
+    """
+    return patterns.diagonal(0, -2, -1)[..., 1:].mean(-1)
+
+
+def prefix_matching_scores(
+    patterns: Float[Tensor, "row layer head query key"], period: int
+) -> Float[Tensor, "row layer head"]:
+    """Mean attention from each token of the second half of `network.repeated_tokens` to the token after its first copy.
+
+    Olsson et al. (2022), the score of induction heads: a head that looks evenly has about 1 / length. Patterns of any
+    decoder, on rows whose last `period` tokens repeat the `period` before them. Raises ValueError for shorter rows.
+
+    >>> from circuit_claims.heads.head_types_planted import planted_model
+    >>> from circuit_claims.heads.network import network_of
+    >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> tokens = torch.arange(20).repeat(2)[None]
+    >>> scores = prefix_matching_scores(network.patterns(tokens), period=20)[0]
+    >>> bool(scores[1, 6] > 0.9), bool(scores[1, 0] < 0.1)
+    (True, True)
+    """
+    length = patterns.shape[-1]
+    if length < 2 * period:
+        raise ValueError(f"rows of repeated tokens: expected at least {2 * period} positions, found {length}")
+    # Query q holds the token of q - period; the one after it stands at q - period + 1.
+    return patterns.diagonal(1 - period, -2, -1)[..., -period:].mean(-1)
+
+
 def layer_and_head(head: Head) -> str:
     """A head as layer:head, as Wang et al. (2025) write it.
 
