@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from circuit_claims.toy.attention import attend, project
-from circuit_claims.toy.model import AttentionOnly
+from circuit_claims.toy.model import AttentionOnly, Block
 
 if TYPE_CHECKING:
     from circuit_claims.heads.network import Network
@@ -162,7 +162,7 @@ def _loss_changes(model: AttentionOnly, tokens: Tensor, ablated: Iterator[tuple[
     return found.unflatten(0, (-1, model.config.n_heads))
 
 
-def _read(block: torch.nn.Module, resid: Tensor, altered: Tensor, positions: Tensor, through: str) -> Tensor:
+def _read(block: Block, resid: Tensor, altered: Tensor, positions: Tensor, through: str) -> Tensor:
     """What all heads of a layer gather when the inputs in `through` come from the altered stream."""
     true, false = block.ln1(resid), block.ln1(altered)
     attn, streams = block.attn, {letter: false if letter in through else true for letter in "QKV"}

@@ -74,7 +74,8 @@ def decide(
             *_unfit(traces, around, interval),
         ],
     }
-    verdict: GateDecision = next((name for name, texts in wrong.items() if texts), "complete")
+    failed: list[GateDecision] = [name for name, texts in wrong.items() if texts]
+    verdict = failed[0] if failed else "complete"
     reasons = [text for texts in wrong.values() for text in texts] or [_agreement(traces, found)]
     return verdict, (*reasons, *_notes(traces, settings, around, interval))
 

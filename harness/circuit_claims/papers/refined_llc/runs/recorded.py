@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -186,7 +186,7 @@ class RecordedRun:
     data: RecordedData
     context: Context
     name: str = NAME
-    kind: str = field(default="recorded", init=False)
+    kind: Literal["recorded"] = field(default="recorded", init=False)
 
     @property
     def steps(self) -> tuple[int, ...]:

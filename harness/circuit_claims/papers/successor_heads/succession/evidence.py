@@ -84,7 +84,7 @@ def both_weightings(scores: SuccessorScoreTable) -> Evidence:
     cells = [
         [
             head_label(table, int(row)),
-            *(_share(table.arrays[name][row]) for name in ("score", "macro_score", "copy_score")),
+            *(_share(float(table.arrays[name][row])) for name in ("score", "macro_score", "copy_score")),
             *(_share(value) for value in table.arrays["task_scores"][row]),
         ]
         for row in rows
