@@ -33,7 +33,7 @@ def test_path_ablation_and_composition_agree(subject, judge):
     """Section 4.3: both name the same pairs of heads."""
     ablations = PathAblations(subject)
     settings = judge.under("RL-31b", settings_of(ablations.readers()))
-    evidence = [*together.path_maps(ablations), settings]
+    evidence = [*together.path_ablation_maps(ablations), settings]
     judge("RL-31b", ablations.paths_and_composition(), evidence=evidence, text=ablations.text_use())
 
 

@@ -16,8 +16,9 @@ from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.keeping.store import Store
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 
 ROOT = Path(__file__).resolve().parents[4]
 PAPER = load_paper(ROOT / "claims" / "successor_heads" / "paper.toml")

@@ -272,7 +272,7 @@ def between_share(
     from scipy.stats import f
 
     values = per_chain if generator is None else generator.permutation(per_chain.flatten()).reshape(per_chain.shape)
-    sets, chains = len(values), values.shape[1]
+    sets, chains = len(values), per_chain.shape[1]
     between = chains * values.mean(1).var(ddof=1)
     within = max(float(values.var(axis=1, ddof=1).mean()), 1e-300)
     ratio, freedom = between / within, (sets - 1, sets * (chains - 1))

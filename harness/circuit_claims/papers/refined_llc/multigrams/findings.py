@@ -21,7 +21,7 @@ from circuit_claims.papers.refined_llc.multigrams.measures import (
     digest_of_rows,
     multigram_samples,
     nested_brackets,
-    path_table,
+    path_ablation_table,
     text_names,
 )
 from circuit_claims.running.judge import TextUse
@@ -128,7 +128,7 @@ class PathAblations:
 
     def paths_and_composition(self, reader: str = "K", effect: str = "size") -> Finding:
         """Whether path ablation and composition name the same pairs of heads (RL-31b)."""
-        arrays = path_table(self.run, checkpoint=self.end, text=self.text).arrays
+        arrays = path_ablation_table(self.run, checkpoint=self.end, text=self.text).arrays
         x, y = arrays[reader].flatten(), arrays[effect].flatten()
         draws = self.run.context.profile.bootstrap_draws
 

@@ -27,7 +27,7 @@ from circuit_claims.heads.head_types import (
 )
 from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.models.errors import DamagedWeights
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, RunKind, RunNotAvailable, Score
+from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import Run
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class LiveRun:
             for current in OTHER_CURRENT
         }
 
-    def head_scores(self, score: Score) -> Curves:
+    def head_scores(self, score: Score) -> RunCurves:
         """A score of every head at each checkpoint, values (step, layer, head).
 
         The sequences are the same at every checkpoint, so a draw resamples them once for all.
@@ -139,14 +139,14 @@ class LiveRun:
             (times,) = bootstrap_counts(count, 1, generator)
             return np.einsum("q,sqlh->slh", times / count, each, optimize=True)
 
-        return Curves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
+        return RunCurves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
 
-    def k_composition(self) -> Curves:
+    def k_composition(self) -> RunCurves:
         """K-composition from the weights, values (step, writer, reader): exact, so every draw is the same."""
         values = np.stack([composition(self.model(step)).numpy() for step in self.steps])
-        return Curves(np.asarray(self.steps), values, lambda _generator: values, "weights, exact")
+        return RunCurves(np.asarray(self.steps), values, lambda _generator: values, "weights, exact")
 
-    def llc_curve(self, n_layers: int = 2) -> Curves:
+    def llc_curve(self, n_layers: int = 2) -> RunCurves:
         """Not measured live: raises `RunNotAvailable`."""
         raise RunNotAvailable(
             self.name,

@@ -75,7 +75,7 @@ def _series(name: str, kind: str, table: Measurement, rows: Any, at: int = 0) ->
     )
 
 
-def score_curves(found: Heads, score: Score) -> Evidence:
+def head_score_curves(found: Heads, score: Score) -> Evidence:
     """The score over training of every head of the layer that the type is looked for in, named, coloured by type."""
     table, types = found.leaders(score).measurement, found.run.head_types()
     layer, rows = TYPE_OF[score][1], thinned(table.arrays["steps"])

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from circuit_claims.heads.whole_model import kept_open
+from circuit_claims.heads.whole_model import one_booted_model
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.judging.statistics import LEVEL, binomial_interval
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
     NamedHead,
     factoring_table,
@@ -27,7 +28,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
     neuron_table,
     probe_table,
 )
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
 from circuit_claims.papers.successor_heads.steering import quantities
 
@@ -262,7 +263,7 @@ class Counting:
         scales = list(self._profile.context_scales)
         if not scales:
             return None
-        with kept_open():
+        with one_booted_model():
             if splits_numbers(self.subject.tokens):
                 last_digit_residuals(self.subject, **self._last_digits())
             return in_context_table(self.subject, scales=scales, **self._runs(self.subject))

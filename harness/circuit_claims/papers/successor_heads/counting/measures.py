@@ -107,14 +107,14 @@ def _figures(
     """Directions, their lengths, and their logits of the tokens that have a residue, in the order of their values."""
     import torch
 
-    from circuit_claims.papers.successor_heads.counting.features import feature_logits
+    from circuit_claims.papers.successor_heads.counting.features import logits_of_features
     from circuit_claims.papers.successor_heads.steering.arithmetic import contrasts
 
     counted = np.flatnonzero(residues >= 0)
     shown = counted[np.argsort(tokens.index[counted], kind="stable")]
     lengths = contrasts(vectors[torch.from_numpy(counted)], torch.from_numpy(residues[counted]), directions)
     arrays = {"directions": directions.numpy(), "contrast": lengths.numpy(),
-              "logits": feature_logits(directions, logits)[shown]}  # fmt: skip
+              "logits": logits_of_features(directions, logits)[shown]}  # fmt: skip
     return arrays, [tokens.texts[row] for row in shown]
 
 

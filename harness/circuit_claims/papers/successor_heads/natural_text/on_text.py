@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from circuit_claims.heads.effects.results import Head
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.papers.successor_heads.natural_text import quantities
@@ -28,7 +29,6 @@ SHUFFLES = 20
 OTHERS = 4
 DRAWN = "random earlier tokens"
 RANDOM = "matched random heads"
-Head = tuple[int, int]
 
 
 def sweep_settings(subject: Any) -> Settings:
