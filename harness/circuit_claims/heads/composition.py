@@ -145,7 +145,7 @@ def path_effects(
     return _loss_changes(model, tokens, path_ablated(model, tokens[:, :-1], through=through, order=order))
 
 
-def head_effects(
+def head_loss_changes(
     model: AttentionOnly, tokens: Int[Tensor, "row pos"], *, order: Order = None
 ) -> Float[Tensor, "layer head row pos"]:
     """Loss added, in nats, at each predicted position when one head is ablated: see `head_ablated`."""

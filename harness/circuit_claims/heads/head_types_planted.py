@@ -28,12 +28,12 @@ PAPER_LIKE = {"0:1": "previous-token", "0:4": "previous-token", "0:5": "current-
               "0:2": "skip n-gram", "1:6": "induction", "1:7": "induction"}  # fmt: skip
 
 
-def planted_model(roles: Mapping[str, str], *, noise: float = 0.01, seed: int = 0) -> AttentionOnly:
+def planted_types_model(roles: Mapping[str, str], *, noise: float = 0.01, seed: int = 0) -> AttentionOnly:
     """A two-layer model whose heads ("1:6") have the given roles, one of `ROLES`; the others are noise.
 
     An induction head needs a previous-token head in the layer before. Raises ValueError for an unknown role.
 
-    >>> planted_model({"0:1": "previous-token", "1:6": "induction"}).config.n_layers
+    >>> planted_types_model({"0:1": "previous-token", "1:6": "induction"}).config.n_layers
     2
     """
     unknown = sorted(set(roles.values()) - set(ROLES))

@@ -1,7 +1,7 @@
-"""What a report holds: `Results` (what was found) apart from `Run` (when, where, how long). Frozen, JSON in and out.
+"""What a report holds: `Results` (what was measured) apart from `RunRecord` (when, where, how long). Frozen records.
 
 `Results` carries no time, duration, memory, host or origin, so two runs that measure the same thing have equal
-results, byte for byte; everything that may differ between them is in `Run`.
+results, byte for byte; everything that may differ between them is in `RunRecord`.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class SetAside(Record):
     reason: str = ""
 
 
-class Run(Record):
+class RunRecord(Record):
     """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA

@@ -20,7 +20,7 @@ from circuit_claims.report.collect import Collected, read_run
 from circuit_claims.report.figures.cache import figure_cache
 from circuit_claims.report.figures.palette import css
 from circuit_claims.report.files import RESULTS, RUN, results_bytes, run_bytes
-from circuit_claims.report.model import Results, Run
+from circuit_claims.report.model import Results, RunRecord
 
 INDEX = "index.html"
 
@@ -59,7 +59,7 @@ def render_index(collected: Collected) -> str:
     return page("index.html.j2", title="Circuit claims: report", **_index_context(results, run, papers))
 
 
-def _index_context(results: Results, run: Run, papers: tuple[views.PaperView, ...]) -> dict[str, Any]:
+def _index_context(results: Results, run: RunRecord, papers: tuple[views.PaperView, ...]) -> dict[str, Any]:
     return {
         "results": results,
         "run": run,

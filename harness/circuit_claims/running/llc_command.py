@@ -79,11 +79,11 @@ def run_llc(
                  trace_probes=trace_probes)  # fmt: skip
     found = run_sweep(plan, store or MemoryStore(), progress=progress)
     if json_path is not None:
-        write_text_atomically(json_path, json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")
+        write_text_atomically(json_path, json.dumps(estimates_json(found), indent=1, allow_nan=False) + "\n")
     return found
 
 
-def to_json(found: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
+def estimates_json(found: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
     """The estimates as JSON values: value, interval, gate, diagnostics, settings and the mean of each chain."""
     rows = []
     for place, estimate in found.items():
@@ -106,7 +106,7 @@ def to_json(found: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
     return {"schema": SCHEMA, "estimates": rows}
 
 
-def lines(found: Mapping[Place, LLCEstimate]) -> list[str]:
+def estimate_lines(found: Mapping[Place, LLCEstimate]) -> list[str]:
     """A few lines an estimate, for people: value, interval, gate with its reasons, and what to hold it against."""
     texts = []
     for place, estimate in found.items():

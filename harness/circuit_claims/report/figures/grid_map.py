@@ -12,7 +12,7 @@ from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import LABEL, WIDTH, C, axes_at, finite, style
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.plots import cells, limits, scale_bar
-from circuit_claims.report.figures.svg import draw
+from circuit_claims.report.figures.svg import draw_svg
 from circuit_claims.report.text import one_line, shorten
 
 TALLEST, SMALLEST, LARGEST = 460.0, 4.0, 18.0
@@ -53,7 +53,7 @@ def grid_map(evidence: GridMap, name: str, title: str) -> Markup:
             spine.set_visible(False)
         scale_bar(figure, height, low, high, str(evidence.label), top=TOP, bottom=below)
 
-    return draw(paint, name, title, _words(evidence, values, known), WIDTH, height)
+    return draw_svg(paint, name, title, _words(evidence, values, known), WIDTH, height)
 
 
 def _outline(axes: Any, marks: Any, width: float) -> None:

@@ -32,7 +32,7 @@ from circuit_claims.report.figures.axes import (
 )
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import LEVELS, SERIES, scale
-from circuit_claims.report.figures.svg import draw
+from circuit_claims.report.figures.svg import draw_svg
 from circuit_claims.report.text import head_name, one_line, shorten
 
 MOST_ROWS = 24
@@ -41,7 +41,7 @@ DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4,
 
 
 @dataclass(frozen=True)
-class Point:
+class PlotPoint:
     """One row of a strip: a name, a value, an interval if there is one, and what it is.
 
     `role` is `measured`, `negative` (a control that must fail) or `positive` (one that must pass).
@@ -58,7 +58,7 @@ MARKERS = {"measured": "o", "negative": "D", "positive": "s"}
 
 
 @drawn_once
-def strip(points: Sequence[Point], band: tuple[float, float], expected: float, unit: str, name: str) -> Markup:
+def strip(points: Sequence[PlotPoint], band: tuple[float, float], expected: float, unit: str, name: str) -> Markup:
     """The paper's value as a band, the measured point with its interval and the controls, on one axis.
 
     `band` is the range that counts as reproduced; an end may be infinite (one-sided claims).
@@ -82,7 +82,7 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
     height = 60 + names.height * len(points)
     spoken = "; ".join(_spoken(point) for point in points)
     sides = f"Counts as reproduced from {number(band[0])} to {number(band[1])}."
-    return draw(paint, name, f"Paper's value {number(expected)} {unit}", f"{sides} {spoken}.", WIDTH, height)
+    return draw_svg(paint, name, f"Paper's value {number(expected)} {unit}", f"{sides} {spoken}.", WIDTH, height)
 
 
 @drawn_once
@@ -112,7 +112,7 @@ def head_map(evidence: HeadMap, name: str, title: str) -> Markup:
             spine.set_visible(False)
         scale_bar(figure, height, low, high, str(evidence.label), top=24, bottom=42)
 
-    return draw(paint, name, title, _head_words(values, evidence), WIDTH, height)
+    return draw_svg(paint, name, title, _head_words(values, evidence), WIDTH, height)
 
 
 @drawn_once
@@ -148,7 +148,7 @@ def lines(evidence: Curves, name: str, title: str) -> Markup:
         style(axes)
 
     spoken = "; ".join(f"{one.name}: from {number(one.y[0])} to {number(one.y[-1])}" for one in series if one.y)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
 def _dot(y: list[float]) -> str:
@@ -177,7 +177,7 @@ def distribution(evidence: NullDistribution, name: str, title: str) -> Markup:
 
     beyond = sum(value >= observed for value in draws)
     spoken = f"{len(draws)} draws from the null, {beyond} of them at or above the observed {number(observed)}."
-    return draw(paint, name, title, spoken, WIDTH, 210)
+    return draw_svg(paint, name, title, spoken, WIDTH, 210)
 
 
 def _histogram(axes: Any, draws: list[float]) -> None:
@@ -219,7 +219,7 @@ def _rows(evidence: Bars, name: str, title: str, as_bars: bool) -> Markup:
 
     spoken = "; ".join(f"{label} {number(value)}" for label, value in zip(labels, columns["values"], strict=False))
     line = f" Threshold {number(threshold)}." if math.isfinite(threshold) else ""
-    return draw(paint, name, title, f"{spoken}.{line}", WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}.{line}", WIDTH, height)
 
 
 def _row(axes: Any, row: int, columns: dict[str, list[float]], null: list[list[float]], as_bars: bool) -> None:
@@ -246,7 +246,7 @@ def _null_ranges(evidence: Bars, count: int) -> list[list[float]]:
     return [[value for value in pair if math.isfinite(value)] for pair in ranges]
 
 
-def _point(axes: Any, row: int, point: Point, reach: tuple[float, float]) -> None:
+def _point(axes: Any, row: int, point: PlotPoint, reach: tuple[float, float]) -> None:
     colour = C["measured" if point.role == "measured" else "control"]
     if point.low is not None and point.high is not None and not math.isnan(point.low + point.high):
         ends = [max(point.low, reach[0]), min(point.high, reach[1])]
@@ -263,13 +263,13 @@ def _point(axes: Any, row: int, point: Point, reach: tuple[float, float]) -> Non
         )  # fmt: skip
 
 
-def _spoken(point: Point) -> str:
+def _spoken(point: PlotPoint) -> str:
     words = {"measured": "measured", "negative": "control that must fail", "positive": "control that must pass"}
     interval = "" if point.low is None else f", interval {number(point.low)} to {number(point.high)}"
     return f"{words[point.role]} {point.name}: {number(point.value)}{interval}"
 
 
-def _ends(points: Sequence[Point]) -> list[float]:
+def _ends(points: Sequence[PlotPoint]) -> list[float]:
     ends = [end for point in points for end in (point.value, point.low, point.high)]
     return [end for end in ends if end is not None and math.isfinite(end)]
 

@@ -18,7 +18,7 @@ from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import WIDTH, C, axes_at, finite, reach_of, style
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import LEVELS, SERIES, scale
-from circuit_claims.report.figures.svg import draw
+from circuit_claims.report.figures.svg import draw_svg
 from circuit_claims.report.text import one_line, shorten
 
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
@@ -57,7 +57,7 @@ def head_curves(evidence: HeadCurves, name: str, title: str) -> Markup:
     stages = ", ".join(
         f"{stage} from {number(first)} to {number(last)}" for stage, first, last in evidence.stages or ()
     )
-    return draw(paint, name, title, f"{spoken}." + (f" Stages: {stages}." if stages else ""), WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}." + (f" Stages: {stages}." if stages else ""), WIDTH, height)
 
 
 def _stages(axes: Any, stages: Sequence[Sequence[Any]]) -> None:
@@ -96,14 +96,14 @@ def _curves(axes: Any, x: list[float], series: Sequence[Curve], kinds: Sequence[
             ends.append((y[-1], str(one.name), colour))
     axes.set_ylim(*reach)
     ends.sort(key=lambda end: end[0])
-    for (_, words, colour), place in zip(ends, apart([end[0] for end in ends], reach), strict=True):
+    for (_, words, colour), place in zip(ends, spread_apart([end[0] for end in ends], reach), strict=True):
         axes.text(1.015, place, one_line(words), color=colour, transform=axes.transAxes, va="center", fontsize=10)
 
 
-def apart(values: Sequence[float], reach: tuple[float, float], gap: float = 0.058) -> list[float]:
+def spread_apart(values: Sequence[float], reach: tuple[float, float], gap: float = 0.058) -> list[float]:
     """Heights (0 to 1) for labels at rising `values`, at least `gap` from each other and as near as may be.
 
-    >>> [round(place, 2) for place in apart([0.0, 0.0, 1.0], (0.0, 1.0), gap=0.1)]
+    >>> [round(place, 2) for place in spread_apart([0.0, 0.0, 1.0], (0.0, 1.0), gap=0.1)]
     [0.0, 0.1, 1.0]
     """
     places = [min(max((value - reach[0]) / (reach[1] - reach[0]), 0.0), 1.0) for value in values]
@@ -143,7 +143,7 @@ def scatter(evidence: Scatter, name: str, title: str) -> Markup:
         style(axes)
 
     spoken = "; ".join(f"{point.name}: {number(point.x)}, {number(point.y)}" for point in points)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
 @drawn_once
@@ -174,7 +174,7 @@ def cluster_map(evidence: ClusterMap, name: str, title: str) -> Markup:
             spine.set_visible(False)
 
     spoken = "; ".join(f"{row.name}: adjusted Rand index {number(row.agreement)}" for row in rows)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
 def _cluster_row(axes: Any, row: int, letters: Sequence[str]) -> None:
@@ -203,7 +203,7 @@ def pattern(evidence: Patterns, name: str, title: str) -> Markup:
             _triangle(axes, panel)
 
     spoken = "; ".join(_looks(panel) for panel in panels)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
 def _triangle(axes: Any, panel: PatternPanel) -> None:

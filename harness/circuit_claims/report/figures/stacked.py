@@ -12,7 +12,7 @@ from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import WIDTH, C, axes_at, finish, finite, name_rows, row_names
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import SERIES
-from circuit_claims.report.figures.svg import draw
+from circuit_claims.report.figures.svg import draw_svg
 from circuit_claims.report.text import one_line, shorten
 
 HATCHES = ("", "////", "----", "\\\\\\\\", "xxxx", "++++")
@@ -41,7 +41,7 @@ def stacked(evidence: StackedBars, name: str, title: str) -> Markup:
         finish(axes, str(evidence.label))
         _legend(figure, height, segments)
 
-    return draw(paint, name, title, _spoken(segments, rows), WIDTH, height)
+    return draw_svg(paint, name, title, _spoken(segments, rows), WIDTH, height)
 
 
 def _bar(axes: Any, place: int, values: list[float], paper: bool) -> None:

@@ -206,7 +206,7 @@ class HeadPotential:
         lse, scale_grad = torch.empty_like(inverse), torch.empty_like(inverse)
         mean_m, gathered = torch.empty_like(z), torch.zeros_like(kernel[:-1])
         self._numerators.fill(rows)
-        rest = None if self._numerators.kept else self._rest.rows(rows)
+        rest = torch.empty(0) if self._numerators.kept else self._rest.rows(rows)
         for index, row in enumerate(rows.tolist()):
             known = self._numerators.row(row)
             for part in chunks(length):

@@ -26,7 +26,7 @@ from circuit_claims.papers.refined_llc.curves.tables import HeadTable
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.curves.findings import Coefficients
-    from circuit_claims.papers.refined_llc.multigrams.findings import Ablations
+    from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
 KINDS = ["previous-token", "current-token", "induction", "bracket", "multigram"]
@@ -156,7 +156,7 @@ def types_table(run: LiveRun) -> Evidence:
     )
 
 
-def controls_table(found: Coefficients, ablations: Ablations) -> Evidence:
+def controls_table(found: Coefficients, ablations: PathAblations) -> Evidence:
     """Beside each head's final wrLLC: the same weights at n beta = 0, as noise, by curvature, ablated, untrained."""
     table, chosen = found.last("training mixture"), found.cells.settings["paper"]
     start = found.untrained("training mixture")

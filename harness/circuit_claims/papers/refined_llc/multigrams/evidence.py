@@ -11,11 +11,11 @@ import numpy as np
 from circuit_claims.judging.evidence import Evidence, GridMap, RankedBars, Table
 
 if TYPE_CHECKING:
-    from circuit_claims.papers.refined_llc.multigrams.findings import Ablations
+    from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
 
 
 def pair_map(
-    ablations: Ablations,
+    ablations: PathAblations,
     title: str,
     caption: str,
     label: str,
@@ -42,7 +42,7 @@ def pair_map(
     )
 
 
-def overlap_maps(ablations: Ablations) -> list[Evidence]:
+def overlap_maps(ablations: PathAblations) -> list[Evidence]:
     """How far the tokens that two heads affect most coincide, for every pair of a layer-0 and a layer-1 head."""
     from circuit_claims.papers.refined_llc.multigrams.findings import TOP, overlaps
 
@@ -58,7 +58,7 @@ def overlap_maps(ablations: Ablations) -> list[Evidence]:
     ]
 
 
-def overlap_bars(ablations: Ablations) -> Evidence:
+def overlap_bars(ablations: PathAblations) -> Evidence:
     """The mean overlap over pairs of multigram heads before training, early on and at the end, with its interval."""
     rows = [(name, ablations.mean_overlap(name)) for name in ("untrained", ablations.early, ablations.end)]
     labels = ["untrained" if name == "untrained" else f"step {int(name):,}" for name, _ in rows]
@@ -74,7 +74,7 @@ def overlap_bars(ablations: Ablations) -> Evidence:
     )
 
 
-def sample_table(ablations: Ablations) -> list[Evidence]:
+def sample_table(ablations: PathAblations) -> list[Evidence]:
     """Counts of labels of each head under both sets of rules, and samples that a person can check."""
     from circuit_claims.papers.refined_llc.multigrams.labels import LABELS
     from circuit_claims.papers.refined_llc.multigrams.measures import RULES
@@ -134,7 +134,7 @@ def spaces_shown(text: str) -> str:
     return text.replace("\r", "").replace("\n", "↵").replace("\t", "→")
 
 
-def path_maps(ablations: Ablations) -> list[Evidence]:
+def path_maps(ablations: PathAblations) -> list[Evidence]:
     """Composition and path ablation of all 64 pairs, side by side."""
     from circuit_claims.papers.refined_llc.multigrams.measures import path_table
 
@@ -144,7 +144,7 @@ def path_maps(ablations: Ablations) -> list[Evidence]:
     return [pair_map(ablations, title, caption, label, arrays[name]) for name, (title, label) in words.items()]
 
 
-def nested_table(ablations: Ablations) -> Sequence[Evidence]:
+def nested_table(ablations: PathAblations) -> Sequence[Evidence]:
     """Nested brackets: how often the right mark is preferred, and which paths and heads carry it."""
     found = ablations.nested()
     margins, outer = found.arrays["margins"], found.arrays["outer"].astype(bool)

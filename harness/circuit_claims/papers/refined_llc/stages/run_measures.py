@@ -105,7 +105,7 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
 
     def half(which: int, values: np.ndarray) -> float:
         curve = values[:, layers[which], picked[which]].mean(1)
-        return half_rise(scores[which].steps, curve) if curve[-1] >= FORMED[named[which][0]] else float("inf")
+        return last_half_rise(scores[which].steps, curve) if curve[-1] >= FORMED[named[which][0]] else float("inf")
 
     resampled = np.array([[half(which, one.draw(generator)) for which, one in enumerate(scores)] for _ in range(draws)])
     values = [half(which, one.values) for which, one in enumerate(scores)]
@@ -126,10 +126,10 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     )
 
 
-def half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> float:
+def last_half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> float:
     """The step where a curve last passes, upwards, half-way from its least value to its last; inf where it does not.
 
-    >>> half_rise(np.array([0, 1, 3, 7]), np.array([0.0, 0.0, 1.0, 1.0]))
+    >>> last_half_rise(np.array([0, 1, 3, 7]), np.array([0.0, 0.0, 1.0, 1.0]))
     1.8284271247461903
     """
     level = (float(curve.min()) + float(curve[-1])) / 2

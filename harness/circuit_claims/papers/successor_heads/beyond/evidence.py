@@ -6,7 +6,7 @@ import numpy as np
 
 from circuit_claims.judging.evidence import Curve, Curves, Evidence, NullDistribution
 from circuit_claims.papers.successor_heads.beyond.held_out import HeldOut
-from circuit_claims.papers.successor_heads.beyond.training import Training
+from circuit_claims.papers.successor_heads.beyond.training import ScoreOverTraining
 
 
 def numerals_null(held_out: HeldOut) -> Evidence:
@@ -23,7 +23,7 @@ def numerals_null(held_out: HeldOut) -> Evidence:
     )
 
 
-def curve_over_training(training: Training) -> Evidence:
+def curve_over_training(training: ScoreOverTraining) -> Evidence:
     """The head's curve with its band over training steps."""
     arrays, head = training.table.arrays, training.table.facts["head"]
     curve = Curve(name=head, y=arrays["y"].tolist(), low=arrays["low"].tolist(), high=arrays["high"].tolist())

@@ -20,11 +20,11 @@ def roman_score(subject: Any, *, settings: dict[str, Any], draws: int, shuffles:
 
     chosen = Settings(**settings)
     main = sweep_of(subject, chosen, draws, shuffles).scores
-    head = tuple(int(place) for place in main.heads[int(main.ranking("score")[0])])
+    layer, number = (int(place) for place in main.heads[int(main.ranking("score")[0])])
     found = roman(
         weights_of(subject, chosen),
         subject.tokens,
-        head,
+        (layer, number),
         path=chosen.path,
         bos=subject.tokens.bos_id,
         bootstrap_draws=draws,
@@ -62,7 +62,7 @@ class HeldOut:
 
     subject: Any
 
-    def measured(self, subject: Any, **changes: str) -> Measurement:
+    def measured(self, subject: Any, **changes: Any) -> Measurement:
         profile = self.subject.context.profile
         amounts = {"draws": profile.bootstrap_draws, "shuffles": profile.shuffles}
         return roman_score(subject, settings=Settings(**changes).parameters(), **amounts)

@@ -50,7 +50,7 @@ def training_curve(
 
 
 @dataclass(frozen=True)
-class Training:
+class ScoreOverTraining:
     """The leading head of one subject, followed through its saved training steps."""
 
     subject: Any
@@ -74,6 +74,6 @@ class Training:
         return Finding(self.table, {"planted phase change": lambda: self._curve(planted)})
 
 
-def emergence(subject: Any) -> Training:
+def emergence(subject: Any) -> ScoreOverTraining:
     """The subject's training, step by step. Raises `ModelNotAvailable` where an early step cannot be had."""
-    return Training(subject)
+    return ScoreOverTraining(subject)

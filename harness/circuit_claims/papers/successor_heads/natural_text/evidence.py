@@ -19,10 +19,10 @@ from circuit_claims.judging.evidence import (
     Table,
 )
 from circuit_claims.papers.successor_heads.natural_text import quantities
-from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS, agreement
+from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS, variant_agreement
 from circuit_claims.papers.successor_heads.natural_text.on_text import HeadOnListings, HeadOnText, sweep_settings
-from circuit_claims.papers.successor_heads.succession.measures import HeadScores
-from circuit_claims.papers.successor_heads.succession.quantities import head_name, ranking
+from circuit_claims.papers.successor_heads.succession.measures import SuccessorScoreTable
+from circuit_claims.papers.successor_heads.succession.quantities import head_label, ranking
 
 SHOWN = 12
 PER_BEHAVIOUR = 3
@@ -47,7 +47,7 @@ def _about(found: HeadOnText) -> str:
     )
 
 
-def _counted(found: HeadOnText) -> dict[str, quantities.Counted]:
+def _counted(found: HeadOnText) -> dict[str, quantities.BehaviourCounts]:
     """Winning cases and the six kinds of loss-reducing ones, counted."""
     reducing = {", ".join(name): quantities.reducing(found.cases, row) for row, name in enumerate(quantities.EFFECTS)}
     return {"winning": quantities.winning(found.cases), **reducing}
@@ -77,10 +77,10 @@ def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
     )
 
 
-def _measured_row(found: HeadOnText, label: str, counted: quantities.Counted) -> StackedRow:
+def _measured_row(found: HeadOnText, label: str, counted: quantities.BehaviourCounts) -> StackedRow:
     if not counted.n:
         return StackedRow(label=label, n=counted.n, values=[])
-    drawn = counted.drawn(quantities.weights_of(found.cases, len(counted.counts), found.draws))
+    drawn = counted.drawn(quantities.document_counts(found.cases, len(counted.counts), found.draws))
     low, high = np.nanquantile(drawn, [0.05, 0.95], axis=0)
     return StackedRow(label=label, n=counted.n, values=counted.shares.tolist(), low=low.tolist(), high=high.tolist())
 
@@ -100,8 +100,8 @@ def rules_agree(found: HeadOnText) -> Evidence:
     rows = []
     for name, chosen in sets.items():
         labels = [labels[: len(chosen)][chosen] for labels in (five, one, table.arrays["label_promoted"])]
-        same, kappa = agreement(labels[0], labels[1])
-        other, other_kappa = agreement(labels[0], labels[2])
+        same, kappa = variant_agreement(labels[0], labels[1])
+        other, other_kappa = variant_agreement(labels[0], labels[2])
         rows.append([name, f"{int(chosen.sum()):,}", *map(_two, (same, kappa, other, other_kappa))])
     first, second = VARIANTS
     return Table(
@@ -200,13 +200,13 @@ def heads_by_wins(found: HeadOnText) -> Evidence:
 def head_chosen(found: HeadOnText) -> Evidence:
     """Why this head: the sweep's best by the path that chooses, beside the paper's own path."""
     subject, rows = found.reading.subject, []
-    chosen = HeadScores(subject, sweep_settings(subject))
-    for scores in (chosen, HeadScores(subject, type(chosen.settings)())):
+    chosen = SuccessorScoreTable(subject, sweep_settings(subject))
+    for scores in (chosen, SuccessorScoreTable(subject, type(chosen.settings)())):
         table = scores.table
         best, second = ranking(table, "score")[:2]
         value, band = table.arrays["score"], np.quantile(table.arrays["score_null"], 0.975)
         rows.append([
-            scores.settings.label, head_name(table, int(best)), f"{value[best]:.2f}", f"{value[second]:.2f}",
+            scores.settings.label, head_label(table, int(best)), f"{value[best]:.2f}", f"{value[second]:.2f}",
             f"{band:.2f}", "yes" if value[best] > 0.5 and value[best] > band else "no",
         ])  # fmt: skip
     return Table(

@@ -9,9 +9,9 @@ import numpy as np
 
 from circuit_claims.judging.evidence import Bars, Evidence, HeadMap, NullDistribution, RankedBars, Table
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.papers.successor_heads.succession.measures import DatasetFinding, HeadScores, Settings
+from circuit_claims.papers.successor_heads.succession.measures import DatasetFinding, Settings, SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.paths import Headless, InputPaths
-from circuit_claims.papers.successor_heads.succession.quantities import METRIC_WORDS, head_name, ranking
+from circuit_claims.papers.successor_heads.succession.quantities import METRIC_WORDS, head_label, ranking
 
 THRESHOLD = 0.5
 SHOWN = 12
@@ -25,7 +25,7 @@ def _grid(table: Measurement, column: str) -> list[list[float | None]]:
     return grid
 
 
-def head_map(scores: HeadScores, column: str = "score") -> Evidence:
+def head_map(scores: SuccessorScoreTable, column: str = "score") -> Evidence:
     """A heat map over layers and heads of one column of the table, the leader marked."""
     table = scores.table
     best = table.arrays["heads"][ranking(table, "score")[0]]
@@ -50,11 +50,11 @@ def path_maps(subject: Any) -> list[Evidence]:
         chosen.append(Settings(path="residual", first="end of text"))
     # Where a head copies and increments, this is the map on which it shows.
     chosen.append(replace(chosen[-1], exclude_self=True))
-    maps = [head_map(HeadScores(subject, settings)) for settings in chosen]
-    return [*maps, head_map(HeadScores(subject, Settings()), "copy_score")]
+    maps = [head_map(SuccessorScoreTable(subject, settings)) for settings in chosen]
+    return [*maps, head_map(SuccessorScoreTable(subject, Settings()), "copy_score")]
 
 
-def ranked_heads(scores: HeadScores) -> Evidence:
+def ranked_heads(scores: SuccessorScoreTable) -> Evidence:
     """The best heads with their own intervals, the null of the maximum as a band, and the paper's threshold."""
     table, metric = scores.table, scores.metric
     rows = ranking(table, metric)[:SHOWN]
@@ -63,7 +63,7 @@ def ranked_heads(scores: HeadScores) -> Evidence:
         title=f"The {len(rows)} best heads, {METRIC_WORDS[metric]}",
         caption="Bars: 90 % bootstrap intervals over tokens, each head's own. Band: where the best of all heads "
         "lies when the successor map is shuffled (central 95 %).",
-        labels=[head_name(table, int(row)) for row in rows],
+        labels=[head_label(table, int(row)) for row in rows],
         values=table.arrays[metric][rows].tolist(),
         low=intervals[:, 0].tolist(),
         high=intervals[:, 1].tolist(),
@@ -76,14 +76,14 @@ def _null_band(table: Measurement, metric: str) -> list[float]:
     return np.quantile(table.arrays[f"{metric}_null"], [0.025, 0.975]).tolist()
 
 
-def both_weightings(scores: HeadScores) -> Evidence:
+def both_weightings(scores: SuccessorScoreTable) -> Evidence:
     """The best heads under the paper's weighting and the mean over tasks, side by side, with their copy scores."""
     table = scores.table
     rows = ranking(table, "score")[:SHOWN]
     columns = ["head", "paper's weighting", "mean over tasks", "copy score", *table.facts["tasks"]]
     cells = [
         [
-            head_name(table, int(row)),
+            head_label(table, int(row)),
             *(_share(table.arrays[name][row]) for name in ("score", "macro_score", "copy_score")),
             *(_share(value) for value in table.arrays["task_scores"][row]),
         ]
@@ -102,14 +102,14 @@ def _share(value: float) -> str:
     return "no pair" if np.isnan(value) else f"{value:.3f}"
 
 
-def task_bars(scores: HeadScores) -> Evidence:
+def task_bars(scores: SuccessorScoreTable) -> Evidence:
     """The leader's score task by task with intervals, the threshold, and the null of the maximum."""
     table = scores.table
     row = int(ranking(table, "score")[0])
     kept = np.flatnonzero(table.arrays["task_pairs"] > 0)
     intervals = table.arrays["leader_task_interval"][kept]
     return Bars(
-        title=f"{head_name(table, row)} task by task",
+        title=f"{head_label(table, row)} task by task",
         caption="Share of each task's pairs whose successor beats every other token of the task. "
         "90 % bootstrap intervals over the task's tokens; a task with few tokens has a wide one.",
         labels=[f"{table.facts['tasks'][task]} ({int(table.arrays['task_pairs'][task])})" for task in kept],
@@ -121,7 +121,7 @@ def task_bars(scores: HeadScores) -> Evidence:
     )
 
 
-def null_of_the_maximum(scores: HeadScores) -> Evidence:
+def null_of_the_maximum(scores: SuccessorScoreTable) -> Evidence:
     """The best head's score under shuffled successor maps, and the true one."""
     table, metric = scores.table, scores.metric
     return NullDistribution(

@@ -18,7 +18,7 @@ from circuit_claims.papers.successor_heads.succession.score import (
     SuccessorScores,
     Winners,
     find_winners,
-    successor_scores,
+    score_heads,
     usable_pairs,
 )
 
@@ -171,7 +171,7 @@ def judge_winners(
     passed on to the result.
     """
     for_bootstrap, _ = _generators(seed)
-    scores = successor_scores(
+    scores = score_heads(
         winners, dataset, generator=for_bootstrap, exclude_self=exclude_self, bootstrap_draws=bootstrap_draws
     )
     return SweepResult(path, norms, biases, seed, dataset, winners, scores, shuffles)
