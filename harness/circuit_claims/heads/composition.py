@@ -44,9 +44,9 @@ def composition_between(
     From the matrices alone: gains of norms, and rotary turns between query and key, are left out. Raises ValueError
     where the reader does not lie behind the writer.
 
-    >>> from circuit_claims.heads.head_types_planted import planted_model
+    >>> from circuit_claims.heads.head_types_planted import planted_types_model
     >>> from circuit_claims.heads.network import network_of
-    >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
     >>> table = composition_between(network, 0, 1)
     >>> divmod(int(table.argmax()), 8)
     (1, 6)

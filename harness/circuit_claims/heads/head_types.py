@@ -104,9 +104,9 @@ def prefix_matching_scores(
     Olsson et al. (2022), the score of induction heads: a head that looks evenly has about 1 / length. Patterns of any
     decoder, on rows whose last `period` tokens repeat the `period` before them. Raises ValueError for shorter rows.
 
-    >>> from circuit_claims.heads.head_types_planted import planted_model
+    >>> from circuit_claims.heads.head_types_planted import planted_types_model
     >>> from circuit_claims.heads.network import network_of
-    >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
     >>> tokens = torch.arange(20).repeat(2)[None]
     >>> scores = prefix_matching_scores(network.patterns(tokens), period=20)[0]
     >>> bool(scores[1, 6] > 0.9), bool(scores[1, 0] < 0.1)

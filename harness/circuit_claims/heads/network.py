@@ -170,8 +170,8 @@ class Network:
         the same position. Means are those of the rows `of` where given, else of the rows that are run.
         Raises `InputError` for a head that the network does not have.
 
-        >>> from circuit_claims.heads.head_types_planted import planted_model
-        >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+        >>> from circuit_claims.heads.head_types_planted import planted_types_model
+        >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
         >>> tokens = torch.arange(20).repeat(2)[None]
         >>> with network.ablated([(1, 6)]):
         ...     without = network.loss(tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from circuit_claims.heads.head_types_planted import planted_model
+from circuit_claims.heads.head_types_planted import planted_types_model
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.verdicts import judge
 from circuit_claims.keeping.measure import Context
@@ -30,7 +30,7 @@ CLAIM = Claim(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
-    model = planted_model({"0:1": "previous-token", "1:6": "induction"})
+    model = planted_types_model({"0:1": "previous-token", "1:6": "induction"})
     config = {name: getattr(model.config, name) for name in ("n_layers", "d_model", "n_heads", "d_head", "n_ctx")}
     (root / CARD).write_text(json.dumps({"model": {**config, "d_vocab": model.config.d_vocab}}))
     save_checkpoint(root, 100, model)

@@ -13,7 +13,7 @@ from circuit_claims.heads.head_types import (
     prefix_matching_scores,
     previous_token_scores,
 )
-from circuit_claims.heads.head_types_planted import planted_induction, planted_model
+from circuit_claims.heads.head_types_planted import planted_induction, planted_types_model
 from circuit_claims.heads.network import network_of
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.models.resolve import resolve
@@ -259,7 +259,7 @@ def test_a_planted_induction_head_matches_copies_and_is_what_copies(d_vocab):
 
 
 def test_the_other_planted_model_is_seen_through_the_same_face():
-    network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+    network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
     table = composition_between(network, 0, 1)
     assert divmod(int(table.argmax()), 8) == (1, 6)
     with pytest.raises(ValueError, match="a later one to read"):
