@@ -133,10 +133,15 @@ class Network:
         """
         kept: dict[str, Tensor] = {}
 
-        def keep(tensor: Tensor, hook: Any) -> None:
-            kept[hook.name] = tensor.detach()
+        def keeper(name: str) -> Callable[..., None]:
+            # By the name that was asked for: a hook may have several, and says but one of them.
+            def keep(tensor: Tensor, hook: Any) -> None:
+                del hook
+                kept[name] = tensor.detach()
 
-        logits = self.run_with_hooks(tokens, [(name, keep) for name in names])
+            return keep
+
+        logits = self.run_with_hooks(tokens, [(name, keeper(name)) for name in names])
         return logits, {name: kept[name] for name in names}
 
     def patterns(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row layer head query key"]:

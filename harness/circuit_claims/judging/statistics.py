@@ -38,8 +38,8 @@ def percentiles(draws: Float[np.ndarray, " draw"], level: float = LEVEL) -> tupl
 def percentile_interval(draws: Float[np.ndarray, " draw"], method: str, level: float = LEVEL) -> Interval:
     """The percentile bootstrap interval: the central `level` of the draws, `method` saying what was drawn.
 
-    >>> percentile_interval(np.arange(101.0), "draws over tokens", level=0.80)
-    Interval(low=10.0, high=90.0, level=0.8, method='draws over tokens')
+    >>> percentile_interval(np.arange(101.0), "draws over tokens", level=0.50)
+    Interval(low=25.0, high=75.0, level=0.5, method='draws over tokens')
     """
     return Interval(*percentiles(draws, level), level, method)
 

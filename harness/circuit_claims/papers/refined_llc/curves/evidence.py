@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.evidence import (
+from circuit_claims.api import (
     ClusterMap,
     ClusterRow,
     Curve,

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuit_claims.judging.measurement import Interval, Measurement, Status
-from circuit_claims.judging.statistics import LEVEL, percentile_interval, permutation_p_value
+from circuit_claims.api import Interval, Measurement, percentile_interval, permutation_p_value
+from circuit_claims.judging.measurement import Status
+from circuit_claims.judging.statistics import LEVEL
 
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.evidence import Evidence, GridMap, RankedBars, Table
+from circuit_claims.api import Evidence, GridMap, RankedBars, Table
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations

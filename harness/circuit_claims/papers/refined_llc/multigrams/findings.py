@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
+from circuit_claims.api import Finding, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.roles import use_of
 from circuit_claims.papers.refined_llc.multigrams.measures import (

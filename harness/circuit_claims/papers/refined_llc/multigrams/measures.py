@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.refined_llc.curves.roles import HELD_OUT, STANDARD
 
 if TYPE_CHECKING:

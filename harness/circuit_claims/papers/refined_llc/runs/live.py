@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from circuit_claims.api import bootstrap_counts
 from circuit_claims.heads.composition import composition
 from circuit_claims.heads.head_types import (
     OTHER_CURRENT,
@@ -25,7 +26,6 @@ from circuit_claims.heads.head_types import (
     classify,
     head_type_scores,
 )
-from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import Run

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.evidence import (
+from circuit_claims.api import (
     Curve,
     Curves,
     Evidence,
+    Finding,
     HeadCurves,
+    Measurement,
     NullDistribution,
     Panel,
     Scatter,
     ScatterPoint,
     Table,
 )
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
 from circuit_claims.papers.refined_llc.runs.training_run import Score
 from circuit_claims.papers.refined_llc.stages.boundaries import PUBLISHED_BOUNDARIES, STAGE_NAMES
 from circuit_claims.papers.refined_llc.stages.measures import LENGTHS, Stages, llc_of

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, percentile_band, percentile_interval, permutation_p_value
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval, permutation_p_value
+from circuit_claims.judging.statistics import LEVEL, percentile_band
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
 from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, Score, TrainingRun
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 

@@ -17,10 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
 
 NOBODY = -1

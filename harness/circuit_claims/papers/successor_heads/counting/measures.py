@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL
-from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
 

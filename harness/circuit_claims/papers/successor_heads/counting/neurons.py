@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
 from circuit_claims.papers.successor_heads.counting.features import DRAWS, NOBODY, Logits, successor_probability
 

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.probes import Probes
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_band, percentile_interval
+from circuit_claims.judging.statistics import percentile_band
 from circuit_claims.papers.successor_heads.counting.features import DRAWS, ModalFeatures
 
 

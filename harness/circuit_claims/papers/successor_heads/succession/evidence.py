@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.evidence import Bars, Evidence, HeadMap, NullDistribution, RankedBars, Table
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import Bars, Evidence, HeadMap, Measurement, NullDistribution, RankedBars, Table
 from circuit_claims.papers.successor_heads.succession.measures import DatasetFinding, Settings, SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.paths import Headless, InputPaths
 from circuit_claims.papers.successor_heads.succession.quantities import METRIC_WORDS, head_label, ranking

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from circuit_claims.judging.statistics import permutation_p_value
+from circuit_claims.api import permutation_p_value
 from circuit_claims.papers.successor_heads.dataset import Strand, SuccessionDataset
 from circuit_claims.papers.successor_heads.succession.score import Metric, Winners, usable_pairs
 

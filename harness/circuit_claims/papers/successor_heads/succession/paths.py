@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL, or_binomial
-from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.api import bootstrap_counts
 from circuit_claims.errors import InputError
 from circuit_claims.judging.statistics import LEVEL, bootstrap_counts
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
