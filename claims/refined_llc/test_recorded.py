@@ -3,8 +3,6 @@
 from circuit_claims.api import claim
 from circuit_claims.papers.refined_llc.stages import run_evidence as show
 from circuit_claims.papers.refined_llc.stages.run_measures import composition_over_training, heads, seed_of
-from circuit_claims.running.plugin import claim
-from circuit_claims.papers.refined_llc.stages.run_measures import composition, heads, seed_of
 
 
 @claim("RL-01")

@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, percentile_band, percentile_interval
-from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, TrainingRun
 from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval
 from circuit_claims.judging.statistics import LEVEL, percentile_band
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged, TrainingRun
+from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, TrainingRun
 from circuit_claims.papers.refined_llc.stages.boundaries import (
     FIRST_STEP,
     LENGTH,

@@ -7,14 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from circuit_claims.heads.whole_model import one_booted_model
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, binomial_interval
-from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.api import Finding, Interval, Measurement, binomial_interval
-from circuit_claims.heads.whole_model import kept_open
+from circuit_claims.heads.whole_model import one_booted_model
 from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
     NamedHead,
     factoring_table,

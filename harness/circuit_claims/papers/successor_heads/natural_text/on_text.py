@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.heads.effects.results import Head
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
 from circuit_claims.api import Finding, Measurement
+from circuit_claims.heads.effects.results import Head
 from circuit_claims.papers.successor_heads.natural_text import quantities
 from circuit_claims.papers.successor_heads.natural_text.behaviours import NAMED
 from circuit_claims.papers.successor_heads.natural_text.listed import listing_effects

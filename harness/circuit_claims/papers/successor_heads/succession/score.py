@@ -19,7 +19,7 @@ from torch import Tensor
 
 from circuit_claims.api import bootstrap_counts
 from circuit_claims.errors import InputError
-from circuit_claims.judging.statistics import LEVEL, bootstrap_counts
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
 Metric = Literal["score", "macro_score"]
