@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from circuit_claims.models.errors import RegistryError
+from circuit_claims.models.runs import add_row
 from circuit_claims.places import FIXTURES
 
 REGISTRY = FIXTURES / "models.toml"
@@ -117,11 +118,12 @@ class Training:
 class Traits:
     """What claims must know before they measure.
 
-    `multi_digit_numbers`: the tokenizer keeps numbers such as 42 whole. `needs_bos`: the model was trained with a
-    beginning-of-sequence token in front of every text. `gated`: its licence must be accepted on the hub first.
+    `multi_digit_numbers`: the tokenizer keeps numbers such as 42 whole (left out: it is read off the tokenizer).
+    `needs_bos`: the model was trained with a beginning-of-sequence token in front of every text. `gated`: its licence
+    must be accepted on the hub first.
     """
 
-    multi_digit_numbers: Flag
+    multi_digit_numbers: Flag | None = None
     needs_bos: Flag = False
     gated: Flag = False
 
@@ -140,8 +142,7 @@ class ModelRow:
     format: Literal["gguf", "hf", "tokenizer"]
     parameters: Annotated[int, Field(ge=0, strict=True)]
     licence: Annotated[str, Field(min_length=1)]
-    traits: Traits
-    in_paper: Flag
+    traits: Traits = Traits()
     default: Flag = False
     note: str = ""
     file: PinnedFile | None = None
@@ -190,8 +191,22 @@ class _Document(BaseModel):
         return self
 
 
-def load_registry(path: Path = REGISTRY) -> Mapping[str, ModelRow]:
-    """All rows by name, in the file's order. Raises `RegistryError` that names the row and the field that is wrong."""
+def load_registry(*paths: Path) -> Mapping[str, ModelRow]:
+    """All rows of these files by name, in their order; of fixtures/models.toml where none is given.
+
+    Raises `RegistryError` that names the row and the field that is wrong, or both files where a name is given twice.
+    """
+    if len(paths) < 2:
+        return _stamped(*paths or (REGISTRY,))
+    rows: dict[str, ModelRow] = {}
+    places: dict[str, Path] = {}
+    for path in paths:
+        for name, row in _stamped(path).items():
+            add_row(rows, places, name, row, path)
+    return MappingProxyType(rows)
+
+
+def _stamped(path: Path) -> Mapping[str, ModelRow]:
     stat = path.stat() if path.exists() else None
     return _load(path, (stat.st_mtime_ns, stat.st_size) if stat else None)
 

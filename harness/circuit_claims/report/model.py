@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from circuit_claims.judging.verdicts import OUTCOMES, Outcome, Tally, tally
 
-SCHEMA = 1
+SCHEMA = 2
 SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "control")
 NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _NAMED = {name: float(text) for text, name in NOT_FINITE.items()}
@@ -113,8 +113,13 @@ class PaperRecord(Record):
     url: str = ""
 
 
+def _by_scope(given: Any) -> Any:
+    """Event streams of older runs list the subjects without their scopes."""
+    return {"reproduction": given} if isinstance(given, list | tuple) else given
+
+
 class ClaimRecord(Record):
-    """A claim as it stood when the run was made."""
+    """A claim as it stood when the run was made. `subjects` are those it lists, by the scope they count under."""
 
     id: str
     paper: str = ""
@@ -127,12 +132,13 @@ class ClaimRecord(Record):
     trust: str = "?"
     margin: Number | None = None
     margin_reason: str = ""
-    subjects: tuple[str, ...] = ()
+    subjects: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_by_scope)] = {}
     text: str = ""
     controls: tuple[str, ...] = ()
     positive_controls: tuple[str, ...] = ()
     cost: str = ""
-    applies_to: str = ""
+    others: bool = True
+    origin: str = "paper"
     requires: tuple[str, ...] = ()
     note: str = ""
 
@@ -178,7 +184,7 @@ class Results(Record):
     `complete` is false for a run that was interrupted. `unreported` are claims with no verdict on any subject.
     """
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
     complete: bool
     profile: str = ""
     papers: tuple[PaperRecord, ...] = ()
@@ -226,7 +232,7 @@ class SetAside(Record):
 class Run(Record):
     """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
     sessions: tuple[Session, ...] = ()
     costs: tuple[CostRecord, ...] = ()
     set_aside: tuple[SetAside, ...] = ()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,11 @@ import pytest
 from circuit_claims.judging.claims import ClaimError
 from circuit_claims.keeping.events import StreamError
 from circuit_claims.keeping.profiles import PROFILES
+from circuit_claims.running.contributions import ContributionError, Option, module_name
 from circuit_claims.running.environment import describe
 from circuit_claims.running.judge import Judge, Judged
-from circuit_claims.running.run import RUN, Run, options_line, quoted
+from circuit_claims.running.papers import PAPERS, find_papers
+from circuit_claims.running.run import RUN, Run, destination, options_line, quoted
 from circuit_claims.running.selection import SelectionError
 
 pytest_plugins = ("circuit_claims.running.fixtures",)
@@ -25,18 +30,17 @@ OUTCOMES = (pytest.skip.Exception, pytest.fail.Exception, pytest.xfail.Exception
 
 
 def claim(*ids: str) -> pytest.MarkDecorator:
-    """Mark a test as the one that measures these claims: `@claim("SH-05")`."""
+    """Mark a test as the one that measures these claims: `@claim("AB-05")`."""
     return pytest.mark.claim(*ids)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of `pytest claims/`."""
     group = parser.getgroup("claims", "reproducibility of papers' claims")
+    group.addoption("--claims-dir", default=None, help="the folder with the papers (default: claims/, or what ships)")
     group.addoption("--subjects", default="", help="names, paths, default, paper, runs or all; commas between")
     group.addoption("--models-dir", default=None, help="a folder with model files, looked at before the hub")
     group.addoption("--texts", default=None, help="a folder with text files (jsonl, jsonl.zst, parquet), asked first")
-    group.addoption("--recorded", default=None, help="the second paper's recorded numbers: a folder or the JSON file")
-    group.addoption("--own-run", default=None, help="folder of a training run to stand for this project's own")
     group.addoption("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.addoption("--profile", default="standard", choices=sorted(PROFILES), help="how much is measured")
     group.addoption("--report", default=None, help="folder of this run's report (default: reports/<time>)")
@@ -46,6 +50,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--allow-tf32", action="store_true", help="let the accelerator round matrix products to tf32")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Find the papers of this run, and add the options that they bring."""
+    known = early_config.known_args_namespace
+    words = known.file_or_dir or early_config.getini("testpaths")
+    given = [path for word in words if (path := Path(str(word).partition("::")[0])).exists()]
+    try:
+        papers = find_papers(early_config.rootpath, given=given, claims_dir=known.claims_dir)
+        options = papers.options
+    except (ClaimError, ContributionError) as error:
+        raise pytest.UsageError(str(error)) from None
+    early_config.stash[PAPERS] = papers
+    group = parser.getgroup("claims")
+    for _, option in options:
+        add_option(group, option)
+
+
+def add_option(group: Any, option: Option) -> None:
+    """Add what a paper brings as `--claims-NAME`, and as `--NAME` where no other plugin has that."""
+    how: dict[str, Any] = {"dest": destination(option), "default": None, "help": option.help}
+    how |= {"action": "store_true"} if option.flag else {}
+    try:
+        group.addoption(f"--claims-{option.name}", f"--{option.name}", **how)
+    except ValueError:
+        group.addoption(f"--claims-{option.name}", **how)
+
+
 # First, because pytest's own junitxml plugin reads xmlpath when it is configured.
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,8 +84,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "claim(*ids): the claims of paper.toml that this test measures")
     worker = getattr(config, "workerinput", None)
     try:
-        config.stash[RUN] = Run.from_options(config.option, config.rootpath, worker, _past_capture(config))
-    except (ClaimError, SelectionError, ValueError) as error:
+        config.stash[RUN] = Run.from_options(
+            config.option, config.stash[PAPERS], config.rootpath, worker, _past_capture(config)
+        )
+    except (ClaimError, ContributionError, SelectionError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
     if worker is None and not config.option.xmlpath and not config.option.collectonly:
         config.option.xmlpath = str(config.stash[RUN].run_dir / "junit.xml")
@@ -89,14 +122,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     except (ValueError, StreamError) as error:
         raise pytest.UsageError(str(error)) from None
     papers = [
-        {key: getattr(paper, key) for key in ("id", "title", "authors", "venue", "year", "url")} for paper in run.papers
+        {key: getattr(paper, key) for key in ("id", "title", "authors", "venue", "year", "url")}
+        for paper in run.papers.papers
     ]
     run.stream.write(
         "run",
         schema=1,
         id=run.run_dir.name,
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        argv=options_line(config.option),
+        argv=options_line(config.option, run.contributed),
         environment=environment,
         profile=run.profile.name,
         papers=papers,
@@ -110,12 +144,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not ids or SUBJECT_ARGUMENT not in metafunc.fixturenames:
         return
     run = metafunc.config.stash[RUN]
-    unknown = [name for name in ids if name not in run.claims]
-    if unknown:
-        raise pytest.UsageError(f"{metafunc.definition.nodeid}: no claim {', '.join(unknown)} in any paper.toml")
-    choices = {choice.subject: choice for name in ids for choice in run.selection.choices(run.claims[name])}
+    try:
+        claims = run.papers.claims_of_test(ids, metafunc.definition.path)
+    except ClaimError as error:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: {error}") from None
+    choices = {choice.subject: choice for claim in claims for choice in run.selection.choices(claim)}
     labels = [run.label(name) for name in choices]
     metafunc.parametrize(SUBJECT_ARGUMENT, list(choices.values()), ids=labels, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Tests beside a paper.toml are imported as part of that paper, so that two papers may use one name for a file."""
+    paper = parent.config.stash[PAPERS].paper_at(module_path)
+    return None if paper is None else PaperModule.from_parent(parent, path=module_path)
+
+
+class PaperModule(pytest.Module):
+    """A test file of a paper: `from .measures import ...` finds the module beside it, in every import mode."""
+
+    def _getobj(self) -> Any:
+        paper = self.config.stash[PAPERS].paper_at(self.path)
+        try:
+            return importlib.import_module(module_name(paper, self.path))
+        except (ImportError, SyntaxError) as error:
+            words = "".join(traceback.format_exception(error, limit=-3))
+            raise self.CollectError(f"{self.path} cannot be imported\n{words}") from None
 
 
 def _claim_ids(item: Any) -> tuple[str, ...]:
@@ -124,13 +178,15 @@ def _claim_ids(item: Any) -> tuple[str, ...]:
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
-    """`judge("SH-05", finding, evidence=[...])`: judge a claim of this test on its subject and record the verdict."""
+    """`judge("AB-05", finding, evidence=[...])`: judge a claim of this test on its subject and record the verdict."""
     run = request.config.stash[RUN]
     subject = request.node.callspec.params[SUBJECT_ARGUMENT].subject
     claims = {name: run.claims[name] for name in _claim_ids(request.node)}
     claims = {name: claim for name, claim in claims.items() if run.asks(claim, subject)}
-    rerun = " ".join(filter(None, [f"pytest {quoted(request.node.nodeid)}", options_line(request.config.option)]))
-    made = Judge(claims, run.label(subject), request.node.nodeid, rerun, run.stream, run.deviations)
+    rerun = " ".join(
+        filter(None, [f"pytest {quoted(request.node.nodeid)}", options_line(request.config.option, run.contributed)])
+    )
+    made = Judge(claims, run.label(subject), request.node.nodeid, rerun, run.stream, run.papers.deviations)
     request.node.stash[JUDGE] = made
     return made
 

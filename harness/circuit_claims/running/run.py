@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +15,21 @@ from typing import Any
 
 import pytest
 
-from circuit_claims.judging.claims import Claim, Deviation, Paper, load_deviations, load_papers
+from circuit_claims.judging.claims import Claim
+from circuit_claims.judging.verdicts import tally
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.profiles import PROFILES, Profile
+from circuit_claims.keeping.profiles import Profile
 from circuit_claims.keeping.store import Store
-from circuit_claims.places import CLAIMS
+from circuit_claims.running.contributions import Option, function_of
+from circuit_claims.running.papers import Papers
 from circuit_claims.running.selection import Selection, parse_subjects
 
 RUN = pytest.StashKey["Run"]()
-PASSED_ON = ("subjects", "models_dir", "texts", "recorded", "own_run", "device", "profile", "store")
+PASSED_ON = ("claims_dir", "subjects", "models_dir", "texts", "device", "profile", "store")
 DEFAULTS = {
-    "subjects": "", "models_dir": None, "texts": None, "recorded": None, "own_run": None, "device": "auto",
-    "profile": "standard", "store": None,
+    "claims_dir": None, "subjects": "", "models_dir": None, "texts": None, "device": "auto", "profile": "standard",
+    "store": None,
 }  # fmt: skip
 
 
@@ -34,16 +37,14 @@ DEFAULTS = {
 class Run:
     """Everything a run of `pytest claims/` knows before it measures."""
 
-    papers: tuple[Paper, ...]
-    deviations: tuple[Deviation, ...]
+    papers: Papers
     selection: Selection
     profile: Profile
     run_dir: Path
     store_dir: Path
     models_dir: Path | None
     texts_dir: Path | None
-    recorded: Path | None
-    own_run: Path | None
+    options: Mapping[str, Any]
     device_option: str
     offline: bool
     remeasure: bool
@@ -52,36 +53,29 @@ class Run:
 
     @classmethod
     def from_options(
-        cls, option: Any, root: Path, worker: Mapping[str, Any] | None, tell: Callable[[str], None]
+        cls, option: Any, papers: Papers, root: Path, worker: Mapping[str, Any] | None, tell: Callable[[str], None]
     ) -> Run:
-        """Read claims, deviations and registry; raises with a message for the user where something cannot be used.
+        """Settle what `papers` and the options ask; raises with a message for the user where something cannot be used.
 
         `tell` says a line to the user while a test runs.
         """
-        from circuit_claims.models.registry import load_registry
-        from circuit_claims.papers.refined_llc.runs.registry import load_runs
-
-        claims_dir = root / "claims" if (root / "claims").is_dir() else CLAIMS
-        papers = load_papers(claims_dir)
-        deviations = [item for path in sorted(claims_dir.glob("*/deviations.toml")) for item in load_deviations(path)]
-        registry, runs = load_registry(), load_runs()
+        registry, runs = papers.models, papers.runs
         default_rows = sorted((row for row in registry.values() if row.default), key=lambda row: row.parameters)
         defaults = tuple(row.name for row in default_rows)  # smallest first: the quick profile asks the first only
-        profile = PROFILES[option.profile]
-        wanted = parse_subjects(option.subjects, registry, defaults, runs)
+        profile = papers.profile(option.profile)
+        wanted = parse_subjects(option.subjects, registry, defaults, runs, papers.own_subjects)
+        names = frozenset(registry) | frozenset(runs)
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
         report = Path(option.report) if option.report else root / "reports" / stamp
         return cls(
             papers=papers,
-            deviations=tuple(deviations),
-            selection=Selection(wanted, defaults, profile, frozenset(registry) | frozenset(runs), frozenset(runs)),
+            selection=Selection(wanted, defaults, profile, names, frozenset(runs), papers.typed),
             profile=profile,
             run_dir=Path(worker["claims_run_dir"]) if worker else report,
             store_dir=_store_folder(option.store),
             models_dir=refuse_missing("--models-dir", option.models_dir),
             texts_dir=refuse_missing("--texts", option.texts),
-            recorded=_recorded_numbers(option.recorded),
-            own_run=refuse_missing("--own-run", option.own_run),
+            options=contributed_options(option, papers),
             device_option=option.device,
             offline=option.offline,
             remeasure=option.remeasure,
@@ -92,7 +86,12 @@ class Run:
     @cached_property
     def claims(self) -> dict[str, Claim]:
         """All claims of all papers by id."""
-        return {claim.id: claim for paper in self.papers for claim in paper.claims}
+        return self.papers.claims
+
+    @property
+    def contributed(self) -> list[Option]:
+        """The options that the papers bring."""
+        return [option for _, option in self.papers.options]
 
     @cached_property
     def stream(self) -> EventStream:
@@ -119,7 +118,7 @@ class Run:
         """Write the subject's card to the event stream, once a process."""
         if subject.name not in self._introduced:
             self._introduced.add(subject.name)
-            self.stream.write("subject", name=subject.name, card=subject.card())
+            self.stream.write("subject", name=subject.name, card={**subject.card(), **self.papers.card_lines(subject)})
 
     @cached_property
     def _introduced(self) -> set[str]:
@@ -136,13 +135,19 @@ class Run:
     def close(self) -> Sequence[str]:
         """Write the report; the lines to show: counts per scope, where the report is, or why there is none."""
         from circuit_claims.report import write_report
-        from circuit_claims.running.summary import headline
 
         try:
             paths = write_report(self.run_dir, figures=self.store_dir / "figures")
         except OSError as error:
             return [f"no report was written: {error}", f"Type: claims report {self.run_dir}"]
         return [*headline(paths.results), f"report: {paths.index}"]
+
+
+def headline(results: Path) -> Sequence[str]:
+    """One line per scope from `results.json`: counts in the words of the report, worst news first."""
+    verdicts = json.loads(Path(results).read_text(encoding="utf-8"))["verdicts"]
+    counts = tally([(verdict["scope"], verdict["outcome"]) for verdict in verdicts])
+    return [f"{scope}: {count.words()}" for scope, count in counts.items()]
 
 
 def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = False) -> Path | None:
@@ -160,17 +165,22 @@ def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = Fa
     )
 
 
-def _recorded_numbers(given: str | None) -> Path | None:
-    """Where `--recorded` points; `ValueError` for what is not the authors' file, rather than an error in every test."""
-    place = refuse_missing("--recorded", given, file_too=True)
-    if place is not None:
-        from circuit_claims.papers.refined_llc.runs.recorded import RecordedData, RecordedDataError, find_recorded
+def destination(option: Option) -> str:
+    """The name under which pytest keeps what was typed for an option that a paper brings."""
+    return f"claims_{option.name.replace('-', '_')}"
 
-        try:
-            _ = RecordedData(find_recorded(place)).labels
-        except RecordedDataError as error:
-            raise ValueError(f"--recorded {given}: {error}") from None
-    return place
+
+def contributed_options(option: Any, papers: Papers) -> dict[str, Any]:
+    """What was typed for the options that papers bring, by name, each checked as its paper says; None for none.
+
+    Raises ValueError with a message for the user for what cannot be used.
+    """
+    found: dict[str, Any] = {}
+    for paper, one in papers.options:
+        given = getattr(option, destination(one), None)
+        checked = given not in (None, False) and one.check is not None
+        found[one.name] = function_of(paper, one.check)(f"--claims-{one.name}", given) if checked else given
+    return found
 
 
 def default_store() -> Path:
@@ -192,13 +202,17 @@ def _store_folder(given: str | None) -> Path:
     return path
 
 
-def options_line(option: Any) -> str:
+def options_line(option: Any, contributed: Iterable[Option] = ()) -> str:
     """The options that change what is measured, as they would be typed again; empty for a plain run."""
     words = []
     for name in PASSED_ON:
         value = getattr(option, name, DEFAULTS[name])
         if value != DEFAULTS[name]:
             words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+    for one in contributed:
+        value = getattr(option, destination(one), None)
+        if value not in (None, False):
+            words += [f"--claims-{one.name}"] if one.flag else [f"--claims-{one.name}", shlex.quote(str(value))]
     return " ".join(words)
 
 

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from circuit_claims.models.errors import RegistryError, UnsafeFile
 from circuit_claims.models.files.safe_files import inside
 from circuit_claims.models.registry import Count, Sha256
+from circuit_claims.models.runs import add_row
 from circuit_claims.places import FIXTURES
 from circuit_claims.texts.library import STANDARD_TEXTS
 
@@ -94,16 +95,29 @@ class _Document(BaseModel):
         names = [row.name for row in self.text]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"expected every name once, found twice: {', '.join(twice)}")
-        libraries = {row.name for row in self.text if row.kind == "library"}
-        strangers = sorted({name for row in self.text for name in row.stand_ins} - libraries)
-        if strangers:
-            raise ValueError(f"stand-ins are texts of kind library, found {', '.join(strangers)}")
         return self
 
 
+def load_texts(*paths: Path) -> Mapping[str, TextRow]:
+    """All rows of these files by name, in their order; of fixtures/texts.toml where none is given.
+
+    Raises `RegistryError` that names what is wrong, or both files where a name is given twice.
+    """
+    rows: dict[str, TextRow] = {}
+    places: dict[str, Path] = {}
+    for path in paths or (TEXTS,):
+        for name, row in _load(path).items():
+            add_row(rows, places, name, row, path)
+    libraries = {name for name, row in rows.items() if row.kind == "library"}
+    strangers = sorted({name for row in rows.values() for name in row.stand_ins} - libraries)
+    if strangers:
+        where = ", ".join(map(str, paths or (TEXTS,)))
+        raise RegistryError(f"{where}: stand-ins are texts of kind library, found {', '.join(strangers)}")
+    return MappingProxyType(rows)
+
+
 @cache
-def load_texts(path: Path = TEXTS) -> Mapping[str, TextRow]:
-    """All rows by name, in the file's order. Raises `RegistryError` that names what is wrong."""
+def _load(path: Path) -> Mapping[str, TextRow]:
     try:
         rows = _Document.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).text
     except OSError as error:
@@ -116,13 +130,13 @@ def load_texts(path: Path = TEXTS) -> Mapping[str, TextRow]:
     return MappingProxyType({row.name: row for row in rows})
 
 
-def find_text(name: str) -> TextRow:
-    """The row called `name`; raises KeyError with the known names for one that is not there.
+def find_text(name: str, rows: Mapping[str, TextRow] | None = None) -> TextRow:
+    """The row called `name` among `rows` (the general ones); raises KeyError with the known names for no such row.
 
     >>> find_text("pile").hub.repo
     'NeelNanda/pile-10k'
     """
-    rows = load_texts()
+    rows = load_texts() if rows is None else rows
     if name not in rows:
         close = difflib.get_close_matches(name, rows, n=2, cutoff=0.6)
         hint = f" (nearest: {', '.join(close)})" if close else ""

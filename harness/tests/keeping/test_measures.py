@@ -13,8 +13,8 @@ from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping import measure as measuring
 from circuit_claims.keeping.measure import Context, measure, source_digest
-from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.keeping.store import Store, to_json
+from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.beyond.held_out import roman_numerals
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, spell
 from circuit_claims.papers.successor_heads.succession import quantities
@@ -36,7 +36,7 @@ NEGATIVE = ("shuffled successor map", "untrained weights")
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory) -> Context:
-    return Context(Store(tmp_path_factory.mktemp("store")), profile=PROFILES["quick"])
+    return Context(Store(tmp_path_factory.mktemp("store")), profile=profile_of("quick"))
 
 
 @pytest.fixture(scope="module")

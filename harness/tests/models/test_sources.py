@@ -40,7 +40,6 @@ def row(**changes) -> ModelRow:
         "parameters": 1,
         "licence": "none",
         "traits": Traits(multi_digit_numbers=False),
-        "in_paper": False,
         "file": pinned(),
     }
     return ModelRow(**{**usual, **changes})
