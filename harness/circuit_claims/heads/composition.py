@@ -1,7 +1,7 @@
 """How much one head reads from another: composition scores of weights, and ablation of the path between two heads.
 
-K-composition is Elhage et al.'s (2021) ||W_QK W_OV^T|| / (||W_QK|| ||W_OV||) in Frobenius norms, as the authors of the
-second paper record it for all pairs: 1/sqrt(d_model) (0.0625 at 256) for independent random weights.
+K-composition is Elhage et al.'s (2021) ||W_QK W_OV^T|| / (||W_QK|| ||W_OV||) in Frobenius norms, as Wang et al.
+(2025) record it for all pairs: 1/sqrt(d_model) (0.0625 at 256) for independent random weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from circuit_claims.toy.model import AttentionOnly, attend, project
+from circuit_claims.toy.attention import attend, project
+from circuit_claims.toy.model import AttentionOnly
 
 Reader = Literal["K", "Q", "V"]
 CHUNK = 8  # rows whose logits are held at once

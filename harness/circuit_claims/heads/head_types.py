@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.toy.model import AttentionOnly, project
+from circuit_claims.toy.attention import project
+from circuit_claims.toy.model import AttentionOnly
 
 TYPES = ("previous-token", "current-token", "induction", "bracket", "multigram")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
@@ -72,7 +73,7 @@ class HeadScores:
 
 
 def head_name(head: Head) -> str:
-    """A head as the second paper writes it.
+    """A head as layer:head, as Wang et al. (2025) write it.
 
     >>> head_name((1, 6))
     '1:6'

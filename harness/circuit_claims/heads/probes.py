@@ -1,4 +1,4 @@
-"""Linear probes of the index mod m, all moduli and seeds in one training (Gould et al. 2024, section 3): SH-10 to 12.
+"""Linear probes of the index mod m, all moduli and seeds in one training (Gould et al. 2024, section 3).
 
 The paper gives learning rate 0.001, batch 32, 100 epochs, a 90/10 split and the moduli 2 to 25. Probes of one seed see
 the same split and the same batches whatever their modulus, so that one product serves all of them: row m's classes
@@ -88,7 +88,7 @@ def train_probes(
 ) -> Probes:
     """Train one probe for each modulus and seed on the rows of `x`, labelled `index` mod the modulus, all at once.
 
-    The same as training each alone (`probes_plain.train_one_probe`) to 1e-4. `index` may differ from seed to seed,
+    The same as training each alone (`tests/heads/plain_probes.py`) to 1e-4. `index` may differ from seed to seed,
     as in the control with shuffled indices (`shuffled_index`). Raises `ValueError` for fewer than 10 vectors, a
     modulus below 2 or negative indices.
     """

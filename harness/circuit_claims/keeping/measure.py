@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.util
 import inspect
 import resource
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from circuit_claims.judging.measurement import Cost, Measurement
+from circuit_claims.keeping.keys import closure_of_measure
 from circuit_claims.keeping.profiles import PROFILES, Profile
 from circuit_claims.keeping.store import Store, key_of
 
@@ -43,37 +42,37 @@ class Measurable(Protocol):
         """JSON values that tell this subject from every other: weights and tokenizer digests, or a text's."""
 
 
-def measure(*packages: str) -> Callable[[Callable[..., Measurement]], Callable[..., Measurement]]:
+def measure(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
     """Make a function `(subject, *, parameters) -> Measurement` look in the store first.
 
-    The key digests the measure's name, the source of the `packages` it is made of, the subject's identity, every
-    parameter (defaults filled in), the torch version and the kind of device. A measure never sees a claim.
+    The key digests the code that the figure hangs on (`keys.closure_of_measure`: the function's, the subject's, with
+    the versions of the libraries they use), the measure's name, the subject's identity, every parameter (defaults
+    filled in) and the kind of device. A measure never sees a claim.
+
+    >>> @measure
+    ... def mean_score(subject, *, seed: int = 0) -> Measurement:
+    ...     return Measurement("mean score", subject.scores.mean(), seed=seed)
     """
+    signature = inspect.signature(function)
 
-    def wrap(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
-        signature = inspect.signature(function)
+    @functools.wraps(function)
+    def stored(subject: Measurable, **parameters: Any) -> Measurement:
+        bound = signature.bind(subject, **parameters)
+        bound.apply_defaults()
+        chosen = dict(list(bound.arguments.items())[1:])
+        context = subject.context
+        key = key_of(
+            {
+                "measure": function.__qualname__,
+                **closure_of_measure(function, subject).parts(),
+                "subject": dict(subject.identity()),
+                "parameters": chosen,
+                "device": context.device.split(":")[0],
+            }
+        )
+        return _look_up(context, key) or _make(context, key, lambda: function(subject, **chosen))
 
-        @functools.wraps(function)
-        def stored(subject: Measurable, **parameters: Any) -> Measurement:
-            bound = signature.bind(subject, **parameters)
-            bound.apply_defaults()
-            chosen = dict(list(bound.arguments.items())[1:])
-            context = subject.context
-            key = key_of(
-                {
-                    "measure": function.__qualname__,
-                    "source": source_digest((function.__module__, *packages)),
-                    "subject": dict(subject.identity()),
-                    "parameters": chosen,
-                    "torch": _torch_version(),
-                    "device": context.device.split(":")[0],
-                }
-            )
-            return _look_up(context, key) or _make(context, key, lambda: function(subject, **chosen))
-
-        return stored
-
-    return wrap
+    return stored
 
 
 def _look_up(context: Context, key: str) -> Measurement | None:
@@ -105,31 +104,3 @@ def peak_bytes() -> int:
         return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-@functools.cache
-def source_digest(modules: tuple[str, ...]) -> str:
-    """The sha256 over the source of these modules and, for packages, every `.py` under them but tests."""
-    digest = hashlib.sha256()
-    for name in sorted(set(modules)):
-        for relative, path in _sources(name):
-            digest.update(f"{name}/{relative}".encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _sources(module: str) -> list[tuple[str, Path]]:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"measure: expected an importable module, found none called {module!r}")
-    origin = Path(spec.origin)
-    if origin.name != "__init__.py":
-        return [(origin.name, origin)]
-    files = {path.relative_to(origin.parent): path for path in origin.parent.rglob("*.py")}
-    return sorted((str(relative), path) for relative, path in files.items() if "tests" not in relative.parts)
-
-
-@functools.cache
-def _torch_version() -> str:
-    from importlib.metadata import version
-
-    return version("torch").split("+")[0]

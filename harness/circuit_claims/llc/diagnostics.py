@@ -1,6 +1,6 @@
 """Have the chains settled, and how well is their mean known? ArviZ's rank diagnostics, and the classical three.
 
-Geweke, Heidelberger-Welch and Raftery-Lewis follow the R package coda, as the authors of the second paper report them.
+Geweke, Heidelberger-Welch and Raftery-Lewis follow the R package coda, as Wang et al. (2025) report them.
 """
 
 from __future__ import annotations

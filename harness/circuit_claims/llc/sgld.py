@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
+
 NOISE, ROWS, CONTROL, PROBES = range(4)
 RUNAWAY = 100.0
 
@@ -64,11 +66,11 @@ class SGLDSettings:
         low = {"n_beta": 0, "gamma": 0, "num_burnin_steps": 0, "mala_every": 0, "control_draws": 0, "seed": 0}
         for name, least in {**low, "num_chains": 1, "num_draws": 1, "thin": 1, "threads": 1}.items():
             if not getattr(self, name) >= least:
-                raise ValueError(f"{name} of SGLD: expected at least {least}, found {getattr(self, name)}")
+                raise InputError(f"{name} of SGLD: expected at least {least}, found {getattr(self, name)}")
         if not (math.isfinite(self.eps) and self.eps > 0):
-            raise ValueError(f"eps of SGLD: expected a step size above 0, found {self.eps}\n  Type: --eps 0.001")
+            raise InputError(f"eps of SGLD: expected a step size above 0, found {self.eps}\n  Type: --eps 0.001")
         if not (math.isfinite(self.n_beta) and math.isfinite(self.gamma)):
-            raise ValueError(f"n_beta and gamma of SGLD: expected finite numbers, found {self.n_beta}, {self.gamma}")
+            raise InputError(f"n_beta and gamma of SGLD: expected finite numbers, found {self.n_beta}, {self.gamma}")
 
     @property
     def num_steps(self) -> int:
@@ -123,7 +125,7 @@ class CallablePotential:
     def _losses(self, w: Tensor, rows: Tensor | None) -> Float[Tensor, " chain"]:
         losses = self.loss(w) if self.data is None else self.loss(w, self.data[rows])
         if losses.shape != w.shape[:1]:
-            raise ValueError(
+            raise InputError(
                 f"loss of sample_llc: expected one number a chain, shape ({len(w)},), found {tuple(losses.shape)}. "
                 "Reduce over every axis but the first"
             )
@@ -185,7 +187,7 @@ def noise_of(seed: int, chains: Sequence[int], start: Tensor) -> Iterator[Float[
 def rows_of(seed: int, chains: Sequence[int], num_rows: int, batch_size: int) -> Iterator[Int[Tensor, "chain batch"]]:
     """Row numbers of each chain's batches: distinct within a batch, independent from step to step."""
     if not 1 <= batch_size <= num_rows:
-        raise ValueError(f"batch_size: expected 1 to {num_rows} (the rows of data), found {batch_size}")
+        raise InputError(f"batch_size: expected 1 to {num_rows} (the rows of data), found {batch_size}")
     sources = [generator(seed, chain, ROWS) for chain in chains]
     shape = (max(1, 8192 // num_rows), num_rows)
     while True:

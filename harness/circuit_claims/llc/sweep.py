@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from types import FunctionType
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,22 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from circuit_claims.judging.measurement import Cost, Measurement
-from circuit_claims.keeping.measure import source_digest
+from circuit_claims.keeping.keys import Closure, closure
 from circuit_claims.keeping.store import key_of
 from circuit_claims.llc.estimate import Gate, LLCEstimate, Surroundings, summarise
 from circuit_claims.llc.losses import DivergenceFrom, Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import held_still
-from circuit_claims.llc.refined import Speed, make_potential
+from circuit_claims.llc.refined import CachedPotential, Speed, make_potential
 from circuit_claims.llc.sample import hessian_trace, prior_control
 from circuit_claims.llc.sgld import Potential, SGLDSettings, Traces, run_chains
 from circuit_claims.llc.slices import WeightSlice, digest, weight_slice
-from circuit_claims.toy.potentials.head import HeadPotential
 
 PER_SWEEP = ("num_chains", "chains_per_call", "threads", "max_seconds")
-# What a cell is made by, and no more: a change to how chains are judged or shown leaves stored cells good.
-CELL_PARTS = ("fused", "head_potential", "losses", "module_potential", "prefix", "readout", "refined", "sample", "sgld",
-              "slices", "sweep")  # fmt: skip
-CELL_SOURCE = (*(f"circuit_claims.llc.{part}" for part in CELL_PARTS), "circuit_claims.toy.model")
 
 
 class CellStore(Protocol):
@@ -181,11 +177,11 @@ def _works(plan: Sweep, checkpoint: str, model: nn.Module) -> Iterator[_Work]:
         shared: list[Speed] = []
         for name in names:
             where = weight_slice(model, name, biases=plan.biases)
-            identity = cell_identity(plan, weights, data, where, loss)
+            identity = cell_identity(plan, cell_code(model, loss), weights, data, where, loss)
 
             def build(where=where, data=data, shared=shared) -> tuple[Potential, float | None]:
                 potential = make_potential(model, data, where, loss, shared[0] if shared else plan.speed)
-                if isinstance(potential, HeadPotential) and not shared:
+                if isinstance(potential, CachedPotential) and not shared:
                     shared.append(replace(plan.speed, prefix=potential.prefix))
                 return potential, loss_of_knowing_nothing(loss, model, data)
 
@@ -201,7 +197,15 @@ def _by_layer(names: Sequence[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def cell_identity(plan: Sweep, weights: str, data: Tensor, where: WeightSlice, loss: Loss) -> dict[str, Any]:
+def cell_code(model: nn.Module, loss: Loss) -> Closure:
+    """The code that a cell hangs on: the engine's, the model's, the loss's; how chains are judged is no part of it."""
+    about = loss if isinstance(loss, FunctionType) else type(loss)
+    return closure(measure_cell, measure_trace, make_potential, loss_of_knowing_nothing, type(model), about)
+
+
+def cell_identity(
+    plan: Sweep, code: Closure, weights: str, data: Tensor, where: WeightSlice, loss: Loss
+) -> dict[str, Any]:
     """Everything that decides a cell but its chain: what the key of the store digests."""
     loss_name = plan.loss_name or getattr(loss, "name", "")
     if not loss_name:
@@ -209,7 +213,7 @@ def cell_identity(plan: Sweep, weights: str, data: Tensor, where: WeightSlice, l
     rows = data.detach().cpu().contiguous()
     return {
         "measure": "llc cell",
-        "source": source_digest(CELL_SOURCE),
+        **code.parts(),
         "weights": weights,
         "data": hashlib.sha256(f"{tuple(rows.shape)}".encode() + rows.view(torch.uint8).numpy().tobytes()).hexdigest(),
         "slice": [
@@ -220,7 +224,6 @@ def cell_identity(plan: Sweep, weights: str, data: Tensor, where: WeightSlice, l
         "reference": digest(loss.reference) if isinstance(loss, DivergenceFrom) else None,
         "settings": {k: v for k, v in asdict(plan.settings).items() if k not in PER_SWEEP},
         "path": [plan.speed.path, str(plan.speed.readout_dtype), plan.speed.cache_bytes, plan.speed.micro_batch],
-        "torch": torch.__version__,
     }
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from circuit_claims.models.errors import DoesNotFit, ModelError, WeightsMismatch
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformer_lens import HookedRootModule
     from transformer_lens.model_bridge import TransformerBridge
 
     from circuit_claims.models.resolve import LocalModel
-    from circuit_claims.toy.model import AttentionOnly
+
+    Forward = Callable[[Any, Callable[[str, Any], Any]], Any]
 
 # Activations of a few short texts, and what the libraries take beside the weights.
 WORKING_ROOM = 1_000_000_000
@@ -135,37 +137,28 @@ def quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def hooked(model: AttentionOnly) -> HookedRootModule:
-    """The attention-only model on transformer-lens' hook points, by their usual names (blocks.0.attn.hook_pattern).
+def on_hook_points(model: nn.Module, names: Sequence[str], forward: Forward) -> HookedRootModule:
+    """A model on transformer-lens' hook points called `names`, for `run_with_hooks` and `run_with_cache`.
 
-    For `run_with_hooks` and `run_with_cache` (which gives a plain dict). It holds the model itself, not a copy: what
-    changes there shows here. Logits are those of `AttentionOnly.forward` to 1e-5, by the steps of `forward_visited`.
-
-    >>> from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
-    >>> import torch
-    >>> model = AttentionOnly(AttentionOnlyConfig(n_layers=1, d_vocab=11, n_ctx=4)).initialise(seed=1)
-    >>> logits, cache = hooked(model).run_with_cache(torch.tensor([[1, 2, 3]]))
-    >>> cache["blocks.0.attn.hook_pattern"].shape
-    torch.Size([1, 8, 3, 3])
+    `forward(inputs, visit)` computes the logits and shows each intermediate to `visit(name, tensor)`, going on with
+    what that returns. The module holds `model` itself, not a copy: what changes there shows here.
     """
     from torch.nn import ModuleDict
     from transformer_lens import HookedRootModule
     from transformer_lens.hook_points import HookPoint
 
-    from circuit_claims.toy.stepwise import forward_visited, point_names
-
-    class HookedAttentionOnly(HookedRootModule):
+    class Hooked(HookedRootModule):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
-            for name in point_names(model.config):
+            for name in names:
                 _plant(self._modules, name.split("."), HookPoint(), ModuleDict)
             self.setup()
 
-        def forward(self, tokens: Any) -> Any:
-            return forward_visited(self.model, tokens, lambda name, tensor: self.hook_dict[name](tensor))
+        def forward(self, inputs: Any) -> Any:
+            return forward(inputs, lambda name, tensor: self.hook_dict[name](tensor))
 
-    return HookedAttentionOnly()
+    return Hooked()
 
 
 def _plant(modules: Any, path: list[str], leaf: Any, folder: Any) -> None:

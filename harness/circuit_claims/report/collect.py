@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.verdicts import OUTCOMES
 from circuit_claims.report.model import (
     ClaimRecord,
@@ -37,7 +38,7 @@ FINISHED = (0, 1, 5)
 Event = Mapping[str, Any]
 
 
-class ReportError(ValueError):
+class ReportError(ClaimsError, ValueError):
     """A report that cannot be made or read; the text says what was expected, what was found, what to type next."""
 
 

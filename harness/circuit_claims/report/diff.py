@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
 
+from circuit_claims.errors import InputError
+from circuit_claims.judging.json_values import to_plain
 from circuit_claims.report.files import load_results, load_run
 from circuit_claims.report.model import (
     ClaimRecord,
@@ -17,7 +19,6 @@ from circuit_claims.report.model import (
     Results,
     Run,
     VerdictRecord,
-    to_plain,
 )
 from circuit_claims.report.render import page
 from circuit_claims.report.text import OUTCOME_MARKS, natural, one_line
@@ -143,7 +144,7 @@ def diff_runs(paths: Sequence[Path]) -> Diff:
     Raises `ValueError` for fewer than two and `ReportError` for one that cannot be read.
     """
     if len(paths) < 2:
-        raise ValueError(f"a comparison needs two runs or more, found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
+        raise InputError(f"a comparison needs two runs or more, found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
     paths = [Path(path) for path in paths]
     return compare(_names(paths), [load_results(path) for path in paths], [load_run(path) for path in paths])
 

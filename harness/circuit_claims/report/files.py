@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from circuit_claims.judging.json_values import to_plain
 from circuit_claims.report.collect import EVENTS, ReportError, read_run
-from circuit_claims.report.model import SCHEMA, Record, Results, Run, stable_view, to_plain
+from circuit_claims.report.model import SCHEMA, Record, Results, Run, stable_view
 
 RESULTS, RUN = "results.json", "run.json"
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")

@@ -6,41 +6,18 @@ results, byte for byte; everything that may differ between them is in `Run`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from circuit_claims.judging.json_values import NAMES, to_number, to_plain
 from circuit_claims.judging.verdicts import OUTCOMES, Outcome, Tally, tally
 
 SCHEMA = 2
 SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "control")
-NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-_NAMED = {name: float(text) for text, name in NOT_FINITE.items()}
 
-
-def to_plain(value: Any) -> Any:
-    """`value` as strict JSON: tuples become lists, numbers that are not finite the strings NaN, Infinity, -Infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return NOT_FINITE[str(value)]
-    if isinstance(value, Mapping):
-        if set(value) == {"not finite"}:
-            return NOT_FINITE.get(str(value["not finite"]), str(value["not finite"]))
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    return value
-
-
-def to_number(value: Any) -> Any:
-    """The inverse of `to_plain` for one number: NaN, Infinity and -Infinity become floats; all else is unchanged."""
-    if isinstance(value, Mapping) and set(value) == {"not finite"}:
-        value = to_plain(value)
-    return _NAMED.get(value, value) if isinstance(value, str) else value
-
-
-_NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(_NAMED)}]}
+_NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(NAMES)}]}
 _VALUE_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}
 Number = Annotated[float, BeforeValidator(to_number), WithJsonSchema(_NUMBER_SCHEMA)]
 Value = Annotated[float | str | None, BeforeValidator(to_number), WithJsonSchema(_VALUE_SCHEMA)]

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from circuit_claims.judging.claims import trust_words
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures import plots
 from circuit_claims.report.figures.evidence import Exhibit, exhibit
 from circuit_claims.report.model import (
@@ -22,7 +23,7 @@ from circuit_claims.report.model import (
     SubjectRecord,
     VerdictRecord,
 )
-from circuit_claims.report.text import OUTCOME_MARKS, duration, expected_words, number, size, slug
+from circuit_claims.report.text import OUTCOME_MARKS, duration, expected_words, size, slug
 
 ORIGIN_WORDS: Mapping[str, str] = {
     "live": "measured in this run",

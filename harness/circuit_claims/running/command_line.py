@@ -5,23 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from circuit_claims.judging.claims import ClaimError
-from circuit_claims.keeping.store import StoreError
-from circuit_claims.models.errors import ModelError
-from circuit_claims.running.console import (
-    ClaimsDir,
-    ModelName,
-    ModelsDir,
-    Offline,
-    UserError,
-    err,
-    out,
-    refuse_unwritable,
-)
+from circuit_claims.errors import ClaimsError, InputError
+from circuit_claims.running.console import ClaimsDir, ModelName, ModelsDir, Offline, err, out, refuse_unwritable
 from circuit_claims.running.devices import patient_threads
 
 if TYPE_CHECKING:
@@ -36,14 +25,27 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; a known error is printed as its message and ends with status 2."""
+    """Run the command line; an error that a person can mend is printed as its message and ends with status 2.
+
+    Whatever else is raised is a bug of ours: its traceback is shown, the status is 1.
+    """
     patient_threads()
     try:
         add_commands_of_papers(app)
         app()
-    except (ModelError, ClaimError, StoreError, UserError, ValueError, KeyError, OSError) as error:
-        err.print(_message(error), markup=False, soft_wrap=True)
-        sys.exit(2)
+    except ClaimsError as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _refuse(
+            f"a file could not be used\n  expected  one that can be read, in a folder with room\n  found     {error}"
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    err.print(message, markup=False, soft_wrap=True)
+    sys.exit(2)
 
 
 def add_commands_of_papers(to: typer.Typer) -> None:
@@ -56,7 +58,7 @@ def add_commands_of_papers(to: typer.Typer) -> None:
     from circuit_claims.running.papers import shipped_papers
 
     named = shipped_papers().named("commands")
-    with suppress(ClaimError, ContributionError):
+    with suppress(ClaimsError):
         named = {**papers_here(None).named("commands"), **named}
     for name, (paper, function) in named.items():
         taken = {command.name or getattr(command.callback, "__name__", "") for command in to.registered_commands}
@@ -73,14 +75,6 @@ def papers_here(claims_dir: Path | None) -> Papers:
     from circuit_claims.running.papers import find_papers
 
     return find_papers(Path.cwd(), given=() if claims_dir else (Path.cwd(),), claims_dir=claims_dir)
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    if type(error).__str__ is OSError.__str__ and error.errno is not None:
-        return f"a file could not be used\n  expected  one that can be read, in a folder with room\n  found     {error}"
-    return str(error)
 
 
 @app.command("list")
@@ -211,7 +205,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with ev
     from circuit_claims.report import write_report
 
     if not (run_dir / "events.jsonl").exists():
-        raise UserError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
+        raise InputError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
     with err.status("writing the report"):
         written = write_report(run_dir)
     out.print(f"report: {written.index}", markup=False, soft_wrap=True)
@@ -229,7 +223,7 @@ def diff(
 
     paths = [found.parent for root in runs for found in sorted(root.glob("*/results.json"))] if all_in else runs
     if len(paths) < 2:
-        raise UserError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
+        raise InputError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
     refuse_unwritable(html)
     with err.status("comparing the runs"):
         compared = diff_runs(paths)

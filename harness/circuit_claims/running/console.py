@@ -9,15 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from circuit_claims.errors import InputError
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 ModelName = Annotated[str, typer.Argument(help="A registry name, a GGUF file or a Hugging Face folder.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing from anywhere.")]
-
-
-class UserError(Exception):
-    """Something the person at the keyboard can mend; shown without a traceback."""
 
 
 def _models_dir(path: Path | None) -> Path | None:
@@ -39,7 +37,7 @@ ClaimsDir = Annotated[
 
 
 def refuse_unwritable(path: Path | None) -> None:
-    """Say so before minutes of work are spent on a result that could not be kept. Raises `UserError`."""
+    """Say so before minutes of work are spent on a result that could not be kept. Raises `InputError`."""
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +46,7 @@ def refuse_unwritable(path: Path | None) -> None:
             if not fine:
                 raise IsADirectoryError("it is a folder")
     except OSError as error:
-        raise UserError(
+        raise InputError(
             f"cannot write {path}\n  expected a file in a folder that can be written\n  found    {error}\n"
             "  Type the same command with another file."
         ) from None

@@ -21,28 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import Paper
+from circuit_claims.running.options import ClaimsOption
 
 PACKAGE_PREFIX = "claims_of_"
 Function = str | Callable[..., Any]
 
 
-class ContributionError(ValueError):
+class ContributionError(ClaimsError, ValueError):
     """What a paper brings cannot be used; the text says what was expected, what was found, what to type next."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of pytest, typed `--claims-NAME`, and `--NAME` where nobody else has that.
-
-    `check(option, given)` is asked once, before anything is measured, for what is kept in `run.options[name]`; it
-    raises ValueError in words for the user. Without it the text is kept as it was typed. A `flag` takes no value.
-    """
-
-    name: str
-    help: str
-    check: Function | None = None
-    flag: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,14 +58,15 @@ class SubjectKind:
 class Contribution:
     """Everything one paper adds to the harness; each part may be left out.
 
-    `amounts` says by the profile's name how much is measured: an object of the paper's own, for its measures to read
-    with `context.profile.amounts_of(paper_id)`. `traits` are by the name in `requires`, `subject_kinds` by the `kind`
-    in runs.toml, `commands` by the word after `claims` (functions for typer), `figures` by the type of evidence:
-    `draw(evidence, name)` gives a `circuit_claims.report.figures.evidence.Exhibit`. `card(subject)` gives lines for
-    every subject's card in the report, an empty dict where it has nothing to say.
+    `options` are typed `--claims-NAME`, and `--NAME` where nobody else has that; an opener finds them in
+    `run.options[name]`. `amounts` says by the profile's name how much is measured: an object of the paper's own, for
+    its measures to read with `context.profile.amounts_of(paper_id)`. `traits` are by the name in `requires`,
+    `subject_kinds` by the `kind` in runs.toml, `commands` by the word after `claims` (functions for typer), `figures`
+    by the type of evidence: `draw(evidence, name)` gives a `circuit_claims.report.figures.evidence.Exhibit`.
+    `card(subject)` gives lines for every subject's card in the report, an empty dict where it has nothing to say.
     """
 
-    options: tuple[Option, ...] = ()
+    options: tuple[ClaimsOption, ...] = ()
     amounts: Mapping[str, Any] = field(default_factory=dict)
     traits: Mapping[str, Trait] = field(default_factory=dict)
     subject_kinds: Mapping[str, SubjectKind] = field(default_factory=dict)

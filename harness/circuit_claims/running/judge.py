@@ -10,7 +10,7 @@ from typing import Any
 from circuit_claims.judging.claims import Claim, Deviation
 from circuit_claims.judging.findings import Evidence, Finding
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.messages import measured, verdict_text
+from circuit_claims.judging.messages import measurement_line, verdict_text
 from circuit_claims.judging.verdicts import Verdict, apply_rule, judge, not_run
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.store import to_json
@@ -74,7 +74,7 @@ class Judge:
         claim = self._claim(claim_id)
         verdicts = {name: apply_rule(claim, finding.measurement).outcome for name, finding in settings.items()}
         own = next(iter(verdicts.values()))
-        rows = [[name, verdicts[name], measured(finding.measurement)] for name, finding in settings.items()]
+        rows = [[name, verdicts[name], measurement_line(finding.measurement)] for name, finding in settings.items()]
         return {
             "type": "table",
             "title": "Settings under which the verdict changes",
@@ -86,7 +86,7 @@ class Judge:
 
     def cannot_run(self, reason: str, command: str = "") -> None:
         """Record every claim of the test that has no verdict yet as not run, with the command that would run it."""
-        for claim in self._without_verdict():
+        for claim in self.without_verdict():
             self._record(claim, not_run(reason), None, (), command)
 
     def broke(self, error: BaseException, *, afterwards: bool = False) -> None:
@@ -96,10 +96,11 @@ class Judge:
         on one claim and subject the last one counts.
         """
         reason = f"{type(error).__name__}: {error}"
-        for claim in list(self.claims.values()) if afterwards else self._without_verdict():
+        for claim in list(self.claims.values()) if afterwards else self.without_verdict():
             self._record(claim, Verdict("failed", rule="none applied", reason=reason), None, ())
 
-    def _without_verdict(self) -> list[Claim]:
+    def without_verdict(self) -> list[Claim]:
+        """The claims of the test that have none yet."""
         done = {item.claim.id for item in self.judged}
         return [claim for claim in self.claims.values() if claim.id not in done]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from circuit_claims.errors import InputError
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.llc.estimate import LLCEstimate
@@ -178,20 +179,20 @@ def load_attention_only(path: Path) -> AttentionOnly:
 
     expected = "weights of an attention-only model\n  expected "
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"{expected}a file {path}\n  found    none of that name\n"
             "  A Hugging Face model is named by its folder; names of the registry: claims list --subjects"
         )
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(
+        raise InputError(
             f"{expected}a whole safetensors file in {path}\n  found    {error}\n"
             "  The file is damaged or of another kind. Copy it again, or name another."
         ) from None
     ranks = {"embed.W_E": 2, "pos_embed.W_pos": 2, "blocks.0.attn.W_Q": 3}
     if any(name not in tensors or tensors[name].ndim != rank for name, rank in ranks.items()):
-        raise ValueError(
+        raise InputError(
             f"{expected}embed.W_E, pos_embed.W_pos, blocks.0.attn.W_Q, ... in {path}\n"
             f"  found    {', '.join(sorted(tensors)[:4])}\n  A Hugging Face model is named by its folder."
         )

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from circuit_claims.judging.claims import Claim, ClaimError, Deviation, Paper, load_deviations, load_papers
 from circuit_claims.judging.claims import paper_folders as folders_in
 from circuit_claims.keeping.profiles import PROFILES, Profile
@@ -23,15 +21,14 @@ from circuit_claims.running.contributions import (
     Contribution,
     ContributionError,
     Function,
-    Option,
     SubjectKind,
     Trait,
     contribution_of,
     function_of,
 )
+from circuit_claims.running.options import ClaimsOption
 from circuit_claims.texts.registry import TEXTS, TextRow, load_texts
 
-PAPERS = pytest.StashKey["Papers"]()
 ENTRY_POINTS = "circuit_claims.papers"
 TRAITS: Mapping[str, Trait] = {
     "training_revisions": Trait(
@@ -108,9 +105,10 @@ class Papers:
         return replace(PROFILES[name], amounts=amounts)
 
     @cached_property
-    def options(self) -> tuple[tuple[Paper, Option], ...]:
+    def options(self) -> tuple[tuple[Paper, ClaimsOption], ...]:
         """The options of pytest that the papers bring."""
-        return tuple((paper, option) for paper, brings in self.contributions for option in brings.options)
+        brought = ((paper, option) for paper, brings in self.contributions for option in brings.options)
+        return tuple((paper, replace(option, passed_on=True)) for paper, option in brought)
 
     def subject_kind(self, row: RunRow) -> tuple[Paper, SubjectKind]:
         """How rows of this kind are opened, and the paper that says so. Raises `ContributionError` for an unknown."""

@@ -6,8 +6,7 @@ import json
 import os
 import re
 import shlex
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,22 +14,19 @@ from typing import Any
 
 import pytest
 
+from circuit_claims.errors import InputError
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.verdicts import tally
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.keeping.store import Store
-from circuit_claims.running.contributions import Option, function_of
+from circuit_claims.running.contributions import function_of
+from circuit_claims.running.options import spelled
 from circuit_claims.running.papers import Papers
 from circuit_claims.running.selection import Selection, parse_subjects
 
 RUN = pytest.StashKey["Run"]()
-PASSED_ON = ("claims_dir", "subjects", "models_dir", "texts", "device", "profile", "store")
-DEFAULTS = {
-    "claims_dir": None, "subjects": "", "models_dir": None, "texts": None, "device": "auto", "profile": "standard",
-    "store": None,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,7 @@ class Run:
     tell: Callable[[str], None]
 
     @classmethod
-    def from_options(
-        cls, option: Any, papers: Papers, root: Path, worker: Mapping[str, Any] | None, tell: Callable[[str], None]
-    ) -> Run:
+    def from_options(cls, option: Any, papers: Papers, run_dir: Path, tell: Callable[[str], None]) -> Run:
         """Settle what `papers` and the options ask; raises with a message for the user where something cannot be used.
 
         `tell` says a line to the user while a test runs.
@@ -65,17 +59,15 @@ class Run:
         profile = papers.profile(option.profile)
         wanted = parse_subjects(option.subjects, registry, defaults, runs, papers.own_subjects)
         names = frozenset(registry) | frozenset(runs)
-        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
-        report = Path(option.report) if option.report else root / "reports" / stamp
         return cls(
             papers=papers,
             selection=Selection(wanted, defaults, profile, names, frozenset(runs), papers.typed),
             profile=profile,
-            run_dir=Path(worker["claims_run_dir"]) if worker else report,
+            run_dir=run_dir,
             store_dir=_store_folder(option.store),
             models_dir=refuse_missing("--models-dir", option.models_dir),
             texts_dir=refuse_missing("--texts", option.texts),
-            options=contributed_options(option, papers),
+            options=_checked(option, papers),
             device_option=option.device,
             offline=option.offline,
             remeasure=option.remeasure,
@@ -87,11 +79,6 @@ class Run:
     def claims(self) -> dict[str, Claim]:
         """All claims of all papers by id."""
         return self.papers.claims
-
-    @property
-    def contributed(self) -> list[Option]:
-        """The options that the papers bring."""
-        return [option for _, option in self.papers.options]
 
     @cached_property
     def stream(self) -> EventStream:
@@ -150,6 +137,16 @@ def headline(results: Path) -> Sequence[str]:
     return [f"{scope}: {count.words()}" for scope, count in counts.items()]
 
 
+def _checked(option: Any, papers: Papers) -> dict[str, Any]:
+    """What was typed for the options that papers bring, by name, each checked as its paper says; None for none."""
+    found: dict[str, Any] = {}
+    for paper, one in papers.options:
+        given = getattr(option, one.plain, one.default)
+        checked = given != one.default and one.check is not None
+        found[one.name] = function_of(paper, one.check)(spelled(one.plain, option), given) if checked else given
+    return found
+
+
 def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = False) -> Path | None:
     """The path an option names, None for none; `ValueError` for one that is not there: it would be passed over."""
     if given is None or not str(given):
@@ -159,28 +156,10 @@ def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = Fa
         return path
     found = "a file" if path.exists() else "nothing of that name"
     wanted = "a folder or a file" if file_too else "a folder"
-    raise ValueError(
+    raise InputError(
         f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
         f"  Type: {option} with the right path, or leave the option out."
     )
-
-
-def destination(option: Option) -> str:
-    """The name under which pytest keeps what was typed for an option that a paper brings."""
-    return f"claims_{option.name.replace('-', '_')}"
-
-
-def contributed_options(option: Any, papers: Papers) -> dict[str, Any]:
-    """What was typed for the options that papers bring, by name, each checked as its paper says; None for none.
-
-    Raises ValueError with a message for the user for what cannot be used.
-    """
-    found: dict[str, Any] = {}
-    for paper, one in papers.options:
-        given = getattr(option, destination(one), None)
-        checked = given not in (None, False) and one.check is not None
-        found[one.name] = function_of(paper, one.check)(f"--claims-{one.name}", given) if checked else given
-    return found
 
 
 def default_store() -> Path:
@@ -195,25 +174,11 @@ def _store_folder(given: str | None) -> Path:
     path = Path(given) if given else default_store()
     if path.exists() and not path.is_dir():
         where = "--store" if given else "CIRCUIT_CLAIMS_STORE"
-        raise ValueError(
+        raise InputError(
             f"{where} {path}\n  expected  a folder, there or to be made\n  found     a file\n"
             "  Type: pytest claims/ --store ANOTHER_FOLDER"
         )
     return path
-
-
-def options_line(option: Any, contributed: Iterable[Option] = ()) -> str:
-    """The options that change what is measured, as they would be typed again; empty for a plain run."""
-    words = []
-    for name in PASSED_ON:
-        value = getattr(option, name, DEFAULTS[name])
-        if value != DEFAULTS[name]:
-            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
-    for one in contributed:
-        value = getattr(option, destination(one), None)
-        if value not in (None, False):
-            words += [f"--claims-{one.name}"] if one.flag else [f"--claims-{one.name}", shlex.quote(str(value))]
-    return " ".join(words)
 
 
 def quoted(node: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from circuit_claims.errors import InputError
 from circuit_claims.keeping.measure import Context
 from circuit_claims.running.run import Run
 from circuit_claims.running.selection import Choice
@@ -29,7 +30,7 @@ class Subject:
     def at_step(self, step: int) -> Subject:
         """The same model at an earlier training step. Raises `ModelNotAvailable` where it cannot be had."""
         if self.resolve is None:
-            raise ValueError(f"{self.name}: expected a model of the registry with saved training steps, found none")
+            raise InputError(f"{self.name}: expected a model of the registry with saved training steps, found none")
         name = f"{self.name}@step{step}"
         return replace(self, name=name, model=self.resolve(name))
 
@@ -91,7 +92,6 @@ def open_subject(choice: Choice, run: Run) -> Subject:
     """Resolve a choice to a model on this machine. Raises `ModelNotAvailable` with the command that would fetch it."""
     from circuit_claims.models.resolve import resolve
 
-    find = partial(
-        resolve, registry=run.papers.models, models_dir=run.models_dir, offline=run.offline, fetch=choice.fetch
-    )
+    where = {"models_dir": run.models_dir, "registry": run.papers.models}
+    find = partial(resolve, **where, offline=run.offline, fetch=choice.fetch)
     return Subject(run.label(choice.subject), find(choice.subject), run.context, find)

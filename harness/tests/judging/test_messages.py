@@ -8,7 +8,8 @@ import tomllib
 import pytest
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.messages import measured, number, paper_says, verdict_text
+from circuit_claims.judging.messages import measurement_line, paper_says, verdict_text
+from circuit_claims.judging.numbers import number
 from circuit_claims.judging.verdicts import Control, judge, not_run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,10 +46,10 @@ def test_no_exponent_below_a_million_and_three_digits_kept(value):
 def test_a_measurement_says_what_it_was_taken_over():
     interval = Interval(0.25, 1234.5, 0.9, "bootstrap over tokens")
     whole = Measurement("score", 0.5, interval, "share", p_value=0.004, n=1041, seed=7)
-    text = measured(whole)
+    text = measurement_line(whole)
     assert text.startswith("0.5 share   90% interval [0.25, 1,234]   p = 0.004 under the null   n = 1,041, bootstrap")
     assert text.endswith("bootstrap over tokens, seed 7")
-    assert measured(Measurement("leader", "L1H2")) == "L1H2"
+    assert measurement_line(Measurement("leader", "L1H2")) == "L1H2"
 
 
 @pytest.mark.parametrize(

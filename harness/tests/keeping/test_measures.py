@@ -12,7 +12,8 @@ from circuit_claims.judging.claims import load_papers
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping import measure as measuring
-from circuit_claims.keeping.measure import Context, measure, source_digest
+from circuit_claims.keeping.keys import closure
+from circuit_claims.keeping.measure import Context, measure
 from circuit_claims.keeping.store import Store, to_json
 from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.beyond.held_out import roman_numerals
@@ -71,7 +72,7 @@ class Thing:
 MADE: list[tuple[str, int]] = []
 
 
-@measure("circuit_claims.judging.statistics")
+@measure
 def counted(subject, *, seed: int = 0, scale: float = 1.0) -> Measurement:
     """Some numbers from a seed."""
     MADE.append((subject.name, seed))
@@ -116,15 +117,10 @@ def test_the_key_tells_parameters_and_subjects_apart(fresh):
     assert key(context, seed=0) == keys[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("_torch_version", lambda: "0.0.1"), ("source_digest", lambda modules: "another source")],
-    ids=["torch version", "source"],
-)
-def test_the_key_changes_with_what_measures(fresh, monkeypatch, name, value):
+def test_the_key_changes_with_what_measures(fresh, monkeypatch):
     context = fresh()
     before = key(context)
-    monkeypatch.setattr(measuring, name, value)
+    monkeypatch.setattr(measuring, "closure_of_measure", lambda function, subject: closure(key))
     assert key(context) != before
     assert len(MADE) == 2
 
@@ -132,27 +128,6 @@ def test_the_key_changes_with_what_measures(fresh, monkeypatch, name, value):
 def test_the_key_changes_with_the_kind_of_device_and_not_its_number(fresh):
     keys = [key(fresh(device=device)) for device in ("cpu", "cuda:0", "cuda:1")]
     assert keys[0] != keys[1] == keys[2]
-
-
-def test_the_source_of_a_package_is_all_of_it_but_its_tests(tmp_path, monkeypatch):
-    package = tmp_path / "some_package"
-    (package / "tests").mkdir(parents=True)
-    for name in ("__init__.py", "core.py", "tests/test_core.py"):
-        (package / name).write_text("x = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def digest():
-        source_digest.cache_clear()
-        return source_digest(("some_package",))
-
-    before = digest()
-    (package / "tests" / "test_core.py").write_text("x = 2\n")
-    assert digest() == before
-    (package / "core.py").write_text("x = 2\n")
-    assert digest() != before
-    with pytest.raises(ValueError, match="none called 'no_such_package'"):
-        source_digest(("no_such_package",))
-    source_digest.cache_clear()
 
 
 # Findings on the planted model, its controls, and the same model without the plant.

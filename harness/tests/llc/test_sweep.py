@@ -1,11 +1,9 @@
 """Sweeps: equal to single runs, resumable after any number of kills, keyed by everything that matters."""
 
 import hashlib
-import importlib
 import multiprocessing
 import os
 import random
-import re
 import signal
 import time
 from dataclasses import asdict, replace
@@ -15,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from circuit_claims.keeping.store import Store
-from circuit_claims.llc.losses import DivergenceFrom
+from circuit_claims.llc.losses import DivergenceFrom, NextToken
 from circuit_claims.llc.refined import Speed, refined_llc
 from circuit_claims.llc.sgld import SGLDSettings
-from circuit_claims.llc.sweep import CELL_SOURCE, Place, Sweep, run_sweep
+from circuit_claims.llc.sweep import Place, Sweep, cell_code, run_sweep
 
 from tests.toy.test_potentials import small_model
 
@@ -117,18 +115,15 @@ def test_every_slice_is_checked_before_the_first_is_measured():
     assert store.saved == 0
 
 
-def test_cells_are_keyed_by_all_the_source_that_makes_them_and_by_none_that_judges_them():
-    """What the sweep imports inside the engine, followed to the end, is what the key digests, less the judges."""
-    judges = {"circuit_claims.llc.estimate", "circuit_claims.llc.diagnostics", "circuit_claims.llc.gate"}
-    seen, ahead = set(), ["circuit_claims.llc.sweep"]
-    while ahead:
-        module = ahead.pop()
-        if module not in seen:
-            seen.add(module)
-            source = Path(importlib.import_module(module).__file__).read_text()
-            ahead += re.findall(r"from (harness\.(?:llc|attention_only)\.\w+) import", source)
-    assert seen - judges == set(CELL_SOURCE)
-    assert judges < seen
+def test_cells_are_keyed_by_the_code_that_makes_them_and_by_none_that_judges_them():
+    one = plan()
+    model = one.load_model("3")
+    source = cell_code(model, NextToken())
+    rooms = {"llc.sgld", "llc.sample", "llc.module_potential", "llc.slices", "llc.losses", "toy.model"}
+    assert {f"circuit_claims.{room}" for room in rooms} <= source.modules
+    assert any(".toy.potentials" in module for module in source.modules)
+    assert not {f"circuit_claims.llc.{judge}" for judge in ("estimate", "diagnostics", "gate")} & source.modules
+    assert "torch" in source.libraries
 
 
 def test_progress_counts_cells_and_estimates_what_is_left():

@@ -109,7 +109,7 @@ def test_rows_of_several_files_are_one_registry_and_a_doubled_name_names_both_fi
     assert [*rows] == [*load_registry(), "toy-model"]
     assert rows["toy-model"].traits.multi_digit_numbers is None
     more.write_text("schema = 1\n\n" + row.format("gpt2"))
-    with pytest.raises(RegistryError, match="the name gpt2 is given twice") as caught:
+    with pytest.raises(RegistryError, match="found twice: gpt2, first in") as caught:
         load_registry(REGISTRY, more)
     assert str(REGISTRY) in str(caught.value)
     assert str(more) in str(caught.value)
@@ -136,9 +136,11 @@ def registry_with(tmp_path: Path, old: str, new: str, count: int = 1) -> Path:
         ('architecture = "qwen2"', 'architecture = "mamba"', r"architecture: Input should be .*found 'mamba'"),
         ("needs_bos", "need_bos", r"traits / need_bos: Unexpected keyword argument"),
         ('name = "gpt2-medium"', 'name = "gpt2"', r"found twice: gpt2"),
-        ("schema = 1", "schema = 2", r"schema: Input should be 1"),
+        ("schema = 1", "schema = 2", r"schema: expected 1, found 2"),
         ("schema = 1", "schema = ", r"is not TOML"),
-        ('hub = { repo = "EleutherAI/pythia-31m" }\n', "", r"model pythia-31m: .*expected `hub`"),
+        ('hub = { repo = "EleutherAI/pythia-31m" }\n', "", r"model pythia-31m / hub: Field required"),
+        ('format = "gguf"', 'format = "hf"', r"model qwen2.5-coder-0.5b / file: Unexpected keyword argument"),
+        ('format = "gguf"', 'format = "zip"', r"model qwen2.5-coder-0.5b: .*'gguf', 'hf', 'tokenizer'"),
     ],
 )
 def test_a_fault_is_named_with_its_row_and_field(old, new, said, tmp_path):

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from circuit_claims.papers.successor_heads.dataset import Group, Task, assemble, succession
+from circuit_claims.heads.groups import Group
+from circuit_claims.papers.successor_heads.dataset import Task, assemble, succession
 from circuit_claims.papers.successor_heads.succession.score import (
     Resamples,
     SuccessorScores,

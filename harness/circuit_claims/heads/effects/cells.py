@@ -20,18 +20,17 @@ from torch import Tensor
 
 from circuit_claims.heads.effects.direct import direct_effects
 from circuit_claims.heads.effects.filling import CellStore, Clock, Job, Report, fill, in_parts, side_by_side
-from circuit_claims.heads.effects.forward import AblationModel, Pass
+from circuit_claims.heads.effects.forward import AblationModel, Pass, open_model
 from circuit_claims.heads.effects.losses import Changes, HeadReadout, loss_changes
 from circuit_claims.heads.effects.reference import Reference, digest_of, reference_of
 from circuit_claims.heads.effects.results import DirectEffects, Head, HeadEffects
 from circuit_claims.heads.effects.settings import Ablations, HeadSettings
 from circuit_claims.heads.effects.views import most_attended, most_promoted
 from circuit_claims.judging.measurement import Cost, Measurement
-from circuit_claims.keeping.measure import source_digest
+from circuit_claims.keeping.keys import closure
 from circuit_claims.keeping.store import key_of
 
 MOST_THREADS = 8
-PARTS = ("circuit_claims.heads.effects", "circuit_claims.models")
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,10 @@ class Plan:
         reference = "".join(digest_of(row) for row in _tokens(self.reference))
         return {
             "measure": "ablation cell",
-            "source": source_digest(PARTS),
+            **closure(open_model, reference_of, direct_effects, head_effects).parts(),
             "model": dict(self.identity),
             "reference": hashlib.sha256(reference.encode()).hexdigest(),
             "ablations": self.ablations.parameters(),
-            "torch": torch.__version__.split("+")[0],
             "device": self.device.split(":")[0],
         }
 

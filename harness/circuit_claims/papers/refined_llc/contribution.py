@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from circuit_claims.running.contributions import Contribution, Option, SubjectKind
+from circuit_claims.running.contributions import Contribution, SubjectKind
+from circuit_claims.running.options import ClaimsOption
 
 HERE = "circuit_claims.papers.refined_llc"
 RUNS = f"{HERE}.runs.registry"
 
+RECORDED = "the authors' recorded numbers: a folder or the JSON file"
+OWN_RUN = "folder of a training run to stand for this project's own"
+
 CONTRIBUTION = Contribution(
     options=(
-        Option("recorded", "the authors' recorded numbers: a folder or the JSON file", f"{RUNS}:recorded_numbers"),
-        Option("own-run", "folder of a training run to stand for this project's own", f"{RUNS}:own_folder"),
+        ClaimsOption("recorded", RECORDED, check=f"{RUNS}:recorded_numbers"),
+        ClaimsOption("own-run", OWN_RUN, check=f"{RUNS}:own_folder"),
     ),
     subject_kinds={
         kind: SubjectKind(f"{RUNS}:open_{kind}", f"{RUNS}:{kind}_state") for kind in ("recorded", "own", "published")

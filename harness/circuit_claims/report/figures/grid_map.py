@@ -7,11 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import LABEL, WIDTH, C, axes_at, finite, style
-from circuit_claims.report.figures.kept import drawn_once
+from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.plots import cells, limits, scale_bar
 from circuit_claims.report.figures.svg import draw
-from circuit_claims.report.text import number, one_line, shorten
+from circuit_claims.report.text import one_line, shorten
 
 TALLEST, SMALLEST, LARGEST = 460.0, 4.0, 18.0
 MOST_NAMES = 26

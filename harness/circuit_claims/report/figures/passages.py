@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.model import to_number
-from circuit_claims.report.text import number
 
 MOST_PASSAGES = 24
 BLANKS = {"\n": "↵", "\t": "⇥", " ": "␣", "\r": "␍"}

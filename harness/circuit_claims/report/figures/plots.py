@@ -15,6 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import (
     WIDTH,
     C,
@@ -28,10 +29,10 @@ from circuit_claims.report.figures.axes import (
     scale_x,
     style,
 )
-from circuit_claims.report.figures.kept import drawn_once
+from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import LEVELS, SERIES, scale
 from circuit_claims.report.figures.svg import draw
-from circuit_claims.report.text import head_name, number, one_line, shorten
+from circuit_claims.report.text import head_name, one_line, shorten
 
 MOST_ROWS = 24
 MOST_VALUES = 40

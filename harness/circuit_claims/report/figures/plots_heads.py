@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import WIDTH, C, axes_at, finite, reach_of, style
-from circuit_claims.report.figures.kept import drawn_once
+from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import LEVELS, SERIES, scale
 from circuit_claims.report.figures.svg import draw
-from circuit_claims.report.text import number, one_line, shorten
+from circuit_claims.report.text import one_line, shorten
 
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")

@@ -7,11 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import WIDTH, C, axes_at, finish, finite, name_rows, row_names
-from circuit_claims.report.figures.kept import drawn_once
+from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import SERIES
 from circuit_claims.report.figures.svg import draw
-from circuit_claims.report.text import number, one_line, shorten
+from circuit_claims.report.text import one_line, shorten
 
 HATCHES = ("", "////", "----", "\\\\\\\\", "xxxx", "++++")
 NARROW = 0.055

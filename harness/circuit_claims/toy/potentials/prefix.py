@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuit_claims.llc.losses import DivergenceFrom, NextToken
-from circuit_claims.toy.model import AttentionOnly
 from circuit_claims.toy.potentials.readout import LogSumExp, Readout
+
+if TYPE_CHECKING:
+    from circuit_claims.toy.model import AttentionOnly
 
 BLOCK = 16
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuit_claims.toy.model import AttentionOnly
+if TYPE_CHECKING:
+    from circuit_claims.toy.model import AttentionOnly
 
 CHUNK = 128
 TINY = 1e-30

@@ -8,10 +8,11 @@ import pytest
 import torch
 from circuit_claims.heads.effects import losses
 from circuit_claims.heads.effects.losses import HeadReadout, Panel, Point, loss_changes
-from circuit_claims.heads.effects.plain import plain_logits
 from circuit_claims.heads.effects.settings import ABLATIONS, EFFECTS, HeadSettings
 from circuit_claims.heads.effects.views import GROUP, most_attended, most_promoted, top_of
 from torch.nn.functional import cross_entropy
+
+from tests.heads.effects.plain_effects import plain_logits
 
 
 def plain_loss(logits, run):

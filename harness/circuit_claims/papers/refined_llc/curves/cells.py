@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
 from circuit_claims.llc.estimate import LLCEstimate
 from circuit_claims.llc.sgld import SGLDSettings
@@ -32,7 +33,7 @@ NUMBERS = (
 )  # fmt: skip
 
 
-class CellsError(ValueError):
+class CellsError(ClaimsError, ValueError):
     """A file of recorded cells that cannot be used; the text says what to type."""
 
 

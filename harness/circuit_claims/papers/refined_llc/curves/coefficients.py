@@ -24,13 +24,12 @@ from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.store import key_of
 from circuit_claims.llc.losses import Loss, loss_of_knowing_nothing
 from circuit_claims.llc.module_potential import held_still
-from circuit_claims.llc.refined import Speed, make_potential
+from circuit_claims.llc.refined import CachedPotential, Speed, make_potential
 from circuit_claims.llc.sample import estimate
 from circuit_claims.llc.sgld import Potential, SGLDSettings, generator, rows_of
 from circuit_claims.llc.slices import digest, weight_slice
 from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey, cell_of
 from circuit_claims.toy.model import AttentionOnly
-from circuit_claims.toy.potentials.head import HeadPotential
 
 PAPER = SGLDSettings(n_beta=30.0, gamma=200.0, eps=1e-3, batch_size=8)
 LENGTH, ROWS, PROBES, NOISE_DRAWS = 129, 512, 8, 8
@@ -170,7 +169,7 @@ class _Bench:
         speed = self._speed or Speed(cache_bytes=self.given.cache_bytes, readout_dtype=self.given.readout)
         where, loss = weight_slice(self.model, key.weights), self.given.losses[key.loss]
         made = make_potential(self.model, self.rows(key.text), where, loss, speed)
-        if isinstance(made, HeadPotential) and self._speed is None:
+        if isinstance(made, CachedPotential) and self._speed is None:
             self._speed = replace(speed, prefix=made.prefix)
         return made
 

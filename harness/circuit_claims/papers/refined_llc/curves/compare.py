@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey
 
@@ -22,7 +23,7 @@ FALSE_ALARM = 1e-4
 FORGOTTEN = 0.05  # blocks count as independent once their correlation is below this
 
 
-class RecordedCellDiffers(AssertionError):
+class RecordedCellDiffers(ClaimsError, AssertionError):
     """A cell measured again lies outside both measurements' Monte Carlo error: engine, weights or text changed."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.papers.refined_llc.curves import tables as ct
-from circuit_claims.papers.refined_llc.curves.agreement import CLUSTERINGS, FEWER, clustering_agreement
+from circuit_claims.papers.refined_llc.curves.clustering import CLUSTERINGS, FEWER, clustering_agreement
 from circuit_claims.papers.refined_llc.curves.planted import TYPES, planted_counts, planted_table
 from circuit_claims.papers.refined_llc.curves.roles import (
     NEXT_TOKEN,

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.statistics import percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.roles import use_of
 from circuit_claims.papers.refined_llc.multigrams.measures import (
@@ -122,7 +123,7 @@ class Ablations:
         count = effects.shape[2]
         picks = [generator.integers(count, size=count) for _ in range(FIGURE_DRAWS)]
         drawn = [overlaps(effects[:, :, rows])[np.ix_(*heads)].mean() for rows in picks]
-        interval = ct.interval_of(np.array(drawn), "bootstrap over rows")
+        interval = percentile_interval(np.array(drawn), "bootstrap over rows")
         return float(overlaps(effects)[np.ix_(*heads)].mean()), interval.low, interval.high
 
     def paths_and_composition(self, reader: str = "K", effect: str = "size") -> Finding:
@@ -229,7 +230,7 @@ def overlap_growth(
     count = end.shape[2]
     own = np.arange(count)
     found = np.array([growth(generator.integers(count, size=count)) for _ in range(draws)])
-    interval = ct.interval_of(found, f"{draws:,} bootstrap draws over {count} rows")
+    interval = percentile_interval(found, f"{draws:,} bootstrap draws over {count} rows")
     more = {"overlap at the end": overlap(end, own), "overlap early": overlap(early, own)}
     return Measurement(quantity, growth(own), interval=interval, unit="times", n=count, facts={**facts, **more})
 
@@ -268,7 +269,7 @@ def closer_ratio(
 
     found = np.array([anew(now) / anew(start) for _ in range(draws)])
     apart = ", those of the start drawn apart" if start else ""
-    interval = ct.interval_of(found, f"{draws:,} bootstrap draws over {len(now[0])} rows{apart}")
+    interval = percentile_interval(found, f"{draws:,} bootstrap draws over {len(now[0])} rows{apart}")
     reference = ratio(start) if start else 1.0
     facts = {**source.facts, "closers over elsewhere": ratio(now), "the same at initialisation": reference}
     quantity = "path ablation at nested closers over elsewhere" + (", over that at initialisation" if start else "")

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.multigrams.labels import Rules, Sample
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
-PARTS = ("circuit_claims.heads.composition", "circuit_claims.toy.model")
-LABELLING, NESTING = (
-    "circuit_claims.papers.refined_llc.multigrams.labels",
-    "circuit_claims.papers.refined_llc.multigrams.brackets",
-)
 ROWS, LENGTH, PATH_ROWS = 48, 129, 16
 RULES = ("by_context", "by_source")
 SHOWN, NESTED = 3, 4
@@ -66,7 +61,7 @@ def _model(run: LiveRun, checkpoint: str) -> Any:
     return model_at(run, checkpoint)
 
 
-@measure(*PARTS)
+@measure
 def ablation_effects(run: Any, *, checkpoint: str, text: str, resample: bool = False) -> Measurement:
     """Loss added at each token by ablating each head: array `effects` (layer, head, row, pos), in nats."""
     import torch
@@ -82,7 +77,7 @@ def ablation_effects(run: Any, *, checkpoint: str, text: str, resample: bool = F
                        facts=facts)  # fmt: skip
 
 
-@measure(*PARTS, LABELLING)
+@measure
 def multigram_samples(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """Every affected token of every head with its labels under the usual `multigrams.Rules`.
 
@@ -166,7 +161,7 @@ def token_strings(run: LiveRun) -> list[str]:
     return [tokenizer.decode([token]) for token in range(run.run.config.d_vocab)]
 
 
-@measure(*PARTS)
+@measure
 def path_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """Path ablation of all 64 pairs of heads and their composition scores: arrays (writer, reader) for K, Q and V."""
     from circuit_claims.heads.composition import composition, path_effects
@@ -179,7 +174,7 @@ def path_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
     return Measurement("path ablation", None, unit="nats", n=len(rows), arrays=arrays, facts={"checkpoint": checkpoint})
 
 
-@measure(*PARTS, NESTING)
+@measure
 def nested_brackets(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """Nested brackets and quotes: path ablation at closers and elsewhere, margins, and what each head adds to them."""
     import torch

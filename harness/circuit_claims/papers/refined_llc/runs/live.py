@@ -25,6 +25,7 @@ from circuit_claims.heads.head_types import (
     classify,
     measure_heads,
 )
+from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import Curves, RunKind, RunNotAvailable, Score
@@ -130,7 +131,7 @@ class LiveRun:
         count = each.shape[1]
 
         def draw(generator: np.random.Generator) -> np.ndarray:
-            times = generator.multinomial(count, np.full(count, 1 / count))
+            (times,) = bootstrap_counts(count, 1, generator)
             return np.einsum("q,sqlh->slh", times / count, each, optimize=True)
 
         return Curves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circuit_claims.errors import InputError
 from circuit_claims.models.cache import default_cache
 from circuit_claims.models.runs import RunRow, load_runs
 from circuit_claims.places import CLAIMS, FIXTURES
@@ -33,7 +34,7 @@ def published_folder(name: str, cache_dir: Path | None = None) -> Path:
 
 
 def recorded_numbers(option: str, given: str) -> Path:
-    """Where `--claims-recorded` points; ValueError for what is not the authors' file: no test could use it."""
+    """Where `--claims-recorded` points; `InputError` for what is not the authors' file: no test could use it."""
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedData, RecordedDataError, find_recorded
     from circuit_claims.running.run import refuse_missing
 
@@ -41,13 +42,13 @@ def recorded_numbers(option: str, given: str) -> Path:
     try:
         _ = RecordedData(find_recorded(place)).labels
     except RecordedDataError as error:
-        raise ValueError(f"{option} {given}: {error}") from None
+        raise InputError(f"{option} {given}: {error}") from None
     assert place is not None
     return place
 
 
 def own_folder(option: str, given: str) -> Path | None:
-    """Where `--claims-own-run` points; ValueError for a folder that is not there."""
+    """Where `--claims-own-run` points; `InputError` for a folder that is not there."""
     from circuit_claims.running.run import refuse_missing
 
     return refuse_missing(option, given)

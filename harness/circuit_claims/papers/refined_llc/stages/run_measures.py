@@ -15,12 +15,11 @@ from jaxtyping import Float
 
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL, percentile_band, percentile_interval, permutation_p_value
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
 from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged, Score, TrainingRun
 
-PARTS = ("circuit_claims.papers.refined_llc", "circuit_claims.llc")
-LEVEL = 0.90
 TYPE_OF: dict[Score, tuple[str, int]] = {"previous": ("previous-token", 0), "prefix": ("induction", 1)}
 # A type has formed where its leading heads' mean score reaches what makes a head one of it.
 FORMED: dict[Score, float] = {"previous": PREVIOUS_FROM, "prefix": PREFIX_FROM}
@@ -29,7 +28,7 @@ BAND_DRAWS = 400  # for a figure's band, more would only take memory
 SHARE_OF_TRAINING = 0.13  # the end of LM2: step 6,500 of 50,000
 
 
-@measure(*PARTS)
+@measure
 def leading_heads(run: TrainingRun, *, score: Score, layer: int, draws: int, seed: int) -> Measurement:
     """The `LEADERS` heads of a layer with the highest score at the last checkpoint, with bootstrap support.
 
@@ -43,7 +42,7 @@ def leading_heads(run: TrainingRun, *, score: Score, layer: int, draws: int, see
         if index < BAND_DRAWS:
             kept.append(drawn)
     best = _leaders(curves.values[-1, layer], layer)
-    low, high = np.quantile(np.stack(kept), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = percentile_band(np.stack(kept))
     return Measurement(
         f"the {LEADERS} heads of layer {layer} with the highest {score} score",
         best,
@@ -66,7 +65,7 @@ def _leaders(scores: Float[np.ndarray, " head"], layer: int) -> str:
     return ", ".join(f"{layer}:{head}" for head in best)
 
 
-@measure(*PARTS)
+@measure
 def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, seed: int) -> Measurement:
     """The highest score in a layer at the last checkpoint, its interval simultaneous over the layer's heads.
 
@@ -82,7 +81,7 @@ def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, see
         best,
         Interval(best - half, best + half, LEVEL, f"{curves.method}; simultaneous over heads"),
         unit="mean attention",
-        p_value=float((1 + (null >= best).sum()) / (1 + draws)),
+        p_value=permutation_p_value(best, null),
         n=len(value),
         seed=seed,
         arrays={"null": null, "final": value},
@@ -90,7 +89,7 @@ def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, see
     )
 
 
-@measure(*PARTS)
+@measure
 def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     """When each type's leading heads have made half of their rise: previous-token in layer 0, induction in layer 1.
 
@@ -156,7 +155,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-@measure(*PARTS)
+@measure
 def composition_rise(run: TrainingRun, *, writers: str, draws: int, seed: int) -> Measurement:
     """Mean K-composition of layer-0 heads of the type `writers` with layer-1 multigram heads, last over earlier.
 
@@ -172,11 +171,11 @@ def composition_rise(run: TrainingRun, *, writers: str, draws: int, seed: int) -
     means = np.stack([_mean_of_pairs(curves, rows, columns, generator) for _ in range(draws)])  # (draw, step)
     value = curves.values[:, rows][:, :, columns].mean((1, 2))
     ratios = means[:, -1] / means[:, early]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = percentile_band(means)
     return Measurement(
         f"K-composition of {writers} with multigram heads, last checkpoint over step {curves.steps[early]:,}",
         float(value[-1] / value[early]),
-        _percentiles(ratios, f"{draws:,} bootstrap draws over heads of both layers"),
+        percentile_interval(ratios, f"{draws:,} bootstrap draws over heads of both layers"),
         unit="times",
         n=len(rows) * len(columns),
         seed=seed,
@@ -194,11 +193,6 @@ def _mean_of_pairs(curves: Curves, rows: list[int], columns: list[int], generato
     values = curves.draw(generator)
     left, right = generator.choice(rows, len(rows)), generator.choice(columns, len(columns))
     return values[:, left][:, :, right].mean((1, 2))
-
-
-def _percentiles(draws: Float[np.ndarray, " draw"], method: str) -> Interval:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high), LEVEL, method)
 
 
 @dataclass(frozen=True)
@@ -289,12 +283,12 @@ class Composition:
         table = self.table(run, writers)
         if table.status != "complete":
             return table
-        interval = _percentiles(table.arrays["last"], table.interval.method if table.interval else "")
+        interval = percentile_interval(table.arrays["last"], table.interval.method if table.interval else "")
         quantity = f"K-composition of {writers} with multigram heads at the last checkpoint"
         return table.derive(quantity, float(table.arrays["curve"][-1]), interval=interval, unit="composition")
 
 
-@measure(*PARTS)
+@measure
 def initialisation(run: TrainingRun, *, seed: int) -> Measurement:
     """How an initialisation drawn from `seed` compares with the run's first checkpoint (RL-01)."""
     from circuit_claims.papers.refined_llc.stages.published_seed import seed_match

@@ -7,13 +7,13 @@ from typing import Any
 
 from circuit_claims.judging.findings import Evidence, Finding
 from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import binomial_interval
+from circuit_claims.judging.statistics import LEVEL, or_binomial
 from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, sweep_of, weights_of
+from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of, weights_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
 
-@measure(*PARTS, "circuit_claims.judging.statistics")
+@measure
 def roman_score(subject: Any, *, settings: dict[str, Any], draws: int, shuffles: int) -> Measurement:
     """The score, on Roman numerals, of the head that leads on the dataset; array `null`: under shuffled numerals."""
     from circuit_claims.papers.successor_heads.beyond.roman import roman
@@ -52,8 +52,8 @@ def roman_score(subject: Any, *, settings: dict[str, Any], draws: int, shuffles:
 
 def _interval(score: float, pairs: int, bootstrap: tuple[float, float]) -> Interval:
     """The wider of bootstrap and exact binomial: a score of 0 or 1 on few tokens has a bootstrap of no width."""
-    low, high = binomial_interval(round(score * pairs), pairs)
-    return Interval(min(low, bootstrap[0]), max(high, bootstrap[1]), 0.90, f"exact binomial over {pairs} pairs")
+    ends = or_binomial(bootstrap, round(score * pairs), pairs)
+    return Interval(*ends, LEVEL, f"exact binomial over {pairs} pairs")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from circuit_claims.judging.findings import Evidence, Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, sweep_of
+from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
 # Every doubling that Pythia's published steps allow, so that no gap hides a jump.
@@ -19,7 +19,7 @@ STEPS = (
 )  # fmt: skip
 
 
-@measure(*PARTS)
+@measure
 def training_curve(
     subject: Any, *, steps: list[int], identities: list[Any], settings: dict[str, Any], draws: int, shuffles: int
 ) -> Measurement:

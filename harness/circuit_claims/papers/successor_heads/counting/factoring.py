@@ -24,8 +24,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import binomial_interval
-from circuit_claims.papers.successor_heads.steering.arithmetic import LEVEL, HeadReadout, strict_winner
+from circuit_claims.judging.statistics import bootstrap_counts, or_binomial, percentiles
+from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout, strict_winner
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -209,14 +209,12 @@ def share_interval(
     x, y = (np.unique(side, return_inverse=True)[1] for side in (pairs.x, pairs.y))
     weight = _weights(generator, draws, x.max() + 1)[:, x] * _weights(generator, draws, y.max() + 1)[:, y]
     rates = weight @ passed / weight.sum(axis=1)
-    low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    exact = binomial_interval(int(passed.sum()), len(passed), LEVEL)
-    return float(passed.mean()), min(float(low), exact[0]), max(float(high), exact[1])
+    return float(passed.mean()), *or_binomial(percentiles(rates), int(passed.sum()), len(passed))
 
 
 def _weights(generator: np.random.Generator, draws: int, n: int) -> Float[np.ndarray, "draw token"]:
     """How often each draw takes each token; a hair more than never, so that no draw is empty."""
-    return generator.multinomial(n, np.full(n, 1 / n), draws) + 1e-9
+    return bootstrap_counts(n, draws, generator) + 1e-9
 
 
 @dataclass(frozen=True)

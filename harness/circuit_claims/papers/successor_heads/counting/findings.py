@@ -10,10 +10,10 @@ from typing import Any
 from circuit_claims.heads.whole_model import kept_open
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL, binomial_interval
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
 from circuit_claims.papers.successor_heads.counting.measures import (
-    LEVEL,
     Head,
     factoring_table,
     greater_than_table,
@@ -324,7 +324,6 @@ def _shares(table: Measurement, quantity: str, stated: dict[str, Any]) -> Measur
 
 
 def _numerals(table: Measurement) -> Measurement:
-    from circuit_claims.judging.statistics import binomial_interval
 
     shares = [share for index, share in table.facts.get("numerals", []) if index not in AMBIGUOUS]
     if not shares:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
@@ -20,14 +21,12 @@ from circuit_claims.papers.successor_heads.succession.quantities import ranking
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.steering.tokens import Items
 
-PARTS = ("circuit_claims.papers.successor_heads", "circuit_claims.models", "circuit_claims.judging.statistics")
 VALUES = ("numbers", "digits", "number words")
 """Tasks whose tokens are values; the features of a residue are looked for among the first two that there are."""
 STEERED = ("numbers", "number words", "ordinal words", "months", "days", "letters")
 UNTRAINED = 20
 ORDERED = ("numbers", "number words", "ordinal words")
 RANDOM_DRAWS = 5
-LEVEL = 0.90
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def other_head(subject: Any, seed: int = 0) -> Head:
     return Head(*(int(place) for place in table.arrays["heads"][row]))
 
 
-@measure(*PARTS)
+@measure
 def mod_ten_features_table(subject: Any, *, head: list[int], runs: int, probes: int) -> Measurement:
     """The mod-10 features of one head: SH-14's coverage, SH-11's cosines, and f_0 ... f_9 for the vector arithmetic.
 
@@ -173,7 +172,7 @@ def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> dict[str, Any] |
     return {"own": stated(own), "other": stated(other), "cosine": own.arrays["cosine"].tolist()}
 
 
-@measure(*PARTS)
+@measure
 def steering_tables(
     subject: Any, *, head: list[int], reader: list[int], runs: int, probes: int, vectors: str = "own", length: str
 ) -> Measurement:
@@ -212,7 +211,7 @@ def described(items: Items) -> dict[str, Any]:
     return {"form": items.form, "texts": list(items.texts), "index": list(items.index), "around": items.around}
 
 
-@measure(*PARTS)
+@measure
 def greater_than_table(
     subject: Any, *, head: list[int], source: str, order: str = "true", weights: str = "own", draws: int, vectors: Any
 ) -> Measurement:
@@ -265,7 +264,7 @@ def _feature_bias(subject: Any, readout: Any, tasks: Any, vectors: Any) -> Any:
     return feature_bias(readout, tasks, torch.from_numpy(scaled).float())
 
 
-@measure(*PARTS)
+@measure
 def factoring_table(subject: Any, *, head: list[int], pairs: int, draws: int, index: str = "true") -> Measurement:
     """Swapped pairs decoded in output space and counted on in successor space, left-out pairs and Roman numerals.
 

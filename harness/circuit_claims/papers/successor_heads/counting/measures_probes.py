@@ -9,14 +9,14 @@ import numpy as np
 
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.successor_heads.counting.measures import PARTS, described, mod_ten_features_table, stated
+from circuit_claims.papers.successor_heads.counting.measures import described, mod_ten_features_table, stated
 
 LAST_NUMBER = 500
 IN_CONTEXT = ("months", "ordinal words")
 RANDOM = ", random features"
 
 
-@measure(*PARTS)
+@measure
 def probe_table(subject: Any, *, seeds: int, index: str = "true", weights: str = "own") -> Measurement:
     """Probes of the index mod 2 ... 25 on MLP_0(W_E) of the numbers 0 to 500, asked for the other tasks.
 
@@ -77,7 +77,7 @@ def _probed(own: Any, index: Any, asked: Any, seeds: int, shuffled: bool) -> Mea
     return replace(best, facts={**best.facts, **facts})
 
 
-@measure(*PARTS)
+@measure
 def neuron_table(subject: Any, *, head: list[int], shuffles: int, index: str = "true") -> Measurement:
     """The commonest period among the 16 most important neurons of MLP_0 along the numbers 0 to 500 (SH-13).
 
@@ -105,7 +105,7 @@ def neuron_table(subject: Any, *, head: list[int], shuffles: int, index: str = "
     return replace(found, value=str(int(found.value)))
 
 
-@measure(*PARTS)
+@measure
 def last_digit_residuals(subject: Any, *, layer: int, step: int) -> Measurement:
     """For models that split numbers: the residual stream below `layer` where a number's last digit stands.
 
@@ -124,7 +124,7 @@ def last_digit_residuals(subject: Any, *, layer: int, step: int) -> Measurement:
     return Measurement("residuals at the last digit", None, n=len(written), arrays=arrays)
 
 
-@measure(*PARTS)
+@measure
 def last_digit_table(subject: Any, *, layer: int, seeds: int, step: int, index: str = "true") -> Measurement:
     """The adapted measure for models that split numbers: probes of the residual at a number's last digit.
 
@@ -140,7 +140,7 @@ def last_digit_table(subject: Any, *, layer: int, seeds: int, step: int, index: 
     return _probed(torch.from_numpy(read.arrays["numbers"]), numbers, asked, seeds, index == "shuffled")
 
 
-@measure(*PARTS)
+@measure
 def in_context_table(subject: Any, *, head: list[int], runs: int, probes: int, scales: list[float]) -> Measurement:
     """The edit inside the whole model: arrays `<task>/winner`, `<task>/edited` and `<task>/own` (log probabilities).
 

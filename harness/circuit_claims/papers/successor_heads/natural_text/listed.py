@@ -10,7 +10,7 @@ import numpy as np
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.natural_text.listings import Listings, cut_listings
-from circuit_claims.papers.successor_heads.natural_text.natural import PARTS, Amounts, CellStore, Reading, tell
+from circuit_claims.papers.successor_heads.natural_text.natural import Amounts, CellStore, Reading, tell
 from circuit_claims.texts import Text, open_text
 
 # Where the text at hand has too few listings: what Python carries, its own source included.
@@ -37,7 +37,7 @@ def listings_for(reading: Reading, wanted: int, seed: int, given: Listings | Non
     return cut_listings(documents, reading.subject.tokens, wanted=wanted, length=LENGTH, seed=seed), label, False
 
 
-@measure(*PARTS, "circuit_claims.papers.successor_heads.natural_text.listings")
+@measure
 def listing_effects(reading: Reading, *, wanted: int, seed: int, planted: bool = False) -> Measurement:
     """Logit that each head's ablation costs the right number, in every prompt: `drop` (prompt, head).
 

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from circuit_claims.heads.effects.cells import Plan
     from circuit_claims.heads.effects.results import DirectEffects, HeadEffects
 
-PARTS = (
-    "circuit_claims.heads.effects",
-    "circuit_claims.papers.successor_heads.natural_text.behaviours",
-    "circuit_claims.papers.successor_heads.natural_text.cases",
-    "circuit_claims.papers.successor_heads.dataset", "circuit_claims.texts.windows", "circuit_claims.models",
-)  # fmt: skip
 EFFECT_ROWS = tuple(
     (effect, ablation) for effect in ("direct", "indirect", "total") for ablation in ("mean", "resample")
 )
@@ -129,7 +123,7 @@ class CellStore:
         self.context.store.save(key, measurement, anew=self.context.remeasure)
 
 
-@measure(*PARTS)
+@measure
 def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) -> Measurement:
     """Everything SH-21 and SH-22 are read off, for one head and `others` matched random heads; see `_arrays`."""
     from circuit_claims.heads.effects.cells import Kept, measure_contexts

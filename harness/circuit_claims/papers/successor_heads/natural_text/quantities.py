@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import binomial_interval
+from circuit_claims.judging.statistics import LEVEL, bootstrap_counts, or_binomial, percentile_interval
 from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, NAMED, effective_number
 from circuit_claims.papers.successor_heads.natural_text.cases import compare
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 EFFECTS = tuple((effect, ablation) for effect in ("direct", "indirect", "total") for ablation in ("mean", "resample"))
-LEVEL = 0.90
 # With fewer cases than this no order of four behaviours is worth a verdict.
 FEWEST = 20
 REST = "the other three behaviours"
@@ -53,7 +52,7 @@ class Counted:
 def weights_of(table: Measurement, documents: int, draws: int) -> Int[np.ndarray, "draw document"]:
     """How often each document is drawn in each bootstrap draw: with replacement, as many as there are."""
     generator = np.random.default_rng(0 if table.seed is None else table.seed)
-    return generator.multinomial(documents, np.full(documents, 1 / documents), size=draws)
+    return bootstrap_counts(documents, draws, generator)
 
 
 def documents_in(table: Measurement, contexts: int) -> int:
@@ -107,10 +106,7 @@ def behaviour_share(
 def widest(drawn: np.ndarray, hits: int, n: int, method: str) -> Interval:
     """The bootstrap interval of a share, or the exact binomial one at the ends where that is wider."""
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    exact = binomial_interval(hits, n, LEVEL)
-    return Interval(
-        min(float(low), exact[0]), max(float(high), exact[1]), LEVEL, f"{method}, or exact binomial if wider"
-    )
+    return Interval(*or_binomial((low, high), hits, n), LEVEL, f"{method}, or exact binomial if wider")
 
 
 def _documents(cases: Counted) -> int:
@@ -229,8 +225,7 @@ def _quantiles(drawn: np.ndarray, method: str) -> Interval:
     known = drawn[np.isfinite(drawn)]
     if len(known) == 0:
         return Interval(-np.inf, np.inf, LEVEL, "no draw has a case")
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high), LEVEL, method)
+    return percentile_interval(known, method)
 
 
 def saves_on_succession(table: Measurement, row: int, draws: int, change: np.ndarray | None = None) -> Measurement:

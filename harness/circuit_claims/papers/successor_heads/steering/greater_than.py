@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from circuit_claims.judging.statistics import binomial_interval
-from circuit_claims.papers.successor_heads.steering.arithmetic import LEVEL, RESIDUES, HeadReadout
+from circuit_claims.judging.statistics import binomial_interval, percentiles
+from circuit_claims.papers.successor_heads.steering.arithmetic import RESIDUES, HeadReadout
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 
 NEAREST = 2
@@ -53,10 +53,10 @@ class Bias:
     def interval(self, generator: np.random.Generator, draws: int) -> tuple[float, float]:
         """90 % interval: the bootstrap's, and never narrower than the exact binomial one of as many sources as there
         are (sources that all agree have a bootstrap of no width)."""
-        low, high = np.quantile(self.draws(generator, draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = percentiles(self.draws(generator, draws))
         if low < high:
-            return float(low), float(high)
-        return binomial_interval(round(self.value * self.n), self.n, LEVEL)
+            return low, high
+        return binomial_interval(round(self.value * self.n), self.n)
 
 
 def share_above(logits: Float[np.ndarray, " c"], at: int) -> float:

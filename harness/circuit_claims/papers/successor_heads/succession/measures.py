@@ -22,7 +22,6 @@ from circuit_claims.papers.successor_heads.succession.planted_subject import Pla
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import Metric
 
-PARTS = ("circuit_claims.papers.successor_heads", "circuit_claims.models")
 PAPER_PATH = "mlp0"
 END_OF_TEXT = ("<|endoftext|>", "</s>")
 
@@ -122,7 +121,7 @@ def sweep_model(model: Any, *, path: str, exclude_self: bool) -> Any:
     return sweep_of(subject, settings, profile.bootstrap_draws, profile.shuffles)
 
 
-@measure(*PARTS)
+@measure
 def head_scores(subject: Any, *, settings: dict[str, Any], draws: int, shuffles: int) -> Measurement:
     """Successor scores of all heads under one setting: the table that `succession.quantities` reads."""
     chosen = Settings(**settings)

@@ -10,10 +10,10 @@ import numpy as np
 
 from circuit_claims.judging.findings import Evidence, Finding
 from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import binomial_interval
+from circuit_claims.judging.statistics import LEVEL, or_binomial
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.amounts import amounts_of
-from circuit_claims.papers.successor_heads.succession.measures import PARTS, Settings, dataset_of, sweeps_of, weights_of
+from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import SuccessorScores
@@ -22,7 +22,7 @@ WINDOW = 256
 CONTROL_DRAWS = 5
 
 
-@measure(*PARTS)
+@measure
 def best_by_path(
     subject: Any, *, first: str, second: str, settings: dict[str, Any], draws: int, shuffles: int
 ) -> Measurement:
@@ -95,7 +95,7 @@ def input_paths(subject: Any) -> InputPaths:
     return InputPaths(subject)
 
 
-@measure(*PARTS, "circuit_claims.texts")
+@measure
 def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: int, draws: int) -> Measurement:
     """Scores of the path without a head by three readouts: plain, an affine lens fitted on text, one on the answers.
 
@@ -164,8 +164,8 @@ class Headless:
     def _score(self, readout: str) -> Measurement:
         row = self.table.facts["readouts"][readout]
         # The bootstrap of a share of zero has no width: the exact binomial interval over distinct pairs is the wider.
-        low, high = binomial_interval(row["passed"], row["pairs"])
-        interval = Interval(min(low, row["low"]), max(high, row["high"]), 0.90, f"exact binomial, {row['pairs']} pairs")
+        ends = or_binomial((row["low"], row["high"]), row["passed"], row["pairs"])
+        interval = Interval(*ends, LEVEL, f"exact binomial, {row['pairs']} pairs")
         facts = {key: self.table.facts[key] for key in ("r_squared", "baseline", "fitted")}
         return self.table.derive(f"score by the {readout} lens", row["score"], interval=interval, facts=facts)
 

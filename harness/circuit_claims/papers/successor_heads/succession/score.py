@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
+from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
 Metric = Literal["score", "macro_score"]
@@ -113,7 +115,7 @@ def usable_pairs(dataset: SuccessionDataset, exclude_self: bool) -> Bool[np.ndar
     """
     used = dataset.pairs.rivals + (not exclude_self) >= 1
     if not used.any():
-        raise ValueError(
+        raise InputError(
             f"no token of the dataset ({', '.join(dataset.task_names) or 'no task'}) has a single-token successor and "
             "a rival in this vocabulary: expected at least one pair, found none; choose another subject (claims list)"
         )
@@ -156,7 +158,7 @@ class Resamples:
         counts = np.zeros((draws, len(tokens)), dtype=np.float32)
         for task in np.unique(home):
             members = np.flatnonzero(home == task)
-            counts[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), draws)
+            counts[:, members] = bootstrap_counts(len(members), draws, generator)
         return cls(tokens, counts)
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from circuit_claims.report import write_report
-from circuit_claims.report.figures import kept
-from circuit_claims.report.figures.kept import drawn_once, keeping
+from circuit_claims.report.figures.cache import drawn_once, figure_cache
 from markupsafe import Markup
 
 from tests.report.sample import write_events
@@ -40,7 +39,7 @@ def test_second_report_has_the_same_bytes_and_draws_nothing(tmp_path: Path, monk
 @pytest.mark.parametrize("other", [(1.0, 2.0), [1.0, 2.000000000000001], [1.0, float("nan")], [1, 2]])
 def test_what_is_shown_decides(tmp_path: Path, other: object) -> None:
     plot = Plot()
-    with keeping(tmp_path):
+    with figure_cache(tmp_path):
         for _ in range(2):
             plot.draw([1.0, 2.0])
         assert plot.drawn == 1
@@ -51,7 +50,7 @@ def test_what_is_shown_decides(tmp_path: Path, other: object) -> None:
 
 def test_other_code_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plot = Plot()
-    with keeping(tmp_path):
+    with figure_cache(tmp_path):
         plot.draw([1.0])
         monkeypatch.setattr(kept, "drawing_code", lambda: "edited")
         plot.draw([1.0])
@@ -61,7 +60,7 @@ def test_other_code_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("harm", [lambda data: data[:-3], lambda data: data.replace(b"svg", b"svh"), lambda data: b""])
 def test_torn_or_altered_figures_are_drawn_anew(tmp_path: Path, harm: object) -> None:
     plot = Plot()
-    with keeping(tmp_path):
+    with figure_cache(tmp_path):
         good = plot.draw([1.0])
         (path,) = tmp_path.glob("*.svg")
         path.write_bytes(harm(path.read_bytes()))  # type: ignore[operator]
@@ -74,13 +73,13 @@ def test_torn_or_altered_figures_are_drawn_anew(tmp_path: Path, harm: object) ->
 def test_no_folder_to_write_to_is_no_trouble(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     plot = Plot()
-    with keeping(tmp_path / "file"):
+    with figure_cache(tmp_path / "file"):
         assert plot.draw([1.0]) == Markup("<svg>a [1.0]</svg>")
 
 
 def test_outside_nothing_is_kept(tmp_path: Path) -> None:
     plot = Plot()
-    with keeping(tmp_path):
+    with figure_cache(tmp_path):
         pass
     plot.draw([1.0])
     plot.draw([1.0])

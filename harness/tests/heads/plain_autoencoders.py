@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from circuit_claims.heads.autoencoders.training import (
     Autoencoders,
     AutoencoderSettings,
@@ -13,6 +10,8 @@ from circuit_claims.heads.autoencoders.training import (
     draw,
     prepare,
 )
+from jaxtyping import Float
+from torch import Tensor
 
 
 def train_one(x: Float[Tensor, "n d_model"], seed: int, settings: AutoencoderSettings | None = None) -> Autoencoders:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
+from circuit_claims.heads.probes import Probes, ProbeSettings, draw, prepare
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-
-from circuit_claims.heads.probes import Probes, ProbeSettings, draw, prepare
 
 
 def train_one_probe(
