@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -199,6 +200,14 @@ def train(
     out.print(f"run: {run_dir}", markup=False, soft_wrap=True)
 
 
+def _figures_here() -> Mapping[str, Any]:
+    """How figures of the papers of the current folder are drawn; a run is reported whatever lies here now."""
+    try:
+        return papers_here(None).figures()
+    except ClaimsError:
+        return {}
+
+
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with events.jsonl in it.")]) -> None:
     """Write the report of a run again from its event stream, finished or not."""
@@ -207,7 +216,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with ev
     if not (run_dir / "events.jsonl").exists():
         raise InputError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
     with err.status("writing the report"):
-        written = write_report(run_dir)
+        written = write_report(run_dir, brought=_figures_here())
     out.print(f"report: {written.index}", markup=False, soft_wrap=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -133,6 +133,14 @@ class Papers:
     def named(self, part: str) -> dict[str, tuple[Paper, Function]]:
         """All `commands` or `figures` by name, each with the paper in whose eyes its function is named."""
         return {name: (paper, named) for paper, one in self.contributions for name, named in getattr(one, part).items()}
+
+    def figures(self) -> dict[str, Callable[[Mapping[str, Any], str], Any]]:
+        """How the kinds of evidence that the papers bring are drawn; each is imported when it is first asked for."""
+
+        def later(paper: Paper, named: Function) -> Callable[[Mapping[str, Any], str], Any]:
+            return lambda evidence, name: function_of(paper, named)(evidence, name)
+
+        return {kind: later(paper, named) for kind, (paper, named) in self.named("figures").items()}
 
     def not_applicable(self, subject: Any, claims: Iterable[Claim]) -> str:
         """Why claims that require a trait cannot be asked of `subject`; empty when they can."""

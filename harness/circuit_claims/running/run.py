@@ -124,7 +124,7 @@ class Run:
         from circuit_claims.report import write_report
 
         try:
-            paths = write_report(self.run_dir, figures=self.store_dir / "figures")
+            paths = write_report(self.run_dir, self.store_dir / "figures", self.papers.figures())
         except OSError as error:
             return [f"no report was written: {error}", f"Type: claims report {self.run_dir}"]
         return [*headline(paths.results), f"report: {paths.index}"]

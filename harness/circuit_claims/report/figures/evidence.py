@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
@@ -44,16 +47,30 @@ class Exhibit:
     trouble: str = ""
 
 
+Draw = Callable[[Mapping[str, Any], str], Exhibit]
+_BROUGHT: ContextVar[Mapping[str, Draw]] = ContextVar("figures that papers bring", default=MappingProxyType({}))
+
+
+@contextmanager
+def drawn_by(brought: Mapping[str, Draw]) -> Iterator[None]:
+    """Inside, evidence of these types is drawn by what papers bring: `draw(evidence, name)` gives an `Exhibit`."""
+    token = _BROUGHT.set(brought)
+    try:
+        yield
+    finally:
+        _BROUGHT.reset(token)
+
+
 def exhibit(evidence: Mapping[str, Any], name: str) -> Exhibit:
     """`evidence` ready to show; `name` is unique in the page. Evidence that cannot be drawn says why and stays out."""
     kind = str(evidence.get("type"))
     title = str(evidence.get("title") or kind.replace("_", " "))
     blank = Exhibit(title=title, caption=str(evidence.get("caption") or ""))
-    maker = _MAKERS.get(kind)
-    if maker is None:
+    maker, brought = _MAKERS.get(kind), _BROUGHT.get().get(kind)
+    if maker is None and brought is None:
         return replace(blank, trouble=f"evidence of the unknown type {kind!r}: see results.json")
     try:
-        return maker(blank, dict(evidence), name)
+        return maker(blank, dict(evidence), name) if maker else brought(evidence, name)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
         # One figure that cannot be drawn must not cost the reader the rest of the report.
         return replace(blank, trouble=f"this evidence could not be drawn ({type(error).__name__}: {error})")

@@ -89,7 +89,7 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
     """A layer x head heat map in `LEVELS` steps of one hue, with its scale; the marked head is outlined and named.
 
     A cell without a value is crossed out. `mark` is one head [layer, head] or a list of such; `head_names` "1:6" names
-    heads as the second paper does.
+    heads that way.
     """
     values = [finite(row) for row in evidence["values"]]
     layers, heads = len(values), max(map(len, values))

@@ -163,16 +163,16 @@ def test_scopes_are_counted_apart_in_a_run_of_the_claims(tmp_path):
     assert left["L2W256-3m-rr"]["command"].startswith("claims convert-checkpoint L2W256-3m-rr")
     assert "pickles" in left["L2W256-3m-rr"]["reason"]
     (judged,) = [verdict for verdict in results["verdicts"] if verdict["outcome"] == "reproduced"]
-    assert "--claims-recorded numbers" in judged["rerun"]
+    assert "--recorded numbers" in judged["rerun"]
 
 
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
         (("--claims-own-run", "nowhere"), ("expected  a folder", "nothing of that name", "Type:")),
-        (("--own-run", "nowhere"), ("--claims-own-run nowhere", "expected  a folder")),
+        (("--own-run", "nowhere"), ("own-run nowhere", "expected  a folder")),
         (("--claims-recorded", "nowhere"), ("a folder or a file", "nothing of that name", "Type:")),
-        (("--recorded", "a-file"), ("--claims-recorded a-file", "expected JSON", "Expecting value")),
+        (("--recorded", "a-file"), ("recorded a-file", "expected JSON", "Expecting value")),
         (("--recorded", "claims"), ("expected two_layer_attention_only_501_checkpoints.json",)),
     ],
     ids=lambda value: value[0].lstrip("-"),
