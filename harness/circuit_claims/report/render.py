@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,6 +19,7 @@ from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_ato
 from circuit_claims.report import groups, opening, text, views
 from circuit_claims.report.collect import Collected, read_run
 from circuit_claims.report.figures.cache import figure_cache
+from circuit_claims.report.figures.evidence import Draw, drawn_by
 from circuit_claims.report.figures.palette import css
 from circuit_claims.report.files import RESULTS, RUN, results_bytes, run_bytes
 from circuit_claims.report.model import Results, Run
