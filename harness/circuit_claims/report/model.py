@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from circuit_claims.judging.json_values import NAMES, to_number, to_plain
 from circuit_claims.judging.verdicts import OUTCOMES, Outcome, Tally, tally
 
-SCHEMA = 1
+SCHEMA = 2
 SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "control")
 
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(NAMES)}]}
@@ -90,8 +90,13 @@ class PaperRecord(Record):
     url: str = ""
 
 
+def _by_scope(given: Any) -> Any:
+    """Event streams of older runs list the subjects without their scopes."""
+    return {"reproduction": given} if isinstance(given, list | tuple) else given
+
+
 class ClaimRecord(Record):
-    """A claim as it stood when the run was made."""
+    """A claim as it stood when the run was made. `subjects` are those it lists, by the scope they count under."""
 
     id: str
     paper: str = ""
@@ -104,12 +109,13 @@ class ClaimRecord(Record):
     trust: str = "?"
     margin: JsonNumber | None = None
     margin_reason: str = ""
-    subjects: tuple[str, ...] = ()
+    subjects: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_by_scope)] = {}
     text: str = ""
     controls: tuple[str, ...] = ()
     positive_controls: tuple[str, ...] = ()
     cost: str = ""
-    applies_to: str = ""
+    others: bool = True
+    origin: str = "paper"
     requires: tuple[str, ...] = ()
     note: str = ""
 
@@ -156,7 +162,7 @@ class Results(Record):
     A number that is not finite is the string NaN, Infinity or -Infinity, wherever it stands.
     """
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
     complete: bool
     profile: str = ""
     papers: tuple[PaperRecord, ...] = ()
@@ -204,7 +210,7 @@ class SetAside(Record):
 class RunRecord(Record):
     """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
     sessions: tuple[SessionRecord, ...] = ()
     costs: tuple[CostRecord, ...] = ()
     set_aside: tuple[SetAside, ...] = ()

@@ -19,10 +19,11 @@ from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import ClaimError
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.events import StreamError
+from circuit_claims.running.contributions import ContributionError
 from circuit_claims.running.environment import describe
 from circuit_claims.running.judge import Judge, Judged
-from circuit_claims.running.options import chosen, options_line
-from circuit_claims.running.plugin import SUBJECT_ARGUMENT, claim_ids
+from circuit_claims.running.options import OPTIONS, chosen, options_line
+from circuit_claims.running.plugin import SUBJECT_ARGUMENT, claim_ids, papers_of
 from circuit_claims.running.run import RUN, Run, quoted
 from circuit_claims.running.selection import SelectionError
 
@@ -36,10 +37,11 @@ class Session:
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self.config = config
-        self.option = chosen(config)
         try:
-            self.run = Run.from_options(self.option, config.rootpath, folder, _past_capture(config))
-        except (ClaimError, SelectionError, ValueError) as error:
+            self.options = (*OPTIONS, *(option for _, option in papers_of(config).options))
+            self.option = chosen(config, self.options)
+            self.run = Run.from_options(self.option, papers_of(config), folder, _past_capture(config))
+        except (ClaimError, ContributionError, SelectionError, ValueError) as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[RUN] = self.run
         self.lines: Sequence[str] = ()
@@ -73,10 +75,10 @@ class Session:
             schema=1,
             id=run.run_dir.name,
             started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            argv=options_line(self.option),
+            argv=options_line(self.option, self.options),
             environment=environment,
             profile=run.profile.name,
-            papers=[{name: getattr(paper, name) for name in names} for paper in run.papers],
+            papers=[{name: getattr(paper, name) for name in names} for paper in run.papers.papers],
             claims=[claim.model_dump(mode="json") for claim in run.claims.values()],
         )
         self.expected = expected
@@ -110,8 +112,8 @@ class Session:
         return item.stash[JUDGE]
 
     def _judge(self, claims: dict[str, Any], label: str, node: str) -> Judge:
-        rerun = " ".join(filter(None, [f"pytest {quoted(node)}", options_line(self.option)]))
-        return Judge(claims, label, node, rerun, self.run.stream, self.run.deviations)
+        rerun = " ".join(filter(None, [f"pytest {quoted(node)}", options_line(self.option, self.options)]))
+        return Judge(claims, label, node, rerun, self.run.stream, self.run.papers.deviations)
 
     @contextmanager
     def not_here_is_skipped(self, item: pytest.Function) -> Iterator[None]:

@@ -64,14 +64,21 @@ def documents_digest(texts: Iterable[str]) -> str:
     return found.hexdigest()
 
 
-def open_text(name: str, *, texts_dir: Path | str | None = None, fetch: bool = True, stand_in: bool = False) -> Text:
-    """The text of that registry name, from the first source that has it.
+def open_text(
+    name: str,
+    *,
+    texts_dir: Path | str | None = None,
+    fetch: bool = True,
+    stand_in: bool = False,
+    rows: Mapping[str, TextRow] | None = None,
+) -> Text:
+    """The text called `name` among `rows` (the general registry), from the first source that has it.
 
     `texts_dir` is a folder of jsonl, jsonl.zst or parquet files; with `fetch` the hub is asked after its cache on this
     machine. With `stand_in` a text that cannot be had is replaced by its stand-ins, and the label says so. Raises
     KeyError for an unknown name and `TextNotAvailable` with what each source answered.
     """
-    row = find_text(name)
+    row = find_text(name) if rows is None else find_text(name, rows)
     if row.kind == "library":
         return _library(row)
     tried: list[Attempt] = []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
@@ -64,6 +67,20 @@ class Exhibit:
     trouble: str = ""
 
 
+Draw = Callable[[Mapping[str, Any], str], Exhibit]
+_BROUGHT: ContextVar[Mapping[str, Draw]] = ContextVar("figures that papers bring", default=MappingProxyType({}))
+
+
+@contextmanager
+def drawn_by(brought: Mapping[str, Draw]) -> Iterator[None]:
+    """Inside, evidence of these types is drawn by what papers bring: `draw(evidence, name)` gives an `Exhibit`."""
+    token = _BROUGHT.set(brought)
+    try:
+        yield
+    finally:
+        _BROUGHT.reset(token)
+
+
 def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
     """What an event holds of one piece of evidence, ready to show; `name` is unique in the page.
 
@@ -72,10 +89,12 @@ def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
     kind = str(record.get("type"))
     title = str(record.get("title") or kind.replace("_", " "))
     blank = Exhibit(title=title, caption=str(record.get("caption") or ""))
-    maker = _MAKERS.get(kind)
-    if maker is None:
+    maker, brought = _MAKERS.get(kind), _BROUGHT.get().get(kind)
+    if maker is None and brought is None:
         return replace(blank, trouble=f"evidence of the unknown type {kind!r}: see results.json")
     try:
+        if maker is None:
+            return brought(record, name)
         return maker(blank, from_json({**record, "title": title}), name)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
         # One figure that cannot be drawn must not cost the reader the rest of the report.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,13 @@ from circuit_claims.heads.head_types import (
     head_type_scores,
 )
 from circuit_claims.models.errors import DamagedWeights
+from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import Run
 
 if TYPE_CHECKING:
-    from circuit_claims.judging.claims import Claim
     from circuit_claims.keeping.measure import Context
-    from circuit_claims.papers.refined_llc.runs.registry import RunRow
+    from circuit_claims.models.runs import RunRow
     from circuit_claims.toy.model import AttentionOnly
 
 BOS = 4999
@@ -89,11 +89,6 @@ class LiveRun:
         for path, stamp in self._opened.items():
             if not path.exists() or _stamp(path) != stamp:
                 raise DamagedWeights(f"{path} changed while the claims ran\n  Nothing is concluded: run again.")
-
-    def not_applicable(self, claims: Iterable[Claim]) -> str:
-        """Every claim that lists this subject can be asked of it."""
-        del claims
-        return ""
 
     def model(self, step: int) -> AttentionOnly:
         """The weights after `step` updates."""
@@ -152,7 +147,7 @@ class LiveRun:
             self.name,
             f"the {n_layers}-layer model's whole coefficient is not measured live: zeros of its derivative need "
             "hundreds of checkpoints with a sampled coefficient each, and the recorded run has them",
-            "pytest claims/refined_llc --recorded DIR",
+            GIVE_RECORDED,
         )
 
     def position_norms(self) -> tuple[Float[np.ndarray, " pos"], float]:
@@ -169,6 +164,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def open_live(row: RunRow, folder: Path, context: Context, texts_dir: Path | None = None) -> LiveRun:
-    """A run of fixtures/runs.toml whose checkpoints are in `folder`. Raises `RunError` for a damaged folder."""
+    """A run of the paper's runs.toml whose checkpoints are in `folder`. Raises `RunError` for a damaged folder."""
     texts_dirs = () if texts_dir is None else (texts_dir,)
     return LiveRun(Run.open(folder), context, row.name, row.kind, row.title, row.licence, texts_dirs=texts_dirs)

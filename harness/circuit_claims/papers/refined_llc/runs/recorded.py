@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from circuit_claims.models.errors import DamagedWeights
+from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunNotAvailable, Score
 
 if TYPE_CHECKING:
-    from circuit_claims.judging.claims import Claim
     from circuit_claims.keeping.measure import Context
 
 NAME = "recorded-run"
@@ -70,18 +70,17 @@ def find_recorded(given: Path | None) -> Path:
     Raises `RunNotAvailable` where neither is given, and `RecordedDataError` where there is no such file.
     """
     place = given or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
-    command = "pytest claims/refined_llc --recorded DIR"
     if place is None:
         reason = (
             "the authors' recorded numbers are not at hand: they publish them as CSV files and pickles "
             "(github.com/timaeus-research/icl, analysis/language), nowhere as the one JSON file that is read here"
         )
-        raise RunNotAvailable(NAME, reason, command)
+        raise RunNotAvailable(NAME, reason, GIVE_RECORDED)
     candidates = [place / FILE, *sorted(place.glob("*.json"))] if place.is_dir() else [place]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         raise RecordedDataError(
-            f"no recorded numbers\n  expected {FILE} in {place}\n  found    none\n  Type: {command}"
+            f"no recorded numbers\n  expected {FILE} in {place}\n  found    none\n  Type: {GIVE_RECORDED}"
         )
     return found
 
@@ -175,7 +174,7 @@ class RecordedData:
         where = f"{self.path}: {key}" if key else str(self.path)
         return RecordedDataError(
             f"{where} is not the authors' recorded numbers\n  expected {expected}\n  found    {found}\n"
-            "  The file was damaged or is another one. Type: pytest claims/refined_llc --recorded DIR"
+            f"  The file was damaged or is another one. Type: {GIVE_RECORDED}"
         )
 
 
@@ -203,11 +202,6 @@ class RecordedRun:
             raise RecordedDataError(
                 f"{self.data.path} changed while the claims ran\n  Run again: nothing is concluded."
             )
-
-    def not_applicable(self, claims: Iterable[Claim]) -> str:
-        """Every claim that lists this subject can be asked of it."""
-        del claims
-        return ""
 
     def card(self) -> dict[str, Any]:
         """Where the numbers come from and what they cover."""

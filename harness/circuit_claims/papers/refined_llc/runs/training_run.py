@@ -1,4 +1,4 @@
-"""What the second paper's claims are asked of: a training run, recorded or live, behind one set of questions.
+"""What the paper's claims are asked of: a training run, recorded or live, behind one set of questions.
 
 `recorded.RecordedRun` answers from the authors' published numbers, a live run (this project's own, or the authors'
 published checkpoints) by measuring its weights. Claim tests and measures see `TrainingRun` only, so that one test body
@@ -96,10 +96,6 @@ class TrainingRun(Protocol):
 
     def check_untouched(self) -> None:
         """Raise `DamagedWeights` if the files are no longer those that were opened."""
-        ...
-
-    def not_applicable(self, claims: Any) -> str:
-        """Why these claims cannot be asked of this run; empty when they can."""
         ...
 
     def head_types(self) -> Mapping[str, str]:
