@@ -186,10 +186,10 @@ def llc(
 
 
 def _tell_progress(step: Any) -> None:
-    kept = " (kept)" if step.from_store else ""
+    kept = " (kept)" if step.stored else ""
     left = f"about {step.seconds_left:.0f} s left"
-    what = "Hessian trace" if step.chain is None else f"chain {step.chain}"
-    err.print(f"{step.done} of {step.total}: {step.place.weights}, {what}{kept}; {left}", markup=False)
+    what = "Hessian trace" if step.cell.chain is None else f"chain {step.cell.chain}"
+    err.print(f"{step.done} of {step.total}: {step.cell.point.weights}, {what}{kept}; {left}", markup=False)
 
 
 @app.command("record-cells")
@@ -214,7 +214,7 @@ def record_cells_command(
         folders=texts or [], device=choose_device(device), precision=precision, hours=hours,
         tell=lambda line: err.print(line, markup=False),
         progress=lambda step: err.print(
-            f"{step.done} of {step.total}: {step.key}; about {step.seconds_left / 3600:.1f} h left", markup=False
+            f"{step.done} of {step.total}: {step.cell}; about {step.seconds_left / 3600:.1f} h left", markup=False
         ),
     )  # fmt: skip
     out.print(f"{found.cells} cells in {found.folder}, {found.missing} still to measure", markup=False, soft_wrap=True)
