@@ -34,10 +34,10 @@ from functools import partial
 
 import pytest
 import torch
-from circuit_claims.heads.autoencoders.plain import train_one
 from circuit_claims.heads.autoencoders.training import AutoencoderSettings, train_autoencoders
 from circuit_claims.heads.probes import MODULI, ProbeSettings, train_probes
-from circuit_claims.heads.probes_plain import train_one_probe
+from tests.heads.plain_autoencoders import train_one
+from tests.heads.plain_probes import train_one_probe
 
 MODEL, SHAPE = "qwen2.5-coder-0.5b", (258, 896)
 SEEDS = tuple(range(100))

@@ -1,20 +1,24 @@
 """How much one head reads from another: composition scores of weights, and ablation of the path between two heads.
 
-K-composition is Elhage et al.'s (2021) ||W_QK W_OV^T|| / (||W_QK|| ||W_OV||) in Frobenius norms, as the authors of the
-second paper record it for all pairs: 1/sqrt(d_model) (0.0625 at 256) for independent random weights.
+K-composition is Elhage et al.'s (2021) ||W_QK W_OV^T|| / (||W_QK|| ||W_OV||) in Frobenius norms, as Wang et al.
+(2025) record it for all pairs: 1/sqrt(d_model) (0.0625 at 256) for independent random weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from circuit_claims.toy.model import AttentionOnly, attend, project
+from circuit_claims.toy.attention import attend, project
+from circuit_claims.toy.model import AttentionOnly
+
+if TYPE_CHECKING:
+    from circuit_claims.heads.network import Network
 
 Reader = Literal["K", "Q", "V"]
 CHUNK = 8  # rows whose logits are held at once
@@ -29,6 +33,34 @@ def composition(model: AttentionOnly, reader: Reader = "K", *, gain: bool = Fals
     _need_two_layers(model)
     first, second = model.blocks[0].attn, model.blocks[1].attn
     weight = model.blocks[1].ln1.w[None, :, None] if gain else 1.0
+    return _scores(first, second, reader, weight)
+
+
+def composition_between(
+    network: Network, writer: int, reader: int, through: Reader = "K"
+) -> Float[Tensor, "writer reader"]:
+    """Composition of every head of layer `writer` with every head of a later layer `reader`, of any decoder.
+
+    From the matrices alone: gains of norms, and rotary turns between query and key, are left out. Raises ValueError
+    where the reader does not lie behind the writer.
+
+    >>> from circuit_claims.heads.head_types_planted import planted_model
+    >>> from circuit_claims.heads.network import network_of
+    >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> table = composition_between(network, 0, 1)
+    >>> divmod(int(table.argmax()), 8)
+    (1, 6)
+    """
+    if not 0 <= writer < reader < network.n_layers:
+        raise ValueError(
+            f"composition: expected a layer to write and a later one to read, of {network.n_layers}, found {writer} "
+            f"and {reader}"
+        )
+    return _scores(network.weights(writer), network.weights(reader), through, 1.0)
+
+
+def _scores(first: Any, second: Any, reader: Reader, weight: Any) -> Float[Tensor, "writer reader"]:
+    """`first` and `second` have W_Q, W_K, W_V (head, d_model, d_head) and W_O (head, d_head, d_model)."""
     if reader == "V":
         left, right = weight * second.W_V, second.W_O.transpose(1, 2)
     else:
@@ -113,7 +145,7 @@ def path_effects(
     return _loss_changes(model, tokens, path_ablated(model, tokens[:, :-1], through=through, order=order))
 
 
-def head_effects(
+def head_loss_changes(
     model: AttentionOnly, tokens: Int[Tensor, "row pos"], *, order: Order = None
 ) -> Float[Tensor, "layer head row pos"]:
     """Loss added, in nats, at each predicted position when one head is ablated: see `head_ablated`."""

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
+from circuit_claims.heads.groups import Group
 from circuit_claims.models.architectures.forward import block0, residuals
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Norm
-from circuit_claims.papers.successor_heads.dataset import Group
 
 INPUT_PATHS = ("mlp0", "embed+mlp0", "block0", "residual")
 """The paths of the settings table; `embed`, W_E in place of MLP_0(W_E), is understood besides."""
@@ -44,7 +45,7 @@ def head_inputs(
         return residuals(weights, tokens, bos)
     if path not in STATIC_PATHS:
         known = ", ".join((*INPUT_PATHS, "embed"))
-        raise ValueError(f"input path of the circuit: expected one of {known}\n  found {path!r}\n  Type: --path mlp0")
+        raise InputError(f"input path of the circuit: expected one of {known}\n  found {path!r}\n  Type: --path mlp0")
     return repeat(STATIC_PATHS[path](weights, tokens), weights.n_layers)
 
 
@@ -99,7 +100,7 @@ def headless_logits(
     Any path that is the same for all layers will do; raises `ValueError` for `residual`, which has no single layer.
     """
     if path == "residual":
-        raise ValueError("readout without a head: expected a path that does not depend on the layer, found 'residual'")
+        raise InputError("readout without a head: expected a path that does not depend on the layer, found 'residual'")
     weights = weights.with_choices(norms=norms, biases=biases)
     resid = next(head_inputs(weights, tokens, path))  # (n, d_model)
     return weights.final_norm(resid) @ weights.unembed(candidates)

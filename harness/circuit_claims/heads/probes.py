@@ -1,4 +1,4 @@
-"""Linear probes of the index mod m, all moduli and seeds in one training (Gould et al. 2024, section 3): SH-10 to 12.
+"""Linear probes of the index mod m, all moduli and seeds in one training (Gould et al. 2024, section 3).
 
 The paper gives learning rate 0.001, batch 32, 100 epochs, a 90/10 split and the moduli 2 to 25. Probes of one seed see
 the same split and the same batches whatever their modulus, so that one product serves all of them: row m's classes
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuit_claims.heads.autoencoders.step import adam_pass, adam_scalars, over_seeds, softmax_slopes
-from circuit_claims.heads.autoencoders.training import rows_of
+from circuit_claims.heads.autoencoders.training import gather_rows
 
 MODULI = tuple(range(2, 26))
 # Seeds trained side by side: parameters and moments of so few stay in a processor's cache.
@@ -88,15 +88,15 @@ def train_probes(
 ) -> Probes:
     """Train one probe for each modulus and seed on the rows of `x`, labelled `index` mod the modulus, all at once.
 
-    The same as training each alone (`probes_plain.train_one_probe`) to 1e-4. `index` may differ from seed to seed,
+    The same as training each alone (`tests/heads/plain_probes.py`) to 1e-4. `index` may differ from seed to seed,
     as in the control with shuffled indices (`shuffled_index`). Raises `ValueError` for fewer than 10 vectors, a
     modulus below 2 or negative indices.
     """
     settings = settings or ProbeSettings()
     index = index.expand(len(seeds), -1) if index.ndim == 1 else index
     _check(x, index, seeds, moduli)
-    trained, orders = draw(len(x), seeds, settings)
-    centre, scale = prepare(x, trained, settings)
+    trained, orders = draw_orders(len(x), seeds, settings)
+    centre, scale = centre_and_scale_probes(x, trained, settings)
     rows = (x[trained] - centre[:, None]) * scale[:, None, None]  # (seed, n_train, d_model)
     known = torch.stack([torch.take_along_dim(index, trained, 1) % modulus for modulus in moduli], dim=2)
     known = known.to(torch.int64).contiguous()  # (seed, n_train, modulus)
@@ -121,7 +121,7 @@ def _train(
     for epoch in range(settings.epochs):
         for places in orders[:, epoch].split(settings.batch, dim=1):
             step += 1
-            batch, labels = rows_of(rows, places), rows_of(known, places)
+            batch, labels = gather_rows(rows, places), gather_rows(known, places)
             slopes = torch.bmm(batch, weights[0].transpose(1, 2))  # (seed, b, class)
             softmax_slopes(slopes, bias[0], labels, ends)
             torch.bmm(slopes.transpose(1, 2), batch, out=weights[3])
@@ -145,7 +145,7 @@ def _check(x: Tensor, index: Tensor, seeds: Sequence[int], moduli: Sequence[int]
         )
 
 
-def draw(
+def draw_orders(
     n: int, seeds: Sequence[int], settings: ProbeSettings
 ) -> tuple[Int[Tensor, "seed n_train"], Int[Tensor, "seed epoch n_train"]]:
     """The split and the order of every epoch of each seed, from a generator of its own."""
@@ -158,7 +158,7 @@ def draw(
     return torch.stack(trained), torch.stack(orders)
 
 
-def prepare(
+def centre_and_scale_probes(
     x: Float[Tensor, "n d_model"], trained: Int[Tensor, "seed n_train"], settings: ProbeSettings
 ) -> tuple[Float[Tensor, "seed d_model"], Float[Tensor, " seed"]]:
     """Centre and scale of each seed's vectors, from those it learns from."""

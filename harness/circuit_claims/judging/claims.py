@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from circuit_claims.errors import ClaimsError
+
 Kind = Literal["value", "at_least", "at_most", "order", "identity", "existence", "absence", "correlation", "curve"]
 Trust = Annotated[str, Field(pattern=r"^[PFCNSRD?](, [PFCNSRD?])*$")]
 Scope = Literal["reproduction", "reanalysis", "replication", "generalisation", "control"]
@@ -42,7 +44,7 @@ def trust_words(marks: str) -> str:
     return "; ".join(f"its value {word}" if word == TRUST_WORDS["?"] and len(words) > 1 else word for word in words)
 
 
-class ClaimError(ValueError):
+class ClaimError(ClaimsError, ValueError):
     """A claim file that cannot be used; the text says what was expected, what was found, what to type next."""
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.verdicts import Control
-
-Evidence = dict[str, Any]
 
 
 @dataclass(frozen=True)

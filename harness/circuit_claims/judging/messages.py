@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from circuit_claims.judging.claims import Claim, trust_words
 from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.numbers import number
 from circuit_claims.judging.verdicts import Verdict
 
 PHRASES = {
@@ -21,16 +22,7 @@ PHRASES = {
 }
 
 
-def number(value: float | str | None) -> str:
-    """Three significant digits and no exponent below a million; labels as they are."""
-    if value is None or isinstance(value, str):
-        return "none" if value is None else value
-    # From 999.5 on, three digits would already be written with an exponent.
-    whole = abs(value) >= 999.5 and (abs(value) < 1e6 or float(value).is_integer())
-    return f"{value:,.0f}" if whole else f"{value:.3g}"
-
-
-def measured(measurement: Measurement) -> str:
+def measurement_line(measurement: Measurement) -> str:
     """One line: value, interval, what it was taken over."""
     parts = [f"{number(measurement.value)} {measurement.unit}".strip()]
     if measurement.interval is not None:
@@ -67,7 +59,7 @@ def verdict_text(
     lines = [f"{claim.id} on {subject}: {verdict.outcome} ({scope})", f"  claim     {claim.title}"]
     lines.append(f"  paper     {paper_says(claim)}")
     if measurement is not None:
-        lines.append(f"  measured  {measured(measurement)}")
+        lines.append(f"  measured  {measurement_line(measurement)}")
     if verdict.controls:
         shown = ", ".join(f"{item.control.name} {number(item.control.measurement.value)}" for item in verdict.controls)
         fine = all(item.as_it_must_be for item in verdict.controls)

@@ -7,10 +7,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from circuit_claims.errors import ClaimsError
+
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class NoSpaceLeft(OSError):
+class NoSpaceLeft(ClaimsError, OSError):
     """The disk (or the quota) is full: the file that stood at the path before is still there, unchanged."""
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from circuit_claims.errors import ClaimsError
+from circuit_claims.judging.json_values import to_plain
+
 NAME = "events.jsonl"
 SCHEMA = 1
 
 
-class StreamError(OSError):
+class StreamError(ClaimsError, OSError):
     """The event stream cannot be written; the text says where, why, and what to type."""
 
 
@@ -39,7 +42,8 @@ class EventStream:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one line. A single unbuffered write of the whole line: a kill can tear at most the last one."""
-        line = json.dumps({"event": event, **fields}, default=_plain, ensure_ascii=True) + "\n"
+        plain = to_plain({"event": event, **fields})
+        line = json.dumps(plain, default=_plain, ensure_ascii=True, allow_nan=False) + "\n"
         try:
             with open(self.path, "ab", buffering=0) as file:
                 data = line.encode()
@@ -57,9 +61,9 @@ class EventStream:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return to_plain(value.tolist())
     if isinstance(value, np.generic):
-        return value.item()
+        return to_plain(value.item())
     if isinstance(value, Mapping):
         return dict(value)
     return str(value)

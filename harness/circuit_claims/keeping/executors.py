@@ -21,13 +21,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
+from circuit_claims.errors import ClaimsError
+
 In, Out = TypeVar("In"), TypeVar("Out")
 Task = tuple[Any, In]
 Outcome = tuple[Any, "Out | Failure"]
 Work = Callable[[In], Out]
 
 
-class WorkerDied(RuntimeError):
+class WorkerDied(ClaimsError, RuntimeError):
     """A worker process ended in the middle of a task: killed, out of memory, or crashed."""
 
 

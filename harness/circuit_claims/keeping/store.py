@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from circuit_claims.errors import ClaimsError
+from circuit_claims.judging.json_values import to_number, to_plain
 from circuit_claims.judging.measurement import Cost, Interval, Measurement
 
 FORMAT = 1
 RECORD, ARRAYS, COST, ASIDE = "measurement.json", "arrays.safetensors", "cost.json", "set-aside"
 
 
-class StoreError(OSError):
+class StoreError(ClaimsError, OSError):
     """The store cannot be written or read; the text says where, why, and what to type."""
 
 
@@ -154,9 +156,9 @@ def _read(folder: Path, key: str) -> Measurement:
 def to_json(measurement: Measurement) -> dict[str, Any]:
     """A measurement without arrays and cost as plain JSON values; numbers that are not finite become strings."""
     fields = {name: getattr(measurement, name) for name in _PLAIN}
-    fields["value"] = _number_out(measurement.value)
+    fields["value"] = to_plain(measurement.value)
     interval = measurement.interval
-    fields["interval"] = None if interval is None else {k: _number_out(v) for k, v in asdict(interval).items()}
+    fields["interval"] = None if interval is None else to_plain(asdict(interval))
     fields["support"] = dict(measurement.support)
     fields["facts"] = json.loads(_canonical(dict(measurement.facts)))
     return fields
@@ -167,22 +169,11 @@ def from_json(body: Mapping[str, Any]) -> Measurement:
     interval = body["interval"]
     return Measurement(
         **{name: body[name] for name in _PLAIN},
-        value=_number_in(body["value"]),
-        interval=None if interval is None else Interval(**{k: _number_in(v) for k, v in interval.items()}),
+        value=to_number(body["value"]),
+        interval=None if interval is None else Interval(**{k: to_number(v) for k, v in interval.items()}),
         support=body["support"],
         facts=body["facts"],
     )
 
 
 _PLAIN = ("quantity", "unit", "p_value", "n", "seed", "dtype", "batch", "status")
-_NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
-
-
-def _number_out(value: Any) -> Any:
-    if isinstance(value, float) and not np.isfinite(value):
-        return {"not finite": str(float(value))}
-    return value
-
-
-def _number_in(value: Any) -> Any:
-    return _NOT_FINITE[value["not finite"]] if isinstance(value, dict) else value

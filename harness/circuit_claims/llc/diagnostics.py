@@ -1,6 +1,6 @@
 """Have the chains settled, and how well is their mean known? ArviZ's rank diagnostics, and the classical three.
 
-Geweke, Heidelberger-Welch and Raftery-Lewis follow the R package coda, as the authors of the second paper report them.
+Geweke, Heidelberger-Welch and Raftery-Lewis follow the R package coda, as Wang et al. (2025) report them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ChainDiagnostics:
 
 
 FEWEST_DRAWS = 8
-NONE = ChainDiagnostics(*(math.nan,) * 4, (), (), (), ())
+NONE = ChainDiagnostics(math.nan, math.nan, math.nan, math.nan, (), (), (), ())
 
 
 def diagnose(draws: Float[np.ndarray, "chain draw"]) -> ChainDiagnostics:
@@ -46,14 +46,18 @@ def diagnose(draws: Float[np.ndarray, "chain draw"]) -> ChainDiagnostics:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         halves = draws if len(draws) > 1 else draws[:, : draws.shape[1] // 2 * 2].reshape(2, -1)
-        figures = (
-            arviz.rhat(halves, method="rank"),
-            arviz.ess(draws, method="bulk"),
-            arviz.ess(draws, method="tail"),
-            arviz.mcse(draws, method="mean"),
+        r_hat, bulk, tail, mcse = (
+            float(np.asarray(figure).item())
+            for figure in (
+                arviz.rhat(halves, method="rank"),
+                arviz.ess(draws, method="bulk"),
+                arviz.ess(draws, method="tail"),
+                arviz.mcse(draws, method="mean"),
+            )
         )
-    each = [(geweke(chain), *heidelberger_welch(chain), raftery_lewis(chain)) for chain in draws]
-    return ChainDiagnostics(*(float(np.asarray(figure).item()) for figure in figures), *zip(*each, strict=True))
+    stationary_p, half_width = zip(*map(heidelberger_welch, draws), strict=True)
+    each = (tuple(map(geweke, draws)), stationary_p, half_width, tuple(map(raftery_lewis, draws)))
+    return ChainDiagnostics(r_hat, bulk, tail, mcse, *each)
 
 
 def spectrum_at_zero(chain: Float[np.ndarray, " draw"]) -> float:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from circuit_claims.judging.measurement import Cost, Interval, Measurement
 from circuit_claims.llc.diagnostics import FEWEST_DRAWS, ChainDiagnostics, diagnose
-from circuit_claims.llc.gate import Gate, Verdict, decide
+from circuit_claims.llc.gate import Gate, GateDecision, decide
 from circuit_claims.llc.sgld import SGLDSettings, Traces
 
 
@@ -56,7 +56,7 @@ class LLCEstimate:
     settings: SGLDSettings
     diagnostics: ChainDiagnostics
     surroundings: Surroundings
-    status: Verdict
+    status: GateDecision
     reasons: tuple[str, ...]
     cost: Cost = field(default_factory=Cost)
 

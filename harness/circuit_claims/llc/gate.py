@@ -18,7 +18,7 @@ from circuit_claims.llc.sgld import SGLDSettings, Traces
 if TYPE_CHECKING:
     from circuit_claims.llc.estimate import Surroundings
 
-Verdict = Literal["complete", "partial", "outside the neighbourhood", "diverged"]
+GateDecision = Literal["complete", "partial", "outside the neighbourhood", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ def decide(
     found: ChainDiagnostics,
     interval: Interval | None,
     gate: Gate,
-) -> tuple[Verdict, tuple[str, ...]]:
+) -> tuple[GateDecision, tuple[str, ...]]:
     """The worst thing that holds of the chains, and the sentences for it: reasons first, then notes.
 
     An estimate is `complete` only where agreement was checked and found: at least two chains that ran to the end, with
     enough draws for R-hat and effective sample size to exist.
     """
-    wrong: dict[Verdict, list[str]] = {
+    wrong: dict[GateDecision, list[str]] = {
         "diverged": _divergence(traces, settings),
         "outside the neighbourhood": _escape(traces, around),
         "partial": [
@@ -52,7 +52,7 @@ def decide(
             *_unfit(traces, around, interval),
         ],
     }
-    verdict = next((name for name, texts in wrong.items() if texts), "complete")
+    verdict: GateDecision = next((name for name, texts in wrong.items() if texts), "complete")
     reasons = [text for texts in wrong.values() for text in texts] or [_agreement(traces, found)]
     return verdict, (*reasons, *_notes(traces, settings, around, interval))
 

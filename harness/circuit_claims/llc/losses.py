@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from circuit_claims.errors import InputError
+
 Forward = Callable[..., Any]
 Loss = Callable[[Forward, Any], Tensor]
 
@@ -79,7 +81,7 @@ def named_loss(loss: str | Loss) -> Loss:
         return loss
     if loss in ("next token", "next_token", "cross-entropy"):
         return NextToken()
-    raise ValueError(f"loss {loss!r}: expected 'next token', DivergenceFrom(model) or a function of (forward, batch)")
+    raise InputError(f"loss {loss!r}: expected 'next token', DivergenceFrom(model) or a function of (forward, batch)")
 
 
 def loss_of_knowing_nothing(loss: Loss, model: nn.Module, data: Any) -> float | None:

@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from circuit_claims.errors import ClaimsError, InputError
 from circuit_claims.llc.estimate import Gate, LLCEstimate
-from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken, loss_of_knowing_nothing, named_loss
+from circuit_claims.llc.losses import Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import ModulePotential, held_still
 from circuit_claims.llc.sample import estimate
 from circuit_claims.llc.sgld import Potential, SGLDSettings
 from circuit_claims.llc.slices import Weights, WeightSlice, digest, weight_slice
-from circuit_claims.toy.model import AttentionOnly
-from circuit_claims.toy.potentials.head import HeadPotential
-from circuit_claims.toy.potentials.prefix import AttentionPrefix
 
 
-class WeightsChanged(RuntimeError):
+class WeightsChanged(ClaimsError, RuntimeError):
     """The caller's weights are not what they were before sampling."""
+
+
+@runtime_checkable
+class CachedPotential(Potential, Protocol):
+    """An exact potential that keeps what the sampled weights do not change.
+
+    `prefix` is the part that potentials of the same layer, model and data may share: handed on in `Speed.prefix`.
+    """
+
+    prefix: Any
+
+    def precision_error(self, run: SGLDSettings) -> dict[str, float]:
+        """Facts on the error of low precision under these settings; empty where the potential is fp32 throughout."""
+        ...
+
+
+@runtime_checkable
+class HasFastPotential(Protocol):
+    """A model that knows a faster exact way to the losses of some of its slices than running itself.
+
+    The attention-only transformer is one, for its heads and the built-in losses. Same numbers, to rounding, as
+    `ModulePotential` gives.
+    """
+
+    def fast_potential(
+        self,
+        data: Any,
+        where: WeightSlice,
+        loss: Loss,
+        *,
+        prefix: Any = None,
+        cache_bytes: int = 2 << 30,
+        readout_dtype: torch.dtype = torch.float32,
+    ) -> CachedPotential | None:
+        """The potential of a slice, None where there is no faster one. Raises ValueError for a prefix of others."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,14 +68,14 @@ class Speed:
     """
 
     path: Literal["auto", "plain", "cached"] = "auto"
-    prefix: AttentionPrefix | None = None
+    prefix: Any = None
     cache_bytes: int = 2 << 30
     readout_dtype: torch.dtype = torch.float32
     micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.path not in ("auto", "plain", "cached"):
-            raise ValueError(f"path: expected 'auto', 'plain' or 'cached', found {self.path!r}")
+            raise InputError(f"path: expected 'auto', 'plain' or 'cached', found {self.path!r}")
 
 
 def refined_llc(
@@ -64,7 +97,7 @@ def refined_llc(
     `data` are rows (token sequences for the built-in losses, or a tuple of tensors of one length), `weights` the slice
     that is sampled (see `weight_slice`), `loss` "next token", `DivergenceFrom(reference)`, or any function of
     (forward, batch) that returns one number a row. `settings` are those of `SGLDSettings`, `batch_size` counting rows.
-    Heads of the attention-only model take the exact cached path. Raises ValueError for what does not fit,
+    A model that has a faster exact path (`HasFastPotential`) takes it. Raises ValueError for what does not fit,
     `WeightsChanged` if the model was altered meanwhile; it runs in evaluation mode and is returned as it was.
     """
     where, chosen = weight_slice(model, weights, biases=biases), named_loss(loss)
@@ -86,58 +119,31 @@ def refined_llc(
     return found
 
 
-def head_of(where: WeightSlice) -> tuple[int, int] | None:
-    """Layer and head that a slice's label names, None for other slices."""
-    match = re.fullmatch(r"(\d+):(\d+)", where.label.strip())
-    return (int(match[1]), int(match[2])) if match else None
-
-
 def make_potential(
     model: nn.Module, data: Tensor | tuple[Tensor, ...], where: WeightSlice, loss: Loss, speed: Speed
 ) -> Potential:
     """The fastest exact potential that `speed` allows. Raises ValueError for a path or prefix that does not fit."""
-    head, prefix = head_of(where), speed.prefix
-    able = isinstance(model, AttentionOnly) and head is not None and isinstance(loss, (NextToken, DivergenceFrom))
-    if speed.path == "cached" and not able:
-        raise ValueError(
+    fast = None
+    if speed.path != "plain" and isinstance(model, HasFastPotential):
+        how = {"prefix": speed.prefix, "cache_bytes": speed.cache_bytes, "readout_dtype": speed.readout_dtype}
+        fast = model.fast_potential(data, where, loss, **how)
+    if fast is None and speed.path == "cached":
+        raise InputError(
             "path 'cached': expected a head ('1:6') of the attention-only model with a built-in loss, found "
             f"{where.label!r} of {type(model).__name__}. Use path='auto'"
         )
-    if speed.path == "plain" or not able:
-        return ModulePotential(model, data, where, loss, speed.micro_batch)
-    if prefix is None:
-        prefix = AttentionPrefix(model, data, head[0], loss, cache_bytes=speed.cache_bytes, dtype=speed.readout_dtype)
-    elif (prefix.model is not model) or prefix.layer != head[0] or prefix.data is not data:
-        raise ValueError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
-    return HeadPotential(prefix, where, head[1])
+    return fast or ModulePotential(model, data, where, loss, speed.micro_batch)
 
 
 def _facts(
     potential: Potential, where: WeightSlice, loss: Loss, biases: bool, speed: Speed, run: SGLDSettings
 ) -> dict[str, Any]:
-    cached = isinstance(potential, HeadPotential)
-    low = cached and potential.prefix.readout.coarse is not None
+    cached = isinstance(potential, CachedPotential)
     return {
         "weights": where.label,
         "biases": biases,
         "loss_name": getattr(loss, "name", getattr(loss, "__name__", type(loss).__name__)),
         "path": "cached" if cached else "plain",
         "readout_dtype": str(speed.readout_dtype).removeprefix("torch."),
-        **(_low_precision_error(potential, run) if low else {}),
-    }
-
-
-def _low_precision_error(potential: HeadPotential, run: SGLDSettings) -> dict[str, float]:
-    """Loss and relative gradient error of the low-precision readout, a typical step away from w*, on one batch."""
-    prefix = potential.prefix
-    exact = AttentionPrefix(prefix.model, prefix.data, prefix.layer, prefix.loss, cache_bytes=0)
-    twin = HeadPotential(exact, potential.where, potential.head)
-    noise = torch.randn(potential.w_star.shape, generator=torch.Generator().manual_seed(run.seed))
-    point = (potential.w_star + (run.eps * 10) ** 0.5 * noise.to(potential.w_star.device))[None]
-    rows = torch.arange(min(run.batch_size or prefix.num_rows, prefix.num_rows))[None]
-    low, low_grad = potential.value_and_grad(point, rows)
-    high, high_grad = twin.value_and_grad(point, rows)
-    return {
-        "low_precision_loss_error": float((low - high).abs()),
-        "low_precision_gradient_error": float((low_grad - high_grad).norm() / high_grad.norm()),
+        **(potential.precision_error(run) if cached else {}),
     }

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from circuit_claims.errors import InputError
+
 Encode = Callable[[str], Sequence[int] | np.ndarray]
 
 
@@ -29,17 +31,18 @@ def read_text(text: str) -> str | Int[np.ndarray, "rows pos"]:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise _unfit(text, f"a file that is not UTF-8 text: {error}") from None
+    from circuit_claims.models.errors import RegistryError
     from circuit_claims.texts import STANDARD_TEXTS, standard_text
 
     try:
         return standard_text(text)
-    except KeyError:
+    except RegistryError:
         found = f"neither a file of that name nor a standard text ({', '.join(STANDARD_TEXTS)})"
         raise _unfit(text, found) from None
 
 
-def _unfit(text: str, found: str) -> ValueError:
-    return ValueError(
+def _unfit(text: str, found: str) -> InputError:
+    return InputError(
         f"text {text!r}\n  expected  a standard text, a text file, or an .npy file of token rows\n  found     {found}\n"
         "  Type for example: --text python-docs, --text my.txt, or --text rows.npy (numpy.save(file, rows), integers)"
     )
@@ -77,24 +80,24 @@ def cut_rows(
     """
     context = _first(getattr(model, "config", None), "n_ctx", "max_position_embeddings", "n_positions")
     if context is not None and length - 1 > context:
-        raise ValueError(
+        raise InputError(
             f"length: expected at most {context + 1} tokens, what the model reads and one to predict, found {length}. "
             f"Type: --length {context}"
         )
     rows = found if isinstance(found, np.ndarray) else _windows(found, encode, text, length)
     if rows.shape[1] < length:
-        raise ValueError(
+        raise InputError(
             f"text {text!r}: expected rows of {length} tokens or more, found {rows.shape[1]}. "
             f"Type: --length {rows.shape[1]}"
         )
     rows = rows[:most, :length]
     if len(rows) < batch:
-        raise ValueError(
+        raise InputError(
             f"text {text!r}: expected a batch of {batch} rows or more, found {len(rows)}. Type: --batch {len(rows)}"
         )
     size = _vocabulary(model)
     if size is not None and not (rows.min() >= 0 and rows.max() < size):
-        raise ValueError(
+        raise InputError(
             f"text {text!r}: expected token ids from 0 to {size - 1:,}, the model's vocabulary, found {rows.min():,} "
             f"to {rows.max():,}. Were the rows made with this model's tokenizer?"
         )
@@ -103,14 +106,14 @@ def cut_rows(
 
 def _windows(words: str, encode: Encode | None, text: str, length: int) -> Int[np.ndarray, "rows pos"]:
     if encode is None:
-        raise ValueError(
+        raise InputError(
             f"text {text!r}: expected an .npy file of token rows, since no tokenizer.json lies beside the model. "
             "Save one with numpy.save(file, rows)"
         )
     tokens = np.asarray(encode(words), dtype=np.int64)
     count = len(tokens) // length
     if count == 0:
-        raise ValueError(
+        raise InputError(
             f"text {text!r}: expected at least {length} tokens, found {len(tokens)}. Type: --length with a smaller "
             "number, or give a longer text"
         )

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
+
 NOISE, ROWS, CONTROL, PROBES = range(4)
 RUNAWAY = 100.0
 
@@ -64,11 +66,11 @@ class SGLDSettings:
         low = {"n_beta": 0, "gamma": 0, "num_burnin_steps": 0, "mala_every": 0, "control_draws": 0, "seed": 0}
         for name, least in {**low, "num_chains": 1, "num_draws": 1, "thin": 1, "threads": 1}.items():
             if not getattr(self, name) >= least:
-                raise ValueError(f"{name} of SGLD: expected at least {least}, found {getattr(self, name)}")
+                raise InputError(f"{name} of SGLD: expected at least {least}, found {getattr(self, name)}")
         if not (math.isfinite(self.eps) and self.eps > 0):
-            raise ValueError(f"eps of SGLD: expected a step size above 0, found {self.eps}\n  Type: --eps 0.001")
+            raise InputError(f"eps of SGLD: expected a step size above 0, found {self.eps}\n  Type: --eps 0.001")
         if not (math.isfinite(self.n_beta) and math.isfinite(self.gamma)):
-            raise ValueError(f"n_beta and gamma of SGLD: expected finite numbers, found {self.n_beta}, {self.gamma}")
+            raise InputError(f"n_beta and gamma of SGLD: expected finite numbers, found {self.n_beta}, {self.gamma}")
 
     @property
     def num_steps(self) -> int:
@@ -79,7 +81,10 @@ class SGLDSettings:
 class Potential(Protocol):
     """A loss over d numbers, for several chains at once; `rows` are the data rows of each chain's batch."""
 
-    num_rows: int | None
+    @property
+    def num_rows(self) -> int | None:
+        """Rows of data, None where the loss needs none."""
+        ...
 
     def start(self) -> Float[Tensor, " d"]:
         """w*, where the chains begin and to which gamma pulls."""
@@ -123,7 +128,7 @@ class CallablePotential:
     def _losses(self, w: Tensor, rows: Tensor | None) -> Float[Tensor, " chain"]:
         losses = self.loss(w) if self.data is None else self.loss(w, self.data[rows])
         if losses.shape != w.shape[:1]:
-            raise ValueError(
+            raise InputError(
                 f"loss of sample_llc: expected one number a chain, shape ({len(w)},), found {tuple(losses.shape)}. "
                 "Reduce over every axis but the first"
             )
@@ -185,7 +190,7 @@ def noise_of(seed: int, chains: Sequence[int], start: Tensor) -> Iterator[Float[
 def rows_of(seed: int, chains: Sequence[int], num_rows: int, batch_size: int) -> Iterator[Int[Tensor, "chain batch"]]:
     """Row numbers of each chain's batches: distinct within a batch, independent from step to step."""
     if not 1 <= batch_size <= num_rows:
-        raise ValueError(f"batch_size: expected 1 to {num_rows} (the rows of data), found {batch_size}")
+        raise InputError(f"batch_size: expected 1 to {num_rows} (the rows of data), found {batch_size}")
     sources = [generator(seed, chain, ROWS) for chain in chains]
     shape = (max(1, 8192 // num_rows), num_rows)
     while True:
@@ -282,8 +287,8 @@ def acceptance(chunk: _Chunk, moved: Tensor, rows: Tensor | None, first: tuple, 
 def _blank(settings: SGLDSettings, chains: int) -> Traces:
     draws = (chains, settings.num_draws)
     checks = settings.num_steps // settings.mala_every if settings.mala_every else 0
-    empty = [np.full(draws, np.nan) for _ in range(3)]
-    return Traces(*empty, np.full((chains, checks), np.nan), np.full(chains, -1))
+    loss, start_loss, displacement = (np.full(draws, np.nan) for _ in range(3))
+    return Traces(loss, start_loss, displacement, np.full((chains, checks), np.nan), np.full(chains, -1))
 
 
 def _run_chunk(potential: Potential, settings: SGLDSettings, chains: Sequence[int], tick: Callable[[], bool]) -> Traces:

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuit_claims.errors import InputError
+
 Weights = str | Sequence["Piece"]
 
 
@@ -53,6 +55,12 @@ class WeightSlice:
     def size(self) -> int:
         """Numbers in all boxes."""
         return sum(self.sizes)
+
+    @property
+    def head(self) -> tuple[int, int] | None:
+        """Layer and head that the label names ("1:6"), None for other slices."""
+        match = re.fullmatch(r"(\d+):(\d+)", self.label.strip())
+        return (int(match[1]), int(match[2])) if match else None
 
     def gather(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " d"]:
         """The sampled numbers, copied out of the model's tensors."""
@@ -91,7 +99,7 @@ def weight_slice(model: nn.Module, weights: Weights, *, biases: bool = True) -> 
     shapes = tuple(tuple(_box(piece, tensors).shape) for piece in pieces)
     found = WeightSlice(label, pieces, shapes)
     if found.size == 0:
-        raise ValueError(f"weights {label!r}: expected at least one number to sample, found none")
+        raise InputError(f"weights {label!r}: expected at least one number to sample, found none")
     _refuse_overlap(pieces, tensors)
     return found
 
@@ -109,15 +117,15 @@ def digest(model: nn.Module) -> str:
 def _box(piece: Piece, tensors: Mapping[str, Tensor]) -> Tensor:
     if piece.name not in tensors:
         close = [name for name in tensors if piece.name.rsplit(".", 1)[-1] in name][:5] or list(tensors)[:5]
-        raise ValueError(f"weights: the model has no parameter {piece.name!r}. Some that it has: {', '.join(close)}")
+        raise InputError(f"weights: the model has no parameter {piece.name!r}. Some that it has: {', '.join(close)}")
     tensor = tensors[piece.name]
     if len(piece.ranges) > tensor.ndim or any(part.step not in (None, 1) for part in piece.ranges):
-        raise ValueError(
+        raise InputError(
             f"weights {piece.name}: expected at most {tensor.ndim} index ranges of step 1, found {piece.ranges}"
         )
     for part, length in zip(piece.ranges, tensor.shape, strict=False):
         if not 0 <= (part.start or 0) < (length if part.stop is None else part.stop) <= length:
-            raise ValueError(f"weights {piece.name}: range {part.start}:{part.stop} is not within 0:{length}")
+            raise InputError(f"weights {piece.name}: range {part.start}:{part.stop} is not within 0:{length}")
     return piece.of(tensor)
 
 
@@ -129,7 +137,7 @@ def _refuse_overlap(pieces: Sequence[Piece], tensors: Mapping[str, Tensor]) -> N
             for piece in same:
                 piece.of(count).add_(1)
             if count.max() > 1:
-                raise ValueError(f"weights {name}: the same numbers are named twice")
+                raise InputError(f"weights {name}: the same numbers are named twice")
 
 
 def _named(model: nn.Module, tensors: Mapping[str, Tensor], text: str, biases: bool) -> tuple[Piece, ...]:
@@ -137,7 +145,7 @@ def _named(model: nn.Module, tensors: Mapping[str, Tensor], text: str, biases: b
     if text == "all":
         return tuple(Piece(name) for name in tensors)
     if layout.kind == "none":
-        raise ValueError(
+        raise InputError(
             f"weights {text!r}: expected 'all' or a sequence of Piece, since the layers and heads of a "
             f"{type(model).__name__} are not known by name. Its parameters: {', '.join(list(tensors)[:5])}"
         )
@@ -152,7 +160,7 @@ def _named(model: nn.Module, tensors: Mapping[str, Tensor], text: str, biases: b
         names = [name for name in layout.parts[text] if name in tensors]
         if names:
             return tuple(Piece(name) for name in names)
-    raise ValueError(
+    raise InputError(
         f"weights {text!r}: expected a head such as '1:6', 'layer 0', 'all', {', '.join(map(repr, layout.parts))} "
         "or a sequence of Piece\n  Type: --weights 0:0"
     )
@@ -162,7 +170,7 @@ def _head(layout: _Layout, tensors: Mapping[str, Tensor], layer: int, head: int,
     boxes = _HEADS[layout.kind](layout, layout.layer.format(layer), head)
     missing = [box.name for box in boxes if box.name not in tensors and not _is_bias(box.name)]
     if missing:  # a head without its output matrix would be sampled without a word
-        raise ValueError(
+        raise InputError(
             f"weights '{layer}:{head}': the heads of this kind of model are not known by name (it has no "
             f"{missing[0]}). Give a sequence of Piece, 'layer {layer}' or 'all'"
         )
@@ -177,7 +185,7 @@ def _is_bias(name: str) -> bool:
 
 def _within(number: int, count: int, what: str) -> int:
     if number >= count:
-        raise ValueError(f"{what} {number}: the model has {count} ({what}s 0 to {count - 1})\n  Type: --weights 0:0")
+        raise InputError(f"{what} {number}: the model has {count} ({what}s 0 to {count - 1})\n  Type: --weights 0:0")
     return number
 
 

@@ -25,7 +25,7 @@ from circuit_claims.keeping.keys import Closure, closure
 from circuit_claims.llc.estimate import Gate, LLCEstimate, Surroundings, summarise
 from circuit_claims.llc.losses import DivergenceFrom, Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import held_still
-from circuit_claims.llc.refined import Speed, make_potential
+from circuit_claims.llc.refined import CachedPotential, Speed, make_potential
 from circuit_claims.llc.sample import hessian_trace, prior_control
 from circuit_claims.llc.sgld import Potential, SGLDSettings, Traces, run_chains
 from circuit_claims.llc.slices import WeightSlice, digest, weight_slice
@@ -141,8 +141,8 @@ class Bench:
                 known = self._shared[1] if self._shared is not None and self._shared[0] == shares else each.speed
                 self._potential = make_potential(self.model, each.data, each.where, each.loss, known)
                 self._point = point
-                prefix = getattr(self._potential, "prefix", None)
-                self._shared = None if prefix is None else (shares, replace(each.speed, prefix=prefix))
+                if isinstance(self._potential, CachedPotential):
+                    self._shared = (shares, replace(each.speed, prefix=self._potential.prefix))
             return self._potential
 
     def release(self) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from circuit_claims.models.errors import DoesNotFit, ModelError, WeightsMismatch
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformer_lens import HookedRootModule
     from transformer_lens.model_bridge import TransformerBridge
 
+    from circuit_claims.models.files.tensors import TensorSource
     from circuit_claims.models.resolve import LocalModel
-    from circuit_claims.toy.model import AttentionOnly
+
+    Forward = Callable[[Any, Callable[[str, Any], Any]], Any]
 
 # Activations of a few short texts, and what the libraries take beside the weights.
 WORKING_ROOM = 1_000_000_000
@@ -47,13 +50,15 @@ def check_fits(model: LocalModel, device: str) -> None:
         )
 
 
-def boot(model: LocalModel, device: str = "cpu", *, text: bool = True) -> TransformerBridge:
+def boot(
+    model: LocalModel, device: str = "cpu", *, text: bool = True, instead: TensorSource | None = None
+) -> TransformerBridge:
     """The whole model with transformer-lens' hooks, in fp32 on `device`, after every byte of its files was verified.
 
     Weights are raw: nothing is folded or centred (`enable_compatibility_mode` is not called), attention is `eager` so
     that patterns can be hooked. Never pass the result through `torch.func.functional_call` or vmap: on a bridge these
     corrupt the weights silently. Without `text` it takes token ids alone: to read a vocabulary of 262,000 twice, as
-    transformer-lens does, is seconds of work.
+    transformer-lens does, is seconds of work. `instead` gives other weights of the same names and shapes, for controls.
 
     Raises `DoesNotFit` before anything is loaded, `DamagedWeights` for changed files, and `WeightsMismatch` if
     transformers finds missing, unexpected or mismatched keys.
@@ -66,6 +71,8 @@ def boot(model: LocalModel, device: str = "cpu", *, text: bool = True) -> Transf
         from transformer_lens.model_bridge import TransformerBridge
 
         weights = _load(model)
+        if instead is not None:
+            _put(weights, instead)
         tokenizer = _tokenizer(model) if text else _no_tokenizer()
         return TransformerBridge.boot_transformers(
             str(model.folder), hf_model=weights.to(device), tokenizer=tokenizer, device=device
@@ -121,6 +128,14 @@ def _load(model: LocalModel, attention: str = "eager") -> Any:
     return weights.eval()
 
 
+def _put(weights: Any, tensors: TensorSource) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in weights.named_parameters():
+            parameter.copy_(tensors.read(name))
+
+
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Without transformers' own bars, which would be drawn over ours."""
@@ -135,37 +150,28 @@ def quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def hooked(model: AttentionOnly) -> HookedRootModule:
-    """The attention-only model on transformer-lens' hook points, by their usual names (blocks.0.attn.hook_pattern).
+def on_hook_points(model: nn.Module, names: Sequence[str], forward: Forward) -> HookedRootModule:
+    """A model on transformer-lens' hook points called `names`, for `run_with_hooks` and `run_with_cache`.
 
-    For `run_with_hooks` and `run_with_cache` (which gives a plain dict). It holds the model itself, not a copy: what
-    changes there shows here. Logits are those of `AttentionOnly.forward` to 1e-5, by the steps of `forward_visited`.
-
-    >>> from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
-    >>> import torch
-    >>> model = AttentionOnly(AttentionOnlyConfig(n_layers=1, d_vocab=11, n_ctx=4)).initialise(seed=1)
-    >>> logits, cache = hooked(model).run_with_cache(torch.tensor([[1, 2, 3]]))
-    >>> cache["blocks.0.attn.hook_pattern"].shape
-    torch.Size([1, 8, 3, 3])
+    `forward(inputs, visit)` computes the logits and shows each intermediate to `visit(name, tensor)`, going on with
+    what that returns. The module holds `model` itself, not a copy: what changes there shows here.
     """
     from torch.nn import ModuleDict
     from transformer_lens import HookedRootModule
     from transformer_lens.hook_points import HookPoint
 
-    from circuit_claims.toy.stepwise import forward_visited, point_names
-
-    class HookedAttentionOnly(HookedRootModule):
+    class Hooked(HookedRootModule):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
-            for name in point_names(model.config):
+            for name in names:
                 _plant(self._modules, name.split("."), HookPoint(), ModuleDict)
             self.setup()
 
-        def forward(self, tokens: Any) -> Any:
-            return forward_visited(self.model, tokens, lambda name, tensor: self.hook_dict[name](tensor))
+        def forward(self, inputs: Any) -> Any:
+            return forward(inputs, lambda name, tensor: self.hook_dict[name](tensor))
 
-    return HookedAttentionOnly()
+    return Hooked()
 
 
 def _plant(modules: Any, path: list[str], leaf: Any, folder: Any) -> None:

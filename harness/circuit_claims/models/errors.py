@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from circuit_claims.errors import ClaimsError
 
-class ModelError(Exception):
+
+class ModelError(ClaimsError):
     """Something about a model's weights that a person has to see; the message says what to do about it."""
 
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from circuit_claims.models.errors import RegistryError
+from circuit_claims.models.rows import load_rows
 from circuit_claims.places import FIXTURES
 
 REGISTRY = FIXTURES / "models.toml"
-SCHEMA = 1
 Architecture = Literal["gpt2", "gpt_neox", "llama", "qwen2", "gemma3_text"]
+Format = Literal["gguf", "hf", "tokenizer"]
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -63,14 +61,20 @@ class PinnedFile:
 
 @dataclass(frozen=True, config=STRICT)
 class HubSource:
-    """A repository on the Hugging Face hub; `file` is the wanted file if its name there differs from the pinned one.
+    """A repository on the Hugging Face hub at a branch, tag or commit."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: str = "main"
+
+
+@dataclass(frozen=True, config=STRICT)
+class HubFile(HubSource):
+    """One file of a repository; `file` is its name there if it differs from the pinned one's.
 
     `same_bytes = false`: the hub's file means the same but may not be the pinned bytes.
     """
 
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     file: FileName | None = None
-    revision: str = "main"
     same_bytes: Flag = True
 
 
@@ -98,7 +102,7 @@ class WheelSource:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Training:
+class SavedSteps:
     """Saved training steps: 0, then 1, 2, 4, ... to `doubling_to`, then every `every`th to `last`."""
 
     doubling_to: int
@@ -126,36 +130,71 @@ class Traits:
     gated: Flag = False
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class ModelRow:
-    """One model of the registry.
-
-    `format` is how its source keeps it: one GGUF file, a Hugging Face folder (`hf`), or a tokenizer without weights
-    (`tokenizer`). `revision` is the training step a name like `pythia-70m@step512` asks for, else None.
-    """
+    """One model of the registry: what is said of every model, however its source keeps it (`format`)."""
 
     name: Annotated[str, AfterValidator(_model_name)]
     title: str
     architecture: Architecture
-    format: Literal["gguf", "hf", "tokenizer"]
+    format: Format
     parameters: Annotated[int, Field(ge=0, strict=True)]
     licence: Annotated[str, Field(min_length=1)]
     traits: Traits
     in_paper: Flag
     default: Flag = False
     note: str = ""
-    file: PinnedFile | None = None
-    hub: HubSource | None = None
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """Names of the saved training steps, `step0` first; empty where only the last weights were published."""
+        return ()
+
+    @property
+    def subject(self) -> str:
+        """The name a claim uses for exactly these weights: the model, and the training step if one was asked for."""
+        return self.name
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the weights alone in fp32. What a boot needs besides is stated by `circuit_claims.models.bridge`."""
+        return 4 * self.parameters
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FileRow(ModelRow):
+    """A model that is one pinned file, from whichever source has it."""
+
+    file: PinnedFile
+    hub: HubFile | None = None
     wheels: WheelSource | None = None
-    training: Training | None = None
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class GgufRow(FileRow):
+    """Weights in one GGUF file."""
+
+    format: Literal["gguf"]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class TokenizerRow(FileRow):
+    """A tokenizer without weights."""
+
+    format: Literal["tokenizer"]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FolderRow(ModelRow):
+    """A Hugging Face folder. `revision` is the training step a name like `pythia-70m@step512` asks for, else None."""
+
+    format: Literal["hf"]
+    hub: HubSource
+    training: SavedSteps | None = None
     revision: str | None = None
 
     @model_validator(mode="after")
-    def _sources_make_sense(self) -> ModelRow:
-        if self.format in ("gguf", "tokenizer") and self.file is None:
-            raise ValueError(f"a {self.format} model is one file: expected `file` with name, bytes and sha256")
-        if self.format == "hf" and (self.hub is None or self.wheels is not None):
-            raise ValueError("a Hugging Face folder comes from the hub: expected `hub`, and no `wheels`")
+    def _step_was_saved(self) -> FolderRow:
         if self.revision is not None and self.revision not in self.revisions:
             raise ValueError(f"no training step {self.revision!r} was saved")
         return self
@@ -170,59 +209,13 @@ class ModelRow:
         """The name a claim uses for exactly these weights: the model, and the training step if one was asked for."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of the weights alone in fp32. What a boot needs besides is stated by `circuit_claims.models.bridge`."""
-        return 4 * self.parameters
+
+MODEL: TypeAdapter[ModelRow] = TypeAdapter(Annotated[GgufRow | FolderRow | TokenizerRow, Field(discriminator="format")])
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    schema_: Literal[1] = Field(alias="schema")
-    model: list[ModelRow] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> _Document:
-        names = [row.name for row in self.model]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"expected every name once, found twice: {', '.join(twice)}")
-        return self
-
-
-def load_registry(path: Path = REGISTRY) -> Mapping[str, ModelRow]:
-    """All rows by name, in the file's order. Raises `RegistryError` that names the row and the field that is wrong."""
-    stat = path.stat() if path.exists() else None
-    return _load(path, (stat.st_mtime_ns, stat.st_size) if stat else None)
-
-
-@cache
-def _load(path: Path, _stamp: tuple[int, int] | None) -> Mapping[str, ModelRow]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        rows = _Document.model_validate(document).model
-    except OSError as error:
-        raise RegistryError(f"the registry of models cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RegistryError(f"{path} is not TOML: {error}") from error
-    except ValidationError as error:
-        raise RegistryError(_explain(path, document, error)) from error
-    return MappingProxyType({row.name: row for row in rows})
-
-
-def _explain(path: Path, document: Mapping[str, Any], error: ValidationError) -> str:
-    """One line for each fault: the model it is in, the field, what was expected and what was found."""
-    lines = [f"{path} has {error.error_count()} fault(s)"]
-    for fault in error.errors(include_url=False):
-        where = list(fault["loc"])
-        if where[:1] == ["model"] and len(where) > 1:
-            row = document["model"][where[1]]
-            name = row.get("name", f"number {where[1] + 1}") if isinstance(row, dict) else f"number {where[1] + 1}"
-            where = [f"model {name}", *where[2:]]
-        place = " / ".join(str(part) for part in where) or "the whole file"
-        found = "" if fault["type"] == "missing" or isinstance(fault["input"], dict) else f" (found {fault['input']!r})"
-        lines.append(f"  {place}: {fault['msg'].removeprefix('Value error, ')}{found}")
-    return "\n".join(lines)
+def load_registry(*paths: Path) -> Mapping[str, ModelRow]:
+    """All rows by name, of the files at `paths` or of the project's own. Raises `RegistryError`, see `load_rows`."""
+    return load_rows(MODEL, "model", *(paths or (REGISTRY,)))
 
 
 def find_row(name: str, registry: Mapping[str, ModelRow] | None = None) -> ModelRow:
@@ -243,7 +236,7 @@ def find_row(name: str, registry: Mapping[str, ModelRow] | None = None) -> Model
     row = rows[plain]
     if not revision or revision == "main":
         return row
-    if revision not in row.revisions:
+    if not isinstance(row, FolderRow) or revision not in row.revisions:
         known = f"{row.revisions[0]} to {row.revisions[-1]}" if row.revisions else "none"
         raise RegistryError(f"{plain} has no revision {revision!r}: saved training steps are {known}")
     return dataclasses.replace(row, revision=revision)

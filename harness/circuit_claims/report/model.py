@@ -1,46 +1,23 @@
-"""What a report holds: `Results` (what was found) apart from `Run` (when, where, how long). Frozen, JSON in and out.
+"""What a report holds: `Results` (what was measured) apart from `RunRecord` (when, where, how long). Frozen records.
 
 `Results` carries no time, duration, memory, host or origin, so two runs that measure the same thing have equal
-results, byte for byte; everything that may differ between them is in `Run`.
+results, byte for byte; everything that may differ between them is in `RunRecord`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from circuit_claims.judging.json_values import NAMES, to_number, to_plain
 from circuit_claims.judging.verdicts import OUTCOMES, Outcome, Tally, tally
 
 SCHEMA = 1
 SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "control")
-NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-_NAMED = {name: float(text) for text, name in NOT_FINITE.items()}
 
-
-def to_plain(value: Any) -> Any:
-    """`value` as strict JSON: tuples become lists, numbers that are not finite the strings NaN, Infinity, -Infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return NOT_FINITE[str(value)]
-    if isinstance(value, Mapping):
-        if set(value) == {"not finite"}:
-            return NOT_FINITE.get(str(value["not finite"]), str(value["not finite"]))
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    return value
-
-
-def to_number(value: Any) -> Any:
-    """The inverse of `to_plain` for one number: NaN, Infinity and -Infinity become floats; all else is unchanged."""
-    if isinstance(value, Mapping) and set(value) == {"not finite"}:
-        value = to_plain(value)
-    return _NAMED.get(value, value) if isinstance(value, str) else value
-
-
-_NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(_NAMED)}]}
+_NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(NAMES)}]}
 _VALUE_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}
 Number = Annotated[float, BeforeValidator(to_number), WithJsonSchema(_NUMBER_SCHEMA)]
 Value = Annotated[float | str | None, BeforeValidator(to_number), WithJsonSchema(_VALUE_SCHEMA)]
@@ -223,7 +200,7 @@ class SetAside(Record):
     reason: str = ""
 
 
-class Run(Record):
+class RunRecord(Record):
     """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA

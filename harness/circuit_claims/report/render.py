@@ -17,10 +17,10 @@ from markupsafe import Markup
 from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
 from circuit_claims.report import groups, opening, text, views
 from circuit_claims.report.collect import Collected, read_run
-from circuit_claims.report.figures.kept import keeping
+from circuit_claims.report.figures.cache import figure_cache
 from circuit_claims.report.figures.palette import css
 from circuit_claims.report.files import RESULTS, RUN, results_bytes, run_bytes
-from circuit_claims.report.model import Results, Run
+from circuit_claims.report.model import Results, RunRecord
 
 INDEX = "index.html"
 
@@ -43,7 +43,7 @@ def write_report(run_dir: Path, figures: Path | None = None) -> ReportPaths:
     """
     run_dir = Path(run_dir)
     collected = read_run(run_dir)
-    with keeping(figures):
+    with figure_cache(figures):
         page = render_index(collected)
     paths = ReportPaths(run_dir / INDEX, run_dir / RESULTS, run_dir / RUN)
     write_bytes_atomically(paths.results, results_bytes(collected.results))
@@ -59,7 +59,7 @@ def render_index(collected: Collected) -> str:
     return page("index.html.j2", title="Circuit claims: report", **_index_context(results, run, papers))
 
 
-def _index_context(results: Results, run: Run, papers: tuple[views.PaperView, ...]) -> dict[str, Any]:
+def _index_context(results: Results, run: RunRecord, papers: tuple[views.PaperView, ...]) -> dict[str, Any]:
     return {
         "results": results,
         "run": run,

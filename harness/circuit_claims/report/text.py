@@ -9,7 +9,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from circuit_claims.report.model import to_number
+from circuit_claims.judging.messages import PHRASES
+from circuit_claims.judging.numbers import number
 
 OUTCOME_MARKS: Mapping[str, str] = {
     "reproduced": "✓",
@@ -43,14 +44,6 @@ KIND_WORDS: Mapping[str, str] = {
     "correlation": "a correlation of this sign, at least this strong less the margin",
     "curve": "a curve through these points within the margin",
 }
-EXPECTED_PHRASES: Mapping[str, str] = {
-    "at_least": "at least ",
-    "at_most": "at most ",
-    "existence": "one above ",
-    "absence": "none above ",
-    "correlation": "correlation at or beyond ",
-}
-
 HEAD_NAMES: Mapping[str, str] = {"L12H0": "L{}H{}", "1:6": "{}:{}"}
 
 # Characters that show nothing or reorder what stands beside them, besides the control characters proper.
@@ -115,26 +108,6 @@ def without_addresses(text: str) -> str:
     return _ADDRESS.sub("0x…", text)
 
 
-def number(value: Any) -> str:
-    """Three significant digits, thousands separated, no exponent between 0.001 and 10^15; other values as text.
-
-    >>> [number(v) for v in (0.12345, 1234.5, 1e-5, 3, float("inf"), None, "L12H0")]
-    ['0.123', '1,234', '1e-05', '3', '∞', 'none', 'L12H0']
-    """
-    value = to_number(value)
-    if value is None:
-        return "none"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if math.isnan(value):
-        return "not a number"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if 1000 <= abs(value) < 1e15:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
 def expected_words(kind: str, expected: Any, unit: str = "") -> str:
     """The paper's value as words: "at least 8", "L12H0", "A > B > C", or that none is given."""
     if expected is None:
@@ -143,7 +116,7 @@ def expected_words(kind: str, expected: Any, unit: str = "") -> str:
         if expected and all(isinstance(item, (list, tuple)) for item in expected):
             return ", ".join("(" + ", ".join(number(part) for part in item) + ")" for item in expected)
         return " > ".join(number(item) for item in expected)
-    words = EXPECTED_PHRASES.get(kind, "") + number(expected)
+    words = PHRASES.get(kind, "") + number(expected)
     return f"{words} {unit}".strip() if isinstance(expected, (int, float)) else words
 
 

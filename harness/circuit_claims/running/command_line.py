@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from circuit_claims.judging.claims import ClaimError
-from circuit_claims.keeping.store import StoreError
-from circuit_claims.models.errors import ModelError
+from circuit_claims.errors import ClaimsError, InputError
 from circuit_claims.running.devices import patient_threads
 
 app = typer.Typer(
@@ -43,26 +41,27 @@ ModelsDir = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing from anywhere.")]
 
 
-class UserError(Exception):
-    """Something the person at the keyboard can mend; shown without a traceback."""
-
-
 def main() -> None:
-    """Run the command line; a known error is printed as its message and ends with status 2."""
+    """Run the command line; an error that a person can mend is printed as its message and ends with status 2.
+
+    Whatever else is raised is a bug of ours: its traceback is shown, the status is 1.
+    """
     patient_threads()
     try:
         app()
-    except (ModelError, ClaimError, StoreError, UserError, ValueError, KeyError, OSError) as error:
-        err.print(_message(error), markup=False, soft_wrap=True)
-        sys.exit(2)
+    except ClaimsError as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _refuse(
+            f"a file could not be used\n  expected  one that can be read, in a folder with room\n  found     {error}"
+        )
 
 
-def _message(error: Exception) -> str:
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    if type(error).__str__ is OSError.__str__ and error.errno is not None:
-        return f"a file could not be used\n  expected  one that can be read, in a folder with room\n  found     {error}"
-    return str(error)
+def _refuse(message: str) -> NoReturn:
+    err.print(message, markup=False, soft_wrap=True)
+    sys.exit(2)
 
 
 @app.command("list")
@@ -110,8 +109,8 @@ def fetch(
         out.print(f"{name}: verified in {model.folder}", markup=False, soft_wrap=True)
 
 
-@app.command()
-def sweep(
+@app.command("sweep")
+def sweep_command(
     model: ModelName,
     path: Annotated[str, typer.Option(help="Input path: mlp0, embed+mlp0, block0, residual or embed.")] = "mlp0",
     exclude_self: Annotated[bool, typer.Option(help="Leave the input token itself out of the comparison.")] = False,
@@ -144,7 +143,7 @@ def _refuse_unwritable(path: Path | None) -> None:
             if not fine:
                 raise IsADirectoryError("it is a folder")
     except OSError as error:
-        raise UserError(
+        raise InputError(
             f"cannot write {path}\n  expected a file in a folder that can be written\n  found    {error}\n"
             "  Type the same command with another file."
         ) from None
@@ -172,7 +171,7 @@ def llc(
     """Refined local learning coefficients of parts of a model by SGLD; a killed run goes on where it stopped."""
     from circuit_claims.keeping.store import Store
     from circuit_claims.running.devices import choose_device
-    from circuit_claims.running.llc_command import lines, run_llc
+    from circuit_claims.running.llc_command import estimate_lines, run_llc
     from circuit_claims.running.run import default_store
 
     _refuse_unwritable(json_file)
@@ -181,7 +180,7 @@ def llc(
         length=length, seed=seed, trace_probes=trace_probes, device=choose_device(device), store=Store(default_store()),
         json_path=json_file, models_dir=models_dir, offline=offline, progress=_tell_progress,
     )  # fmt: skip
-    for line in lines(found):
+    for line in estimate_lines(found):
         out.print(line, markup=False, soft_wrap=True)
 
 
@@ -272,14 +271,14 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with ev
     from circuit_claims.report import write_report
 
     if not (run_dir / "events.jsonl").exists():
-        raise UserError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
+        raise InputError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
     with err.status("writing the report"):
         written = write_report(run_dir)
     out.print(f"report: {written.index}", markup=False, soft_wrap=True)
 
 
-@app.command()
-def diff(
+@app.command("diff")
+def diff_command(
     runs: Annotated[list[Path], typer.Argument(help="Two or more runs' folders, or one folder of runs with --all.")],
     html: Annotated[Path | None, typer.Option("--html", help="Write the comparison as a page here.")] = None,
     all_in: Annotated[bool, typer.Option("--all", help="Compare every run found in the folder given.")] = False,
@@ -290,7 +289,7 @@ def diff(
 
     paths = [found.parent for root in runs for found in sorted(root.glob("*/results.json"))] if all_in else runs
     if len(paths) < 2:
-        raise UserError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
+        raise InputError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
     _refuse_unwritable(html)
     with err.status("comparing the runs"):
         compared = diff_runs(paths)

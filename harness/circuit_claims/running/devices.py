@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from circuit_claims.errors import InputError
+
 NAMES = "auto, cpu, cuda, cuda:N or mps"
 
 
@@ -51,4 +53,4 @@ def resolve_device(option: str, cuda_count: int, mps: bool, worker: str | None =
         return "mps" if mps else "cpu"
     if option in here:
         return option
-    raise ValueError(f"--device {option}\n  expected {NAMES}\n  found here {', '.join(here)}\n  Type: --device cpu")
+    raise InputError(f"--device {option}\n  expected {NAMES}\n  found here {', '.join(here)}\n  Type: --device cpu")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from circuit_claims.running.judge import Judge, TextUse
-from circuit_claims.running.run import RUN
-from circuit_claims.running.selection import Choice
+from circuit_claims.running.plugin import run_of
+
+if TYPE_CHECKING:
+    from circuit_claims.running.judge import Judge
+    from circuit_claims.running.selection import Choice
 
 __all__ = ["device", "open_chosen", "subject", "text"]
 
@@ -17,7 +19,7 @@ __all__ = ["device", "open_chosen", "subject", "text"]
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """The torch device of this process, as `--device` asks (under xdist, one visible accelerator a worker)."""
-    return request.config.stash[RUN].device
+    return run_of(request.config).device
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +28,7 @@ def open_chosen(request: pytest.FixtureRequest) -> Callable[[Choice], Any]:
     from circuit_claims.papers.refined_llc.runs.registry import load_runs, open_run
     from circuit_claims.running.subjects import open_subject
 
-    run, opened = request.config.stash[RUN], dict[str, Any]()
+    run, opened = run_of(request.config), dict[str, Any]()
 
     def open_it(choice: Choice) -> Any:
         if choice.subject not in load_runs():
@@ -43,7 +45,7 @@ def subject(request: pytest.FixtureRequest, judge: Judge, open_chosen: Callable[
     """The model or training run a claim is asked of. Where it is not here, the claim is not run, with the way out."""
     from circuit_claims.models.errors import ModelNotAvailable
 
-    choice, run = request.param, request.config.stash[RUN]
+    choice, run = request.param, run_of(request.config)
     if not choice.asked:
         judge.cannot_run(choice.reason, choice.command)
         pytest.skip(f"{choice.reason}; type: {choice.command}")
@@ -70,9 +72,10 @@ def text(request: pytest.FixtureRequest, judge: Judge) -> object:
     The hub is asked for it where the paper's own model is measured; others take it if it is here (--texts, or fetched
     before). A text that cannot be had and has no stand-in leaves the claims not run, with the way out.
     """
+    from circuit_claims.running.judge import TextUse
     from circuit_claims.texts import TextNotAvailable, open_text
 
-    run = request.config.stash[RUN]
+    run = run_of(request.config)
     (name,) = {claim.text for claim in judge.claims.values()}
     own = all(judge.subject in claim.subjects for claim in judge.claims.values())
     try:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuit_claims.judging.claims import Claim, Deviation
-from circuit_claims.judging.findings import Evidence, Finding
+from circuit_claims.judging.evidence import Evidence, Table
+from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.messages import measured, verdict_text
+from circuit_claims.judging.messages import measurement_line, verdict_text
 from circuit_claims.judging.verdicts import Verdict, apply_rule, judge, not_run
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.store import to_json
@@ -74,19 +75,18 @@ class Judge:
         claim = self._claim(claim_id)
         verdicts = {name: apply_rule(claim, finding.measurement).outcome for name, finding in settings.items()}
         own = next(iter(verdicts.values()))
-        rows = [[name, verdicts[name], measured(finding.measurement)] for name, finding in settings.items()]
-        return {
-            "type": "table",
-            "title": "Settings under which the verdict changes",
-            "caption": "The first row is the setting the claim is judged under; marked rows come out differently.",
-            "columns": ["setting", "verdict", "measured"],
-            "rows": rows,
-            "mark_rows": [index for index, verdict in enumerate(verdicts.values()) if verdict != own],
-        }
+        rows = [[name, verdicts[name], measurement_line(finding.measurement)] for name, finding in settings.items()]
+        return Table(
+            title="Settings under which the verdict changes",
+            caption="The first row is the setting the claim is judged under; marked rows come out differently.",
+            columns=["setting", "verdict", "measured"],
+            rows=rows,
+            mark_rows=[index for index, verdict in enumerate(verdicts.values()) if verdict != own],
+        )
 
     def cannot_run(self, reason: str, command: str = "") -> None:
         """Record every claim of the test that has no verdict yet as not run, with the command that would run it."""
-        for claim in self._without_verdict():
+        for claim in self.without_verdict():
             self._record(claim, not_run(reason), None, (), command)
 
     def broke(self, error: BaseException, *, afterwards: bool = False) -> None:
@@ -96,10 +96,11 @@ class Judge:
         on one claim and subject the last one counts.
         """
         reason = f"{type(error).__name__}: {error}"
-        for claim in list(self.claims.values()) if afterwards else self._without_verdict():
+        for claim in list(self.claims.values()) if afterwards else self.without_verdict():
             self._record(claim, Verdict("failed", rule="none applied", reason=reason), None, ())
 
-    def _without_verdict(self) -> list[Claim]:
+    def without_verdict(self) -> list[Claim]:
+        """The claims of the test that have none yet."""
         done = {item.claim.id for item in self.judged}
         return [claim for claim in self.claims.values() if claim.id not in done]
 
@@ -135,7 +136,7 @@ class Judge:
             node=self.node,
             **_verdict_fields(claim, verdict),
             measurement=None if measurement is None else _measurement_json(measurement),
-            evidence=list(evidence),
+            evidence=[one.to_json() for one in evidence],
             deviation=None if deviation is None else deviation.model_dump(mode="json"),
             rerun=rerun,
             command=command,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from circuit_claims.errors import InputError
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.cells import CellStore, MemoryStore, Report
 from circuit_claims.llc.estimate import LLCEstimate
@@ -63,11 +64,11 @@ def run_llc(
                  trace_probes=trace_probes)  # fmt: skip
     found = run_sweep(plan, store or MemoryStore(), progress=progress)
     if json_path is not None:
-        write_text_atomically(json_path, json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")
+        write_text_atomically(json_path, json.dumps(estimates_json(found), indent=1, allow_nan=False) + "\n")
     return found
 
 
-def to_json(found: Mapping[SweepPoint, LLCEstimate]) -> dict[str, Any]:
+def estimates_json(found: Mapping[SweepPoint, LLCEstimate]) -> dict[str, Any]:
     """The estimates as JSON values: value, interval, gate, diagnostics, settings and the mean of each chain."""
     rows = []
     for point, estimate in found.items():
@@ -90,7 +91,7 @@ def to_json(found: Mapping[SweepPoint, LLCEstimate]) -> dict[str, Any]:
     return {"schema": SCHEMA, "estimates": rows}
 
 
-def lines(found: Mapping[SweepPoint, LLCEstimate]) -> list[str]:
+def estimate_lines(found: Mapping[SweepPoint, LLCEstimate]) -> list[str]:
     """A few lines an estimate, for people: value, interval, gate with its reasons, and what to hold it against."""
     texts = []
     for point, estimate in found.items():
@@ -163,20 +164,20 @@ def load_attention_only(path: Path) -> AttentionOnly:
 
     expected = "weights of an attention-only model\n  expected "
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"{expected}a file {path}\n  found    none of that name\n"
             "  A Hugging Face model is named by its folder; names of the registry: claims list --subjects"
         )
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(
+        raise InputError(
             f"{expected}a whole safetensors file in {path}\n  found    {error}\n"
             "  The file is damaged or of another kind. Copy it again, or name another."
         ) from None
     ranks = {"embed.W_E": 2, "pos_embed.W_pos": 2, "blocks.0.attn.W_Q": 3}
     if any(name not in tensors or tensors[name].ndim != rank for name, rank in ranks.items()):
-        raise ValueError(
+        raise InputError(
             f"{expected}embed.W_E, pos_embed.W_pos, blocks.0.attn.W_Q, ... in {path}\n"
             f"  found    {', '.join(sorted(tensors)[:4])}\n  A Hugging Face model is named by its folder."
         )

@@ -1,27 +1,31 @@
-"""The pytest plugin: options, one test per claim and subject, verdicts turned into outcomes, the report at the end."""
+"""The pytest plugin: options, one test per claim and subject, verdicts turned into outcomes, the report at the end.
+
+It is loaded wherever the package is installed, so nothing heavy is imported and nothing written before a claim is met:
+what a session with claims does stands in `session.py`.
+"""
 
 from __future__ import annotations
 
-import sys
+import os
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from circuit_claims.judging.claims import ClaimError
-from circuit_claims.keeping.events import StreamError
-from circuit_claims.keeping.profiles import PROFILES
-from circuit_claims.running.environment import describe
-from circuit_claims.running.judge import Judge, Judged
-from circuit_claims.running.run import RUN, Run, options_line, quoted
-from circuit_claims.running.selection import SelectionError
+from circuit_claims.running.options import SHORT, add_options, add_short_names
+
+if TYPE_CHECKING:
+    from circuit_claims.running.judge import Judge
+    from circuit_claims.running.run import Run
+    from circuit_claims.running.session import Session
 
 pytest_plugins = ("circuit_claims.running.fixtures",)
-JUDGE = pytest.StashKey[Judge]()
+SESSION = pytest.StashKey["Session"]()
+FOLDER = pytest.StashKey[Path]()
 SUBJECT_ARGUMENT = "subject"
-OUTCOMES = (pytest.skip.Exception, pytest.fail.Exception, pytest.xfail.Exception)
+TIMEOUT = 900.0
 
 
 def claim(*ids: str) -> pytest.MarkDecorator:
@@ -29,87 +33,104 @@ def claim(*ids: str) -> pytest.MarkDecorator:
     return pytest.mark.claim(*ids)
 
 
+def session_of(config: pytest.Config) -> Session:
+    """What this session knows of its claims, read when it is first asked for; `pytest.UsageError` for wrong options."""
+    if SESSION not in config.stash:
+        from circuit_claims.running.session import Session
+
+        config.stash[SESSION] = Session(config, run_folder(config))
+    return config.stash[SESSION]
+
+
+def run_of(config: pytest.Config) -> Run:
+    """The run that the claims of this session belong to."""
+    return session_of(config).run
+
+
+def run_folder(config: pytest.Config) -> Path:
+    """Where this run's report goes; it is made when there is something to report."""
+    if FOLDER not in config.stash:
+        told = getattr(config, "workerinput", {}).get("claims_run_dir") or config.option.claims_report
+        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+        config.stash[FOLDER] = Path(told) if told else config.rootpath / "reports" / stamp
+    return config.stash[FOLDER]
+
+
+def claim_ids(item: Any) -> tuple[str, ...]:
+    """The claims that a test is marked with."""
+    return tuple(name for mark in item.iter_markers("claim") for name in mark.args)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `pytest claims/`."""
-    group = parser.getgroup("claims", "reproducibility of papers' claims")
-    group.addoption("--subjects", default="", help="names, paths, default, paper, runs or all; commas between")
-    group.addoption("--models-dir", default=None, help="a folder with model files, looked at before the hub")
-    group.addoption("--texts", default=None, help="a folder with text files (jsonl, jsonl.zst, parquet), asked first")
-    group.addoption("--recorded", default=None, help="the second paper's recorded numbers: a folder or the JSON file")
-    group.addoption("--own-run", default=None, help="folder of a training run to stand for this project's own")
-    group.addoption("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    group.addoption("--profile", default="standard", choices=sorted(PROFILES), help="how much is measured")
-    group.addoption("--report", default=None, help="folder of this run's report (default: reports/<time>)")
-    group.addoption("--store", default=None, help="folder of stored measurements (default: the user's cache)")
-    group.addoption("--remeasure", action="store_true", help="measure everything anew, stored or not")
-    group.addoption("--offline", action="store_true", help="fetch nothing from anywhere")
-    group.addoption("--allow-tf32", action="store_true", help="let the accelerator round matrix products to tf32")
+    """The options of `pytest claims/` under their full names."""
+    add_options(parser)
 
 
-# First, because pytest's own junitxml plugin reads xmlpath when it is configured.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Iterator[None]:
+    """The short names of the options last, when every plugin and conftest has added what it needs."""
+    result = yield
+    early_config.stash[SHORT] = add_short_names(parser)
+    return result
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the claims once, settle where this run's report goes, and refuse what cannot be used."""
+    """Register the marker; where claims are asked for, refuse at once what cannot be used."""
     config.addinivalue_line("markers", "claim(*ids): the claims of paper.toml that this test measures")
-    worker = getattr(config, "workerinput", None)
-    try:
-        config.stash[RUN] = Run.from_options(config.option, config.rootpath, worker, _past_capture(config))
-    except (ClaimError, SelectionError, ValueError) as error:
-        raise pytest.UsageError(str(error)) from None
-    if worker is None and not config.option.xmlpath and not config.option.collectonly:
-        config.option.xmlpath = str(config.stash[RUN].run_dir / "junit.xml")
+    if asked_for_claims(config):
+        session_of(config)
+        _limit_time(config)
 
 
-def _past_capture(config: pytest.Config) -> Callable[[str], None]:
-    """Says a line while a test runs: what tests print is otherwise kept until they are over, and shown if they fail."""
+def asked_for_claims(config: pytest.Config) -> bool:
+    """Whether a paper.toml lies at, above or just below what pytest was told to run; reads names of files only."""
+    words = [str(word).partition("::")[0] for word in config.args or [config.invocation_params.dir]]
+    if any(word == "circuit_claims" or word.startswith("circuit_claims.claims") for word in words):
+        return True
+    paths = [(config.invocation_params.dir / word).resolve() for word in words]
+    return any(_has_paper(path, config.rootpath) for path in paths)
 
-    def tell(line: str) -> None:
-        capture = config.pluginmanager.getplugin("capturemanager")
-        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
-            print(f"\n{line}", file=sys.stderr, flush=True)
 
-    return tell
+def _has_paper(path: Path, root: Path) -> bool:
+    folder = path if path.is_dir() else path.parent
+    above = [place for place in (folder, *folder.parents) if place == folder or root in (place, *place.parents)]
+    if any((place / "paper.toml").is_file() for place in above):
+        return True
+    return path.is_dir() and any(next(path.glob(f"{below}/paper.toml"), None) for below in ("*", "*/*"))
+
+
+def _limit_time(config: pytest.Config) -> None:
+    """A claim test may take a quarter of an hour, where pytest-timeout is there and nobody said otherwise."""
+    if config.pluginmanager.hasplugin("timeout"):
+        given = config.option.timeout is not None or config.getini("timeout") or os.environ.get("PYTEST_TIMEOUT")
+        config.option.timeout = config.option.timeout if given else TIMEOUT
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each xdist worker where the run's folder is, so that all append to one event stream."""
-    node.workerinput["claims_run_dir"] = str(node.config.stash[RUN].run_dir)
+    """Tell each xdist worker where the run's folder is, and where to say which claims it has met."""
+    from circuit_claims.running.session import new_notice
+
+    node.workerinput["claims_run_dir"] = str(run_folder(node.config))
+    node.workerinput["claims_notice"] = new_notice(node.config)
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Begin the event stream with what is about to be checked and on what."""
-    config = session.config
-    if hasattr(config, "workerinput") or config.option.collectonly:
-        return
-    run = config.stash[RUN]
-    try:
-        environment = describe(run.device)
-        run.stream.start()
-    except (ValueError, StreamError) as error:
-        raise pytest.UsageError(str(error)) from None
-    papers = [
-        {key: getattr(paper, key) for key in ("id", "title", "authors", "venue", "year", "url")} for paper in run.papers
-    ]
-    run.stream.write(
-        "run",
-        schema=1,
-        id=run.run_dir.name,
-        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        argv=options_line(config.option),
-        environment=environment,
-        profile=run.profile.name,
-        papers=papers,
-        claims=[claim.model_dump(mode="json") for claim in run.claims.values()],
-    )
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    """The claims that a worker met are expected from now on, and the run begins with the first of them."""
+    from circuit_claims.running.session import read_notice
+
+    if expected := read_notice(node.config):
+        session_of(node.config).begin(expected)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per subject for each test marked with claims; all its claims must ask the same subjects."""
-    ids = _claim_ids(metafunc.definition)
+    ids = claim_ids(metafunc.definition)
     if not ids or SUBJECT_ARGUMENT not in metafunc.fixturenames:
         return
-    run = metafunc.config.stash[RUN]
+    run = run_of(metafunc.config)
     unknown = [name for name in ids if name not in run.claims]
     if unknown:
         raise pytest.UsageError(f"{metafunc.definition.nodeid}: no claim {', '.join(unknown)} in any paper.toml")
@@ -118,20 +139,46 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(SUBJECT_ARGUMENT, list(choices.values()), ids=labels, indirect=True)
 
 
-def _claim_ids(item: Any) -> tuple[str, ...]:
-    return tuple(name for mark in item.iter_markers("claim") for name in mark.args)
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Tests beside a paper.toml have names of their own, so that two papers may use one name for a file."""
+    if not (module_path.parent / "paper.toml").is_file():
+        return None
+    return ClaimsModule.from_parent(parent, path=module_path)
+
+
+class ClaimsModule(pytest.Module):
+    """A test file of a paper, imported by its path whatever the import mode of the session is."""
+
+    def _getobj(self) -> Any:
+        mode, self.config.option.importmode = self.config.option.importmode, "importlib"
+        try:
+            return super()._getobj()
+        finally:
+            self.config.option.importmode = mode
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is expected from here on has an outcome at the end; a session in which no claim is left writes nothing."""
+    if session.config.option.collectonly or not any(map(claim_ids, session.items)):
+        return
+    session_of(session.config).expect(session.items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test's first verdict counts the time from here, with the opening of its subject."""
+    judge = session_of(item.config).judge_of(item) if claim_ids(item) else None
+    if judge is not None:
+        judge.started = time.perf_counter()
 
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
     """`judge("SH-05", finding, evidence=[...])`: judge a claim of this test on its subject and record the verdict."""
-    run = request.config.stash[RUN]
-    subject = request.node.callspec.params[SUBJECT_ARGUMENT].subject
-    claims = {name: run.claims[name] for name in _claim_ids(request.node)}
-    claims = {name: claim for name, claim in claims.items() if run.asks(claim, subject)}
-    rerun = " ".join(filter(None, [f"pytest {quoted(request.node.nodeid)}", options_line(request.config.option)]))
-    made = Judge(claims, run.label(subject), request.node.nodeid, rerun, run.stream, run.deviations)
-    request.node.stash[JUDGE] = made
+    made = session_of(request.config).judge_of(request.node)
+    if made is None:
+        pytest.fail(f"{request.node.nodeid}: expected @claim(...) over a test with the argument `subject`", False)
     return made
 
 
@@ -139,62 +186,21 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Turn an error inside a claim test into a `failed` verdict, and a `failed` verdict into a pytest error."""
     report = yield
-    judge = item.stash.get(JUDGE, None)
-    if judge is None:
-        return report
-    if call.excinfo is not None and not call.excinfo.errisinstance(OUTCOMES):
-        try:
-            judge.broke(call.excinfo.value, afterwards=call.when == "teardown")
-        except StreamError as error:
-            # Verdicts that cannot be recorded are not worth measuring.
-            pytest.exit(str(error), returncode=pytest.ExitCode.INTERRUPTED)
-    if report.failed and any(item.verdict.outcome == "failed" for item in judge.judged):
-        report.claim_broke = True
+    if claim_ids(item):
+        session_of(item.config).settle(item, call, report)
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
     """After the body of a claim test: reproduced passes, contradicted fails, inconclusive is an expected failure."""
-    from circuit_claims.models.errors import DoesNotFit, ModelNotAvailable
-
-    judge = pyfuncitem.stash.get(JUDGE, None)
-    try:
+    if not claim_ids(pyfuncitem):
+        return (yield)
+    session = session_of(pyfuncitem.config)
+    with session.not_here_is_skipped(pyfuncitem):
         result = yield
-    except (ModelNotAvailable, DoesNotFit) as error:
-        if judge is None:
-            raise
-        judge.cannot_run(_why(error), getattr(error, "command", ""))
-        pytest.skip(str(error))
-    if judge is not None:
-        if not judge.judged:
-            raise AssertionError(f"{pyfuncitem.nodeid} judged none of its claims")
-        _raise_outcome(judge.judged)
+    session.conclude(pyfuncitem)
     return result
-
-
-def _why(error: Exception) -> str:
-    """What a report says of a model that is not here, or of what one that does not fit needs and has."""
-    from circuit_claims.models.errors import DoesNotFit
-
-    first, *others = (line.strip() for line in str(error).splitlines())
-    numbers = [line for line in others if not line.startswith("Type:")] if isinstance(error, DoesNotFit) else []
-    return "; ".join([first, *numbers])
-
-
-def _raise_outcome(judged: list[Judged]) -> None:
-    """The worst verdict decides: failed, then contradicted (or a deviation that holds again), then inconclusive."""
-    broken = [item for item in judged if item.verdict.outcome == "failed"]
-    missed = [item for item in judged if item.verdict.outcome == "contradicted" and item.deviation is None]
-    stale = [item for item in judged if item.no_longer_deviates]
-    if broken or missed or stale:
-        notes = [f"{item.message}\n  listed in deviations.toml, but it holds: delete that entry" for item in stale]
-        pytest.fail("\n\n".join([*(item.message for item in [*broken, *missed]), *notes]), pytrace=False)
-    undecided = [item for item in judged if item.verdict.outcome != "reproduced"]
-    if undecided:
-        first = undecided[0]
-        listed = f"; listed as a deviation since {first.deviation.date}" if first.deviation else ""
-        pytest.xfail(f"{first.claim.id} {first.verdict.outcome}{listed}: {first.verdict.rule}")
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -202,20 +208,17 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return ("error", "E", "ERROR") if getattr(report, "claim_broke", False) else None
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Close the event stream; the report is written in the terminal summary, when JUnit's file is there too."""
-    config = session.config
-    if not hasattr(config, "workerinput") and not config.option.collectonly:
-        finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        with suppress(StreamError):  # without its end, the run is reported as one that was interrupted
-            config.stash[RUN].stream.write("end", finished=finished, exitstatus=int(exitstatus))
+    """Give every claim that was expected an outcome, close the event stream and write the report."""
+    if SESSION in session.config.stash:
+        session.config.stash[SESSION].finish(session, int(exitstatus))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Write the report and say per scope what came out, and where to read it."""
-    if config.option.collectonly or hasattr(config, "workerinput"):
-        return
-    run = config.stash[RUN]
-    terminalreporter.section("claims")
-    for line in run.close():
+    """Say per scope what came out, and where to read it."""
+    lines = config.stash[SESSION].lines if SESSION in config.stash else ()
+    if lines:
+        terminalreporter.section("claims")
+    for line in lines:
         terminalreporter.write_line(line)

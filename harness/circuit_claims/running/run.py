@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from circuit_claims.errors import InputError
 from circuit_claims.judging.claims import Claim, Deviation, Paper, load_deviations, load_papers
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.measure import Context
@@ -23,11 +23,6 @@ from circuit_claims.places import CLAIMS
 from circuit_claims.running.selection import Selection, parse_subjects
 
 RUN = pytest.StashKey["Run"]()
-PASSED_ON = ("subjects", "models_dir", "texts", "recorded", "own_run", "device", "profile", "store")
-DEFAULTS = {
-    "subjects": "", "models_dir": None, "texts": None, "recorded": None, "own_run": None, "device": "auto",
-    "profile": "standard", "store": None,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,7 @@ class Run:
     tell: Callable[[str], None]
 
     @classmethod
-    def from_options(
-        cls, option: Any, root: Path, worker: Mapping[str, Any] | None, tell: Callable[[str], None]
-    ) -> Run:
+    def from_options(cls, option: Any, root: Path, run_dir: Path, tell: Callable[[str], None]) -> Run:
         """Read claims, deviations and registry; raises with a message for the user where something cannot be used.
 
         `tell` says a line to the user while a test runs.
@@ -69,14 +62,12 @@ class Run:
         defaults = tuple(row.name for row in default_rows)  # smallest first: the quick profile asks the first only
         profile = PROFILES[option.profile]
         wanted = parse_subjects(option.subjects, registry, defaults, runs)
-        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
-        report = Path(option.report) if option.report else root / "reports" / stamp
         return cls(
             papers=papers,
             deviations=tuple(deviations),
             selection=Selection(wanted, defaults, profile, frozenset(registry) | frozenset(runs), frozenset(runs)),
             profile=profile,
-            run_dir=Path(worker["claims_run_dir"]) if worker else report,
+            run_dir=run_dir,
             store_dir=_store_folder(option.store),
             models_dir=refuse_missing("--models-dir", option.models_dir),
             texts_dir=refuse_missing("--texts", option.texts),
@@ -154,7 +145,7 @@ def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = Fa
         return path
     found = "a file" if path.exists() else "nothing of that name"
     wanted = "a folder or a file" if file_too else "a folder"
-    raise ValueError(
+    raise InputError(
         f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
         f"  Type: {option} with the right path, or leave the option out."
     )
@@ -169,7 +160,7 @@ def _recorded_numbers(given: str | None) -> Path | None:
         try:
             _ = RecordedData(find_recorded(place)).labels
         except RecordedDataError as error:
-            raise ValueError(f"--recorded {given}: {error}") from None
+            raise InputError(f"--recorded {given}: {error}") from None
     return place
 
 
@@ -185,21 +176,11 @@ def _store_folder(given: str | None) -> Path:
     path = Path(given) if given else default_store()
     if path.exists() and not path.is_dir():
         where = "--store" if given else "CIRCUIT_CLAIMS_STORE"
-        raise ValueError(
+        raise InputError(
             f"{where} {path}\n  expected  a folder, there or to be made\n  found     a file\n"
             "  Type: pytest claims/ --store ANOTHER_FOLDER"
         )
     return path
-
-
-def options_line(option: Any) -> str:
-    """The options that change what is measured, as they would be typed again; empty for a plain run."""
-    words = []
-    for name in PASSED_ON:
-        value = getattr(option, name, DEFAULTS[name])
-        if value != DEFAULTS[name]:
-            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
-    return " ".join(words)
 
 
 def quoted(node: str) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import Claim
 from circuit_claims.keeping.profiles import Profile
 
 
-class SelectionError(ValueError):
+class SelectionError(ClaimsError, ValueError):
     """A subject nobody knows; the text lists the near ones and what to type."""
 
 

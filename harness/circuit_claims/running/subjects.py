@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from circuit_claims.errors import InputError
 from circuit_claims.judging.claims import Claim
 from circuit_claims.keeping.measure import Context
 from circuit_claims.running.run import Run
@@ -38,7 +39,7 @@ class Subject:
     def at_step(self, step: int) -> Subject:
         """The same model at an earlier training step. Raises `ModelNotAvailable` where it cannot be had."""
         if self.resolve is None:
-            raise ValueError(f"{self.name}: expected a model of the registry with saved training steps, found none")
+            raise InputError(f"{self.name}: expected a model of the registry with saved training steps, found none")
         name = f"{self.name}@step{step}"
         return replace(self, name=name, model=self.resolve(name))
 

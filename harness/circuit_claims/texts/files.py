@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-Row = tuple[str, Mapping[str, Any]]
+from circuit_claims.errors import ClaimsError
+
+RawDocument = tuple[str, Mapping[str, Any]]
 
 
-class TextDamaged(ValueError):
+class TextDamaged(ClaimsError, ValueError):
     """A text file that cannot be read as one; the message names the file and the line."""
 
 
-def read_documents(path: Path, column: str = "text") -> Iterator[Row]:
+def read_documents(path: Path, column: str = "text") -> Iterator[RawDocument]:
     """Each document of a file as (text, meta). Raises `TextDamaged` that names the line for a file of another kind."""
     if path.suffix == ".parquet":
         yield from _parquet(path, column)
@@ -45,7 +47,7 @@ def _lines(path: Path) -> Iterator[IO[str]]:
             raise TextDamaged(f"{path.name} is cut short or is not zstandard: {error}") from error
 
 
-def _row(path: Path, number: int, line: str, column: str) -> Row:
+def _row(path: Path, number: int, line: str, column: str) -> RawDocument:
     wanted = f'expected an object with "{column}": a string'
     try:
         found = json.loads(line)
@@ -57,7 +59,7 @@ def _row(path: Path, number: int, line: str, column: str) -> Row:
     return found[column], meta if isinstance(meta, dict) else {}
 
 
-def _parquet(path: Path, column: str) -> Iterator[Row]:
+def _parquet(path: Path, column: str) -> Iterator[RawDocument]:
     parquet = _need("pyarrow.parquet", path)
     try:
         with parquet.ParquetFile(path) as file:

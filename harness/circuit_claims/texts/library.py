@@ -14,10 +14,10 @@ SOURCE_MODULES = (
     "tokenize", "typing", "unittest/case", "unittest/mock", "urllib/parse", "uuid", "weakref", "zipfile",
 )  # fmt: skip
 NOT_THE_LIBRARY = frozenset({"test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3", "__pycache__"})
-Named = tuple[str, str]
+NamedDocument = tuple[str, str]
 
 
-def python_docs() -> Iterator[Named]:
+def python_docs() -> Iterator[NamedDocument]:
     """`pydoc_data.topics`, some 450 kB of technical English, one document a topic."""
     from pydoc_data.topics import topics
 
@@ -25,7 +25,7 @@ def python_docs() -> Iterator[Named]:
         yield topic, topics[topic]
 
 
-def stdlib_source() -> Iterator[Named]:
+def stdlib_source() -> Iterator[NamedDocument]:
     """The source of some forty modules of the standard library, one document a module."""
     folder = Path(sysconfig.get_path("stdlib"))
     for module in SOURCE_MODULES:
@@ -35,7 +35,7 @@ def stdlib_source() -> Iterator[Named]:
                 yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
 
 
-def stdlib_complete() -> Iterator[Named]:
+def stdlib_complete() -> Iterator[NamedDocument]:
     """The source of the whole standard library but its tests, one document a module."""
     folder = Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*.py")):
@@ -44,7 +44,7 @@ def stdlib_complete() -> Iterator[Named]:
             yield place.as_posix(), path.read_text(encoding="utf-8", errors="replace")
 
 
-STANDARD_TEXTS: dict[str, Callable[[], Iterator[Named]]] = {
+STANDARD_TEXTS: dict[str, Callable[[], Iterator[NamedDocument]]] = {
     "python-docs": python_docs,
     "stdlib-source": stdlib_source,
     "stdlib-complete": stdlib_complete,

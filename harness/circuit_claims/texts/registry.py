@@ -6,19 +6,17 @@ Importing this module costs neither torch nor a network: claims are collected wi
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from circuit_claims.models.errors import RegistryError, UnsafeFile
 from circuit_claims.models.files.safe_files import inside
 from circuit_claims.models.registry import Count, Sha256
+from circuit_claims.models.rows import load_rows
 from circuit_claims.places import FIXTURES
 from circuit_claims.texts.library import STANDARD_TEXTS
 
@@ -49,7 +47,7 @@ class HubText:
 
 @dataclass(frozen=True, config=STRICT)
 class FirstDocuments:
-    """The identity of a published text: the digest of its first documents, see `texts.sources.digest_of`."""
+    """The identity of a published text: the digest of its first documents, see `texts.sources.documents_digest`."""
 
     documents: Count
     sha256: Sha256
@@ -84,47 +82,27 @@ class TextRow:
         return self
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    schema_: Literal[1] = Field(alias="schema")
-    text: list[TextRow] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _names_are_known(self) -> _Document:
-        names = [row.name for row in self.text]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"expected every name once, found twice: {', '.join(twice)}")
-        libraries = {row.name for row in self.text if row.kind == "library"}
-        strangers = sorted({name for row in self.text for name in row.stand_ins} - libraries)
-        if strangers:
-            raise ValueError(f"stand-ins are texts of kind library, found {', '.join(strangers)}")
-        return self
+TEXT = TypeAdapter(TextRow)
 
 
-@cache
-def load_texts(path: Path = TEXTS) -> Mapping[str, TextRow]:
-    """All rows by name, in the file's order. Raises `RegistryError` that names what is wrong."""
-    try:
-        rows = _Document.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).text
-    except OSError as error:
-        raise RegistryError(f"the registry of texts cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RegistryError(f"{path} is not TOML: {error}") from error
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
-        raise RegistryError("\n".join([f"{path} has {len(faults)} fault(s)", *faults])) from error
-    return MappingProxyType({row.name: row for row in rows})
+def load_texts(*paths: Path) -> Mapping[str, TextRow]:
+    """All rows by name, of the files at `paths` or of the project's own. Raises `RegistryError`, see `load_rows`."""
+    rows = load_rows(TEXT, "text", *(paths or (TEXTS,)))
+    libraries = {row.name for row in rows.values() if row.kind == "library"}
+    if strangers := sorted({name for row in rows.values() for name in row.stand_ins} - libraries):
+        raise RegistryError(f"stand-ins are texts of kind library, found {', '.join(strangers)}")
+    return rows
 
 
 def find_text(name: str) -> TextRow:
-    """The row called `name`; raises KeyError with the known names for one that is not there.
+    """The row called `name`; raises `RegistryError` with the known names for one that is not there.
 
-    >>> find_text("pile").hub.repo
-    'NeelNanda/pile-10k'
+    >>> find_text("pile").stand_ins
+    ('python-docs', 'stdlib-source')
     """
     rows = load_texts()
     if name not in rows:
         close = difflib.get_close_matches(name, rows, n=2, cutoff=0.6)
         hint = f" (nearest: {', '.join(close)})" if close else ""
-        raise KeyError(f"no text named {name!r}{hint}: expected one of {', '.join(rows)}")
+        raise RegistryError(f"no text named {name!r}{hint}: expected one of {', '.join(rows)}")
     return rows[name]

@@ -42,8 +42,8 @@ class Text:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over all documents (see `digest_of`): what measurements on this text are filed under."""
-        return digest_of(document.text for document in self.documents)
+        """sha256 over all documents (see `documents_digest`): what measurements on this text are filed under."""
+        return documents_digest(document.text for document in self.documents)
 
     @property
     def joined(self) -> str:
@@ -51,10 +51,10 @@ class Text:
         return "\n\n".join(document.text for document in self.documents)
 
 
-def digest_of(texts: Iterable[str]) -> str:
+def documents_digest(texts: Iterable[str]) -> str:
     """sha256 over documents: for each one its length in bytes as 8 bytes, big end first, then its UTF-8.
 
-    >>> digest_of(["ab", "c"]) != digest_of(["a", "bc"])
+    >>> documents_digest(["ab", "c"]) != documents_digest(["a", "bc"])
     True
     """
     found = hashlib.sha256()
@@ -135,17 +135,17 @@ def without_repeats(text: Text) -> Text:
     return replace(text, documents=tuple(document for document in text.documents if id(document) in names))
 
 
-Found = tuple[tuple[Document, ...], dict[str, str]]
+LocatedText = tuple[tuple[Document, ...], dict[str, str]]
 
 
-def _sources(row: TextRow, folder: Path | None, fetch: bool) -> Iterator[tuple[str, Callable[[], Found]]]:
+def _sources(row: TextRow, folder: Path | None, fetch: bool) -> Iterator[tuple[str, Callable[[], LocatedText]]]:
     yield "local folder", lambda: _local(row, folder)
     if row.hub is not None:
         yield "hub's cache", lambda: _from_hub(row, _hub_cached)
         yield f"hub {row.hub.repo}", lambda: _from_hub(row, _hub_download if fetch else _hub_not_asked)
 
 
-def _local(row: TextRow, folder: Path | None) -> Found:
+def _local(row: TextRow, folder: Path | None) -> LocatedText:
     if folder is None:
         raise _NotThere("none given (--texts FOLDER)")
     if not folder.is_dir():
@@ -157,7 +157,7 @@ def _local(row: TextRow, folder: Path | None) -> Found:
     raise _NotThere(f"nothing in {folder} is called {', '.join(row.files[:3])}, ...")
 
 
-def _from_hub(row: TextRow, get: Callable[[TextRow, str], Path]) -> Found:
+def _from_hub(row: TextRow, get: Callable[[TextRow, str], Path]) -> LocatedText:
     paths = [get(row, name) for name in row.hub.files]
     facts = {"from": f"hub {row.hub.repo}", "revision": row.hub.revision, "files": ", ".join(row.hub.files)}
     # In the hub's cache a file lies in the folder named by its commit.
@@ -206,7 +206,7 @@ def _checked(row: TextRow, documents: tuple[Document, ...], source: dict[str, st
     if not documents:
         raise _NotThere("it holds no document")
     known = row.first is not None and (
-        digest_of(document.text for document in documents[: row.first.documents]) == row.first.sha256
+        documents_digest(document.text for document in documents[: row.first.documents]) == row.first.sha256
     )
     words = "" if known or row.first is None else ", taken for it unchecked: its first documents are not the published"
     label = f"{row.title} ({len(documents):,} documents{words})"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from circuit_claims.errors import InputError
 from circuit_claims.texts.sources import Text
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def draw_contexts(
     front = [] if tokens.bos_id is None else [tokens.bos_id]
     pool = list(_pool(text, tokens, length - len(front), per_document, generator))
     if not pool:
-        raise ValueError(
+        raise InputError(
             f"contexts of {length} tokens from {text.label}: expected a document at least that long, found none among "
             f"{len(text.documents)}\n  Give a text with longer documents: --texts FOLDER"
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from circuit_claims.toy.tokenizer import Tokenizer, open_tokenizer
@@ -27,7 +28,7 @@ LOSSES_FP32 = "loss_fp32.csv"  # of the same recipe's first steps in fp32, besid
 NAME = re.compile(r"step_(\d{8})\.safetensors")
 
 
-class RunError(ValueError):
+class RunError(ClaimsError, ValueError):
     """A run folder or checkpoint that is missing, damaged or of another kind; the text says what to type."""
 
 

@@ -19,13 +19,14 @@ import numpy as np
 from jaxtyping import UInt16
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.keeping.atomic import write_bytes_atomically
 from circuit_claims.toy.tokenizer import BOS, Tokenizer
 
 Rows = UInt16[np.ndarray, "row n_ctx"]
 
 
-class CorpusError(ValueError):
+class CorpusError(ClaimsError, ValueError):
     """A folder, mixture or file of training text that cannot be used; the text says what to type."""
 
 

@@ -74,7 +74,7 @@ class BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients with respect to queries, keys and values; sums over blocks in fp32."""
         query, key, value, out, *patterns = ctx.saved_tensors
         turned = value.transpose(-1, -2).contiguous()
@@ -123,7 +123,7 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients with respect to hidden, weight and bias."""
         hidden, weight, to_logits = ctx.saved_tensors
         # A product with ones sums rows many times faster than a reduction over bf16 does.

@@ -7,12 +7,21 @@ that `transformer-lens` 2.x gives them, in its order, so that one seed draws the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from circuit_claims.toy.attention import attend, project
+
+if TYPE_CHECKING:
+    from circuit_claims.llc.losses import Loss
+    from circuit_claims.llc.slices import WeightSlice
+    from circuit_claims.toy.potentials.head import HeadPotential
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ class AttentionOnly(nn.Module):
         self.config = config = config or AttentionOnlyConfig()
         self.embed = nn.ParameterDict({"W_E": torch.empty(config.d_vocab, config.d_model)})
         self.pos_embed = nn.ParameterDict({"W_pos": torch.empty(config.n_ctx, config.d_model)})
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks: Sequence[Block] = cast("Sequence[Block]", layers)  # so that each is known to be a Block
         self.ln_final = LayerNorm(config)
         self.unembed = nn.ParameterDict(
             {"W_U": torch.empty(config.d_model, config.d_vocab), "b_U": torch.zeros(config.d_vocab)}
@@ -134,20 +144,11 @@ class AttentionOnly(nn.Module):
             resid = block(resid, positions)
         return self.ln_final(resid) @ self.unembed["W_U"] + self.unembed["b_U"]
 
+    def fast_potential(self, data: Any, where: WeightSlice, loss: Loss, **how: Any) -> HeadPotential | None:
+        """The exact cached loss over one head's weights, None for any other slice or loss of one's own.
 
-def project(
-    inputs: Float[Tensor, "batch pos d"], weight: Float[Tensor, "head d k"], bias: Float[Tensor, "head k"]
-) -> Float[Tensor, "batch head pos k"]:
-    """Queries, keys or values of each head."""
-    heads, width, size = weight.shape
-    flat = F.linear(inputs, weight.transpose(1, 2).reshape(heads * size, width), bias.flatten())
-    return flat.unflatten(-1, (heads, size)).transpose(1, 2)
+        What `circuit_claims.llc.refined.HasFastPotential` asks for; `how` is what `potential_of` takes.
+        """
+        from circuit_claims.toy.potentials.head import potential_of
 
-
-def attend(
-    query: Float[Tensor, "batch head pos k"],
-    key: Float[Tensor, "batch head pos k"],
-    value: Float[Tensor, "batch head pos k"],
-) -> Float[Tensor, "batch head pos k"]:
-    """Causal softmax attention, scores over sqrt(k)."""
-    return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return potential_of(self, data, where, loss, **how)

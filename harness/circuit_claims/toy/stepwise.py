@@ -1,7 +1,7 @@
 """The attention-only model one named step at a time: every intermediate is shown to a visitor, who may replace it.
 
 Names and shapes are transformer-lens' own (blocks.0.attn.hook_pattern, ...). `AttentionOnly.forward` fuses these steps
-for speed; this spells them out, for looking and for intervening. `models.bridge.hooked` puts transformer-lens'
+for speed; this spells them out, for looking and for intervening. `toy.hooked` puts transformer-lens'
 hook points on it.
 """
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt16
 
+from circuit_claims.errors import ClaimsError
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -21,7 +23,7 @@ SPACE = 220
 BOS_TEXT = "<|bos|>"
 
 
-class TokenizerError(ValueError):
+class TokenizerError(ClaimsError, ValueError):
     """A tokenizer file that is not one of this project's runs."""
 
 

@@ -53,13 +53,13 @@ class Phase:
         """
         parts = text.split(":")
         try:
-            start, batch, lr, decay = (kind(part) for kind, part in zip((int, int, float, float), parts, strict=True))
+            start, batch, lr, decay = parts
+            return cls(int(start), int(batch), float(lr), float(decay))
         except ValueError:
             raise RunError(
                 f"training: expected a later phase as STEP:BATCH:RATE:DECAY, found {text!r}\n"
                 "  Type for instance: --later 41000:32:1e-3:0.05"
             ) from None
-        return cls(start, batch, lr, decay)
 
 
 @dataclass(frozen=True)
@@ -371,6 +371,6 @@ def matmul_peak(
     best = math.inf
     for _ in range(repeats):
         began = clock()
-        left @ right
+        torch.mm(left, right)
         best = min(best, clock() - began)
     return 2 * size**3 / best

@@ -6,7 +6,6 @@ import pytest
 import torch
 from circuit_claims.heads.autoencoders import step as autoencoder_step
 from circuit_claims.heads.autoencoders import training as autoencoder
-from circuit_claims.heads.autoencoders.plain import train_one
 from circuit_claims.heads.autoencoders.training import (
     Autoencoders,
     AutoencoderSettings,
@@ -16,6 +15,8 @@ from circuit_claims.heads.autoencoders.training import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.heads.plain_autoencoders import train_one
 
 PARTS = ("encoder", "decoder", "encoder_bias", "decoder_bias")
 SMALL = {"features": 40, "batch": 16, "epochs": 30}

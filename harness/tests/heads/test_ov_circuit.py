@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from circuit_claims.heads.groups import Group
 from circuit_claims.heads.ov_circuit import INPUT_PATHS, effective_ov_logits, group_logits, head_inputs, headless_logits
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.models.bridge import boot
 from circuit_claims.models.errors import ModelNotAvailable
 from circuit_claims.models.resolve import LocalModel, resolve
-from circuit_claims.papers.successor_heads.dataset import Group
 
 from tests.heads.hooks_reference import reference_input, reference_logits, watched
 from tests.helpers.small_models import ARCHITECTURES, save_small_model

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from circuit_claims.heads.groups import Group
 from circuit_claims.heads.ov_circuit import effective_ov_logits, group_logits, head_inputs, headless_logits
 from circuit_claims.heads.planted import TensorTable, random_tensors, small_config
 from circuit_claims.models.architectures.forward import residuals
 from circuit_claims.models.architectures.layers import CircuitWeights, UnknownToken
 from circuit_claims.models.architectures.names import UnsupportedArchitecture, parameter_shapes
 from circuit_claims.models.files.tensors import TensorSource, open_tensors
-from circuit_claims.papers.successor_heads.dataset import Group
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

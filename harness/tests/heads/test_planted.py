@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from circuit_claims.heads.groups import Group
 from circuit_claims.heads.ov_circuit import group_logits
 from circuit_claims.heads.planted import (
     planted_folder,
@@ -21,7 +22,6 @@ from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.models.bridge import boot
 from circuit_claims.models.files.tensors import TensorSource, open_tensors
 from circuit_claims.models.resolve import resolve
-from circuit_claims.papers.successor_heads.dataset import Group
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

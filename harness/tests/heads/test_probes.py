@@ -12,7 +12,6 @@ from circuit_claims.heads.probes import (
     shuffled_index,
     train_probes,
 )
-from circuit_claims.heads.probes_plain import train_one_probe
 from circuit_claims.judging.statistics import binomial_interval
 from circuit_claims.papers.successor_heads.counting.probes_transfer import (
     Asked,
@@ -21,6 +20,7 @@ from circuit_claims.papers.successor_heads.counting.probes_transfer import (
     successes_in_task,
 )
 
+from tests.heads.plain_probes import train_one_probe
 from tests.successor_heads.counting.counters import PERIODS, counter
 
 

@@ -8,7 +8,8 @@ import tomllib
 import pytest
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.messages import measured, number, paper_says, verdict_text
+from circuit_claims.judging.messages import measurement_line, paper_says, verdict_text
+from circuit_claims.judging.numbers import number
 from circuit_claims.judging.verdicts import Control, judge, not_run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,8 +28,8 @@ def claim(**changes) -> Claim:
     [
         (0.0, "0"), (1.0, "1"), (0.5, "0.5"), (0.12345, "0.123"), (12.345, "12.3"), (-2.5, "-2.5"), (637, "637"),
         (999.4, "999"), (999.7, "1,000"), (1041.0, "1,041"), (1234.5, "1,234"), (-1234.6, "-1,235"),
-        (123456.7, "123,457"), (999999.4, "999,999"), (1e6, "1,000,000"), (1234567.8, "1.23e+06"),
-        (0.00001234, "1.23e-05"), (float("inf"), "inf"), (float("nan"), "nan"), (None, "none"), ("L12H0", "L12H0"),
+        (123456.7, "123,457"), (999999.4, "999,999"), (1e6, "1,000,000"), (1234567.8, "1,234,568"),
+        (0.00001234, "1.23e-05"), (float("inf"), "∞"), (float("nan"), "not a number"), (None, "none"), ("L12H0", "L12H0"),
     ],
 )  # fmt: skip
 def test_a_number_reads_well(value, text):
@@ -45,10 +46,10 @@ def test_no_exponent_below_a_million_and_three_digits_kept(value):
 def test_a_measurement_says_what_it_was_taken_over():
     interval = Interval(0.25, 1234.5, 0.9, "bootstrap over tokens")
     whole = Measurement("score", 0.5, interval, "share", p_value=0.004, n=1041, seed=7)
-    text = measured(whole)
+    text = measurement_line(whole)
     assert text.startswith("0.5 share   90% interval [0.25, 1,234]   p = 0.004 under the null   n = 1,041, bootstrap")
     assert text.endswith("bootstrap over tokens, seed 7")
-    assert measured(Measurement("leader", "L1H2")) == "L1H2"
+    assert measurement_line(Measurement("leader", "L1H2")) == "L1H2"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from circuit_claims.keeping.executors import Processes
 from circuit_claims.keeping.store import Store
 from circuit_claims.llc.losses import DivergenceFrom, NextToken
 from circuit_claims.llc.refined import Speed, refined_llc
@@ -124,6 +125,13 @@ def test_cells_are_keyed_by_the_code_that_makes_them_and_by_none_that_judges_the
     assert any(".toy.potentials" in module for module in source.modules)
     assert not {f"circuit_claims.llc.{judge}" for judge in ("estimate", "diagnostics", "gate")} & source.modules
     assert "torch" in source.libraries
+
+
+def test_worker_processes_give_the_same_chains():
+    small = {"weights": ["1:0", "layer 0"], "texts": ["pile"], "checkpoints": ["3"]}
+    here, there = run_sweep(plan(**small), Counting()), run_sweep(plan(**small), Counting(), executor=Processes(1))
+    for point, estimate in here.items():
+        np.testing.assert_array_equal(estimate.traces.loss, there[point].traces.loss)
 
 
 def test_progress_counts_cells_and_estimates_what_is_left():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from circuit_claims.models.cache import ModelCache, default_cache
 from circuit_claims.models.errors import DamagedCacheWarning, DamagedWeights, ModelError
-from circuit_claims.models.files.manifest import MANIFEST, describe
+from circuit_claims.models.files.manifest import MANIFEST, describe_folder
 from circuit_claims.models.files.tensors import open_tensors
 from circuit_claims.models.progress import quiet
 
@@ -27,7 +27,7 @@ BUILDER = textwrap.dedent(
     import os, shutil, sys, time
     from pathlib import Path
     from circuit_claims.models.cache import ModelCache
-    from circuit_claims.models.files.manifest import MANIFEST, describe
+    from circuit_claims.models.files.manifest import MANIFEST, describe_folder
     from circuit_claims.models.progress import quiet
 
     root, model, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
@@ -38,7 +38,8 @@ BUILDER = textwrap.dedent(
         shutil.copy(model / "config.json", folder)
         time.sleep(pause)
         shutil.copy(model / "model.safetensors", folder)
-        (folder / MANIFEST).write_text(describe(folder, "small", source={}, made_by={"converter": "test"}).to_json())
+        manifest = describe_folder(folder, "small", source={}, made_by={"converter": "test"})
+        (folder / MANIFEST).write_text(manifest.to_json())
 
     print(ModelCache(root).find_or_build("small", build, quiet)[1].digest, flush=True)
     """
@@ -58,7 +59,7 @@ def build_from(model: Path, calls: list[str] | None = None):
             calls.append(folder.name)
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
             shutil.copy(model / name, folder)
-        manifest = describe(folder, "small", source={}, made_by={"converter": "test"})
+        manifest = describe_folder(folder, "small", source={}, made_by={"converter": "test"})
         (folder / MANIFEST).write_text(manifest.to_json())
 
     return build

@@ -121,9 +121,11 @@ def registry_with(tmp_path: Path, old: str, new: str, count: int = 1) -> Path:
         ('architecture = "qwen2"', 'architecture = "mamba"', r"architecture: Input should be .*found 'mamba'"),
         ("needs_bos", "need_bos", r"traits / need_bos: Unexpected keyword argument"),
         ('name = "gpt2-medium"', 'name = "gpt2"', r"found twice: gpt2"),
-        ("schema = 1", "schema = 2", r"schema: Input should be 1"),
+        ("schema = 1", "schema = 2", r"schema: expected 1, found 2"),
         ("schema = 1", "schema = ", r"is not TOML"),
-        ('hub = { repo = "EleutherAI/pythia-31m" }\n', "", r"model pythia-31m: .*expected `hub`"),
+        ('hub = { repo = "EleutherAI/pythia-31m" }\n', "", r"model pythia-31m / hub: Field required"),
+        ('format = "gguf"', 'format = "hf"', r"model qwen2.5-coder-0.5b / file: Unexpected keyword argument"),
+        ('format = "gguf"', 'format = "zip"', r"model qwen2.5-coder-0.5b: .*'gguf', 'hf', 'tokenizer'"),
     ],
 )
 def test_a_fault_is_named_with_its_row_and_field(old, new, said, tmp_path):

@@ -22,7 +22,7 @@ from circuit_claims.models.errors import (
     WeightsMismatch,
 )
 from circuit_claims.models.files.tensors import open_tensors
-from circuit_claims.models.registry import HubSource, ModelRow, PinnedFile, Traits, load_registry
+from circuit_claims.models.registry import MODEL, FolderRow, ModelRow, PinnedFile, Traits, load_registry
 from circuit_claims.models.resolve import present, resolve
 
 from tests.helpers.small_gguf import GGUF_ARCHITECTURES, PAIRS, save_small_gguf
@@ -46,7 +46,7 @@ def row_of(path: Path, **changes) -> ModelRow:
         "in_paper": False,
         "file": PinnedFile("tiny.gguf", len(data), hashlib.sha256(data).hexdigest()),
     }
-    return ModelRow(**{**usual, **changes})
+    return MODEL.validate_python({**usual, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_folder_is_read_where_it_is_and_never_written_to(saved, tmp_path):
 def test_a_folders_checksums_are_kept_and_used_again(saved, tmp_path, monkeypatch):
     first = resolve(saved["llama"], cache_dir=tmp_path)
     monkeypatch.setattr(
-        "circuit_claims.models.files.folders.describe", lambda *args, **kwargs: pytest.fail("read through again")
+        "circuit_claims.models.files.folders.describe_folder", lambda *args, **kwargs: pytest.fail("read through again")
     )
     assert resolve(saved["llama"], cache_dir=tmp_path).digest == first.digest
 
@@ -271,7 +271,7 @@ def test_what_is_in_the_cache_is_present(copy_of, tmp_path, monkeypatch):
 
 
 def test_every_row_of_the_registry_says_what_to_type_where_nothing_is(tmp_path):
-    rows = [row for row in load_registry().values() if isinstance(row.hub, HubSource) or row.wheels]
+    rows = [row for row in load_registry().values() if isinstance(row, FolderRow) or row.hub or row.wheels]
     assert len(rows) == len(load_registry())
     for row in rows:
         with pytest.raises(ModelNotAvailable) as caught:

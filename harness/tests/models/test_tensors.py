@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from circuit_claims.models.errors import DamagedWeights, UnsafeFile, WeightsMismatch
-from circuit_claims.models.files.manifest import TensorEntry, describe
+from circuit_claims.models.files.manifest import TensorEntry, describe_folder
 from circuit_claims.models.files.safe_files import inside, refuse_pickle
 from circuit_claims.models.files.tensors import FolderTensors, open_tensors
 from hypothesis import given, settings
@@ -96,10 +96,10 @@ def test_large_matrices_get_checksums_by_rows(tmp_path, monkeypatch):
     folder = save_small_model("qwen2", tmp_path / "model")
     monkeypatch.setattr(module, "BLOCKED_FROM", 1)
     monkeypatch.setattr(module, "BLOCK_BYTES", 1000)
-    entry = describe(folder, "small", source={}).tensors["model.embed_tokens.weight"]
+    entry = describe_folder(folder, "small", source={}).tensors["model.embed_tokens.weight"]
     assert entry.block_rows == 1000 // (32 * 4)
     assert len(entry.blocks) == 64 * -(-entry.shape[0] // entry.block_rows)
-    source = FolderTensors(folder, describe(folder, "small", source={}))
+    source = FolderTensors(folder, describe_folder(folder, "small", source={}))
     assert torch.equal(
         source.rows("model.embed_tokens.weight", [7, 480]), source.read("model.embed_tokens.weight")[[7, 480]]
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.evidence import exhibit
-from circuit_claims.report.text import number
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

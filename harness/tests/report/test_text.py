@@ -7,7 +7,8 @@ import unicodedata
 
 import html5lib
 import pytest
-from circuit_claims.report.text import duration, expected_words, natural, number, one_line, size, slug, visible
+from circuit_claims.judging.numbers import number
+from circuit_claims.report.text import duration, expected_words, natural, one_line, size, slug, visible
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape

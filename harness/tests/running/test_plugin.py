@@ -55,7 +55,7 @@ def test_each_verdict_has_its_pytest_outcome(tmp_path, tests, deviations, outcom
 
 def test_a_long_measurement_can_say_something_before_it_is_over(tmp_path):
     """A test that passes shows nothing of what it prints; what it tells is seen."""
-    told = "from circuit_claims.running.plugin import RUN\n" + HOLDS.replace(
+    told = "from circuit_claims.running.run import RUN\n" + HOLDS.replace(
         "(subject, judge)", "(subject, judge, request)"
     ).replace(
         "    judge(", '    print("kept")\n    request.config.stash[RUN].context.tell("about two hours")\n    judge('

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from circuit_claims.judging.claims import Claim
 from circuit_claims.keeping.profiles import PROFILES
-from circuit_claims.running.run import options_line, quoted
+from circuit_claims.running.options import options_line
+from circuit_claims.running.run import quoted
 from circuit_claims.running.selection import Choice, Selection, SelectionError, label_of, parse_subjects
 from hypothesis import given
 from hypothesis import strategies as st

@@ -9,7 +9,7 @@ import pytest
 from circuit_claims.papers.successor_heads.dataset import (
     FORMS,
     SuccessionDataset,
-    assemble,
+    assemble_dataset,
     roman_numerals,
     spell,
     succession,
@@ -109,10 +109,10 @@ def test_one_number_of_two_digits_keeps_the_numbers_even_with_id_zero():
 
 def test_a_missing_string_breaks_the_chain_and_the_wrap():
     seasons = DatasetTask("seasons", ("spring", "summer", "autumn", "winter"), cyclic=True)
-    dataset = assemble(Words(["spring", "summer", "winter"]), [seasons])
+    dataset = assemble_dataset(Words(["spring", "summer", "winter"]), [seasons])
     assert [(a.text, b.text) for a, b in plain_pairs(dataset)] == [("spring", "summer"), ("winter", "spring")]
     assert dataset.strands[0].links == ((0, 1), (2, 0))
-    assert assemble(Words(["spring", "summer", "winter"]), [seasons], wraps=False).strands[0].links == ((0, 1),)
+    assert assemble_dataset(Words(["spring", "summer", "winter"]), [seasons], wraps=False).strands[0].links == ((0, 1),)
 
 
 def test_a_vocabulary_without_the_strings_gives_an_empty_dataset():

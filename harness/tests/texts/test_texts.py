@@ -27,7 +27,7 @@ from circuit_claims.texts import (
 )
 from circuit_claims.texts.files import TextDamaged, read_documents
 from circuit_claims.texts.registry import FirstDocuments, TextRow
-from circuit_claims.texts.sources import digest_of
+from circuit_claims.texts.sources import documents_digest
 from circuit_claims.texts.windows import draw_contexts
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,7 +61,7 @@ def test_the_whole_library_is_larger_and_holds_no_tests():
 
 
 def test_an_unknown_text_is_named_with_the_known_ones():
-    with pytest.raises(KeyError, match=r"nearest: pile.*expected one of pile, python-docs"):
+    with pytest.raises(RegistryError, match=r"nearest: pile.*expected one of pile, python-docs"):
         standard_text("the pile")
 
 
@@ -178,7 +178,7 @@ def test_a_folder_gives_the_text_and_an_unknown_one_is_said_to_be(tmp_path, alon
 
 
 def test_the_published_text_is_known_by_its_first_documents_in_any_container(tmp_path, alone, monkeypatch):
-    first = FirstDocuments(2, digest_of(row["text"] for row in ROWS[:2]))
+    first = FirstDocuments(2, documents_digest(row["text"] for row in ROWS[:2]))
     row = TextRow("pile", "the Pile", "documents", "none", files=("*.jsonl", "*.parquet"), first=first)
     monkeypatch.setattr(sources, "find_text", lambda name: row)
     for name in ("a.jsonl", "b.parquet"):
@@ -214,7 +214,7 @@ def test_what_stands_in_is_labelled_so_and_a_damaged_file_is_not_silently_replac
 
 @given(st.lists(st.text(max_size=4), max_size=4), st.lists(st.text(max_size=4), max_size=4))
 def test_the_digest_tells_documents_apart_however_they_are_cut(one, other):
-    assert (digest_of(one) == digest_of(other)) == (one == other)
+    assert (documents_digest(one) == documents_digest(other)) == (one == other)
 
 
 # Windows.

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from circuit_claims.models.bridge import hooked
+from circuit_claims.toy.hooked import hooked
 from circuit_claims.toy.stepwise import forward_visited, point_names
 
 from tests.toy.test_potentials import SMALL, small_model

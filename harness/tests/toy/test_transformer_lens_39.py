@@ -103,7 +103,7 @@ def test_one_seed_draws_the_same_weights_bit_for_bit(config):
 @torch.no_grad()
 @pytest.mark.parametrize("config", SIZES, ids=LAYERS)
 def test_every_hook_point_has_the_oracles_name_shape_and_numbers(config):
-    from circuit_claims.models.bridge import hooked
+    from circuit_claims.toy.hooked import hooked
 
     model, tokens = worn(config), some_tokens()[:, :200]
     _, ours = hooked(model).run_with_cache(tokens)

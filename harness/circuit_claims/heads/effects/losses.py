@@ -76,7 +76,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Point:
+class FinalResiduals:
     """Final residuals x, one a case, whose logits are (base + the sum of factor * panel) / scale of x.
 
     A factor is a number, or one a case, (case, 1).
@@ -103,7 +103,7 @@ class Point:
 
 @torch.inference_mode()
 def losses_at(
-    model: AblationModel, points: Sequence[Point], correct: Int[Tensor, " case"]
+    model: AblationModel, points: Sequence[FinalResiduals], correct: Int[Tensor, " case"]
 ) -> Float[Tensor, "point case"]:
     """Loss of the correct token (nats, float64) at each point, in one sweep over the vocabulary."""
     norm = model.final_norm
@@ -128,7 +128,7 @@ def losses_at(
 
 
 def _partitions(
-    points: Sequence[Point],
+    points: Sequence[FinalResiduals],
     values: Mapping[Panel, Float[Tensor, "case token"]],
     scales: Sequence[Float[Tensor, "case 1"]],
     shift: Float[Tensor, "*case token"] | None,
@@ -184,18 +184,18 @@ class HeadChange:
         self.change = (self.outputs - own)[:, :-1]  # (variant, case, d_head)
         self.writes = own_write(self.model, run, readout.head, self.change)
 
-    def points(self, clean: Panel) -> dict[Effect, list[Point]]:
+    def points(self, clean: Panel) -> dict[Effect, list[FinalResiduals]]:
         """Where losses are wanted, for every effect that was asked for, one point a variant."""
         parts, run, effects = self._parts(), self.run, self.settings.effects
-        found: dict[Effect, list[Point]] = {}
+        found: dict[Effect, list[FinalResiduals]] = {}
         if "direct" in effects:
             here = zip(self.writes, parts, strict=True)
-            found["direct"] = [Point(run.final[:-1] + write, clean, part) for write, part in here]
+            found["direct"] = [FinalResiduals(run.final[:-1] + write, clean, part) for write, part in here]
         if {"indirect", "total"} & set(effects):
-            above = [Point(x, Panel(_weighed(self.model, x), self.model.W_U)) for x in self._above()]
+            above = [FinalResiduals(x, Panel(_weighed(self.model, x), self.model.W_U)) for x in self._above()]
             found["total"] = above
             found["indirect"] = [
-                Point(point.x - write, point.base, tuple((panel, -factor) for panel, factor in part))
+                FinalResiduals(point.x - write, point.base, tuple((panel, -factor) for panel, factor in part))
                 for point, write, part in zip(above, self.writes, parts, strict=True)
             ]
         return {effect: found[effect] for effect in effects}
@@ -248,9 +248,11 @@ def loss_changes(
     heads = [HeadChange(readout, run, reference, settings) for readout, settings in asked]
     wanted = [head.points(clean) for head in heads]
     points = [point for effects in wanted for variants in effects.values() for point in variants]
-    own, *others = losses_at(model, [Point(run.final[:-1], clean), *points], run.correct)
+    own, *others = losses_at(model, [FinalResiduals(run.final[:-1], clean), *points], run.correct)
     left, changes = iter(others), []
     for head, effects in zip(heads, wanted, strict=True):
-        losses = {effect: torch.stack([next(left) for _ in variants]) for effect, variants in effects.items()}
+        losses: dict[Effect, Tensor] = {
+            effect: torch.stack([next(left) for _ in variants]) for effect, variants in effects.items()
+        }
         changes.append(head.changes(losses, own))
     return own.float(), changes

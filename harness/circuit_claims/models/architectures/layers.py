@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.models.architectures.names import (
     Dimensions,
     Names,
@@ -37,7 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class UnknownToken(ValueError):
+class UnknownToken(ClaimsError, ValueError):
     """A token id outside the model's vocabulary."""
 
 

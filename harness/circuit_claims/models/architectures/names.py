@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from circuit_claims.errors import ClaimsError
+
 NormKind = Literal["layer", "rms", "rms+1"]
 QkvLayout = Literal["split", "by matrix", "by head"]
 
 
-class UnsupportedArchitecture(ValueError):
+class UnsupportedArchitecture(ClaimsError, ValueError):
     """A model whose weights this harness cannot read as circuits."""
 
 

@@ -191,10 +191,10 @@ def _write(folder: Path, config: Any, weights: Mapping[str, Any]) -> None:
 def _write_manifest(folder: Path, name: str, source: Mapping[str, Any]) -> None:
     from importlib.metadata import version
 
-    from circuit_claims.models.files.manifest import describe
+    from circuit_claims.models.files.manifest import describe_folder
 
     made_by = {"converter": CONVERTER, **{package: version(package) for package in ("transformers", "gguf", "torch")}}
-    manifest = describe(folder, name, source=source, made_by=made_by)
+    manifest = describe_folder(folder, name, source=source, made_by=made_by)
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     for file in folder.iterdir():
         if file.name not in FILES:
@@ -208,7 +208,7 @@ def _die_with_parent() -> None:
     os._exit(3)
 
 
-def main() -> int:
+def run_job() -> int:
     """Do the job given as JSON in the first argument; errors go to standard output as JSON."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     job = json.loads(sys.argv[1])
@@ -226,7 +226,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     # The thread that waits for the parent sits in a read that never returns: leave without waiting for it.
-    status = main()
+    status = run_job()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.models.errors import DamagedWeights
-from circuit_claims.models.files.manifest import Manifest, bytes_to_describe, check_quickly, describe
+from circuit_claims.models.files.manifest import Manifest, bytes_to_describe, check_quickly, describe_folder
 from circuit_claims.models.files.safe_files import read_json
 from circuit_claims.models.progress import Counter, Progress
 
@@ -40,7 +40,7 @@ class FolderRecord:
         if known is not None:
             return known
         counter = Counter(progress, f"hashing {self.folder.name}", bytes_to_describe(self.folder))
-        manifest = describe(self.folder, name, source=facts, advance=counter)
+        manifest = describe_folder(self.folder, name, source=facts, advance=counter)
         record = {"stamps": stamps, "manifest": json.loads(manifest.to_json())}
         try:
             write_text_atomically(self.path, json.dumps(record))

@@ -117,7 +117,7 @@ def is_tied(config: Mapping[str, Any]) -> bool:
     return bool(config.get("tie_word_embeddings", config.get("model_type") in ("gpt2", "gemma3_text")))
 
 
-def describe(
+def describe_folder(
     folder: Path,
     name: str,
     *,
@@ -142,11 +142,11 @@ def describe(
         path.relative_to(folder).as_posix(): FileEntry(path.stat().st_size, sha256_of(path, advance))
         for path in [*small, *weights]
     }
-    return Manifest(name, digest_of(config, tensors), files, tensors, dict(source), dict(made_by or {}))
+    return Manifest(name, weights_digest(config, tensors), files, tensors, dict(source), dict(made_by or {}))
 
 
 def bytes_to_describe(folder: Path) -> int:
-    """How many bytes `describe` reads: weights once by tensor and once by file."""
+    """How many bytes `describe_folder` reads: weights once by tensor and once by file."""
     small = sum((folder / file).stat().st_size for file in SMALL_FILES if (folder / file).exists())
     return small + 2 * sum(path.stat().st_size for path in weight_files(folder) if path.exists())
 
@@ -166,7 +166,7 @@ def _describe_tensors(path: Path, file: str, advance: Advance | None) -> Iterato
         yield key, TensorEntry(file, key, dtype, shape, sha256_of_tensor(tensor), rows, blocks)
 
 
-def digest_of(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> str:
+def weights_digest(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> str:
     """The identity of a model: one sha256 over its settings and its tensors' names, types, shapes and bytes."""
     settings = {key: value for key, value in config.items() if key not in UNSTABLE_SETTINGS}
     rows = [[name, entry.dtype, list(entry.shape), entry.sha256] for name, entry in sorted(tensors.items())]
@@ -246,7 +246,7 @@ def check_quickly(folder: Path, manifest: Manifest) -> None:
         elif name.endswith(".safetensors"):
             open_safetensors(path)
     tensors = manifest.tensors
-    if tensors and digest_of(read_json(folder / "config.json"), tensors) != manifest.digest:
+    if tensors and weights_digest(read_json(folder / "config.json"), tensors) != manifest.digest:
         raise DamagedWeights(f"{folder / MANIFEST} contradicts itself: its checksums do not give its digest")
 
 

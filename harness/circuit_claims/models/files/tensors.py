@@ -18,7 +18,7 @@ from circuit_claims.models.files.manifest import (
     Manifest,
     TensorEntry,
     check_quickly,
-    describe,
+    describe_folder,
     is_tied,
     sha256_of_tensor,
 )
@@ -149,7 +149,7 @@ def _manifest_of(folder: Path) -> Manifest:
         manifest = Manifest.read(own)
         check_quickly(folder, manifest)
         return manifest
-    return describe(folder, folder.name, source={"kind": "folder"})
+    return describe_folder(folder, folder.name, source={"kind": "folder"})
 
 
 def _entry(manifest: Manifest, name: str) -> TensorEntry:

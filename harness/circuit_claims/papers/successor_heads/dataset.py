@@ -15,6 +15,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from circuit_claims.errors import InputError
+from circuit_claims.heads.groups import Group
+
 Form = Literal["plain", "space", "inverted", "inverted+space"]
 FORMS: tuple[Form, ...] = ("plain", "space", "inverted", "inverted+space")
 NO_INVERSION: tuple[Form, ...] = ("plain", "space")
@@ -73,14 +76,6 @@ class Entry:
     order: int
     text: str
     token: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """One comparison set: logits of `candidates` (c ids) are wanted in the column of each of `inputs` (n ids)."""
-
-    inputs: tuple[int, ...]
-    candidates: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -184,7 +179,7 @@ class SuccessionDataset:
         if task not in self.task_names:
             why = " It splits numbers into digits." if task == NUMBERS.name and DIGITS.name in self.task_names else ""
             names = ", ".join(self.task_names)
-            raise ValueError(f"no task named {task!r} for this tokenizer: expected one of {names}.{why}")
+            raise InputError(f"no task named {task!r} for this tokenizer: expected one of {names}.{why}")
         return sum(entry.task == task for entry in self.entries) / len(self.entries)
 
     def table(self) -> dict[str, dict[str, int]]:
@@ -264,15 +259,15 @@ def succession(tokens: Vocabulary, *, wraps: bool = True, mixed_forms: bool = Fa
     if splits_numbers(tokens):
         tasks = (DIGITS, *(task for task in PAPER_TASKS if task is not NUMBERS))
     left_out = tuple(task for task in PAPER_TASKS if task not in tasks)
-    return assemble(tokens, tasks, not_applicable=left_out, wraps=wraps, mixed_forms=mixed_forms)
+    return assemble_dataset(tokens, tasks, not_applicable=left_out, wraps=wraps, mixed_forms=mixed_forms)
 
 
 def roman_numerals(tokens: Vocabulary, *, mixed_forms: bool = False) -> SuccessionDataset:
     """The held-out task: Roman numerals I to XX, plain and after a space (SH-24). The paper gives no list."""
-    return assemble(tokens, (ROMAN,), mixed_forms=mixed_forms)
+    return assemble_dataset(tokens, (ROMAN,), mixed_forms=mixed_forms)
 
 
-def assemble(
+def assemble_dataset(
     tokens: Vocabulary,
     tasks: Sequence[Task],
     *,

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from circuit_claims.judging.json_values import to_number
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.palette import INKS
-from circuit_claims.report.model import to_number
-from circuit_claims.report.text import number, one_line, shorten
+from circuit_claims.report.text import one_line, shorten
 
 WIDTH = 400
 ROW, ROW_OF_TWO = 22, 30

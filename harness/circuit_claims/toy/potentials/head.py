@@ -9,18 +9,49 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
+from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
+from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.llc.slices import WeightSlice
-from circuit_claims.toy.model import attend
+from circuit_claims.toy.attention import attend
 from circuit_claims.toy.potentials.fused import weigh
 from circuit_claims.toy.potentials.prefix import AttentionPrefix, RowTable
 from circuit_claims.toy.potentials.readout import LogSumExp, buffers, chunks
 
+if TYPE_CHECKING:
+    from circuit_claims.toy.model import AttentionOnly
+
 PARTS = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
+
+
+def potential_of(
+    model: AttentionOnly,
+    data: Int[Tensor, "rows pos"],
+    where: WeightSlice,
+    loss: Loss,
+    *,
+    prefix: AttentionPrefix | None = None,
+    cache_bytes: int = 2 << 30,
+    readout_dtype: torch.dtype = torch.float32,
+) -> HeadPotential | None:
+    """The cached loss over one head's weights; None where `where` is no head or `loss` is not built in.
+
+    `prefix` is that of another head of the layer. Raises ValueError where it is of another model, data or layer.
+    """
+    head = where.head
+    if head is None or not isinstance(loss, NextToken | DivergenceFrom):
+        return None
+    if prefix is None:
+        prefix = AttentionPrefix(model, data, head[0], loss, cache_bytes=cache_bytes, dtype=readout_dtype)
+    elif (prefix.model is not model) or prefix.layer != head[0] or prefix.data is not data:
+        raise InputError(f"prefix: expected one of this model, this data and layer {head[0]}, found another")
+    return HeadPotential(prefix, where, head[1])
 
 
 class HeadPotential:
@@ -61,6 +92,26 @@ class HeadPotential:
     def value(self, w: Tensor, rows: Tensor) -> Tensor:
         """The loss alone."""
         return torch.stack([self._one(each, batch, grad=False)[0] for each, batch in zip(w, rows, strict=True)])
+
+    def precision_error(self, run: SGLDSettings) -> dict[str, float]:
+        """What a low-precision readout costs: loss and relative gradient error a typical step away from w*, one batch.
+
+        Empty for the readout in fp32.
+        """
+        prefix = self.prefix
+        if prefix.readout.coarse is None:
+            return {}
+        exact = AttentionPrefix(prefix.model, prefix.data, prefix.layer, prefix.loss, cache_bytes=0)
+        twin = HeadPotential(exact, self.where, self.head)
+        noise = torch.randn(self.w_star.shape, generator=torch.Generator().manual_seed(run.seed))
+        point = (self.w_star + (run.eps * 10) ** 0.5 * noise.to(self.w_star.device))[None]
+        rows = torch.arange(min(run.batch_size or prefix.num_rows, prefix.num_rows))[None]
+        low, low_grad = self.value_and_grad(point, rows)
+        high, high_grad = twin.value_and_grad(point, rows)
+        return {
+            "low_precision_loss_error": float((low - high).abs()),
+            "low_precision_gradient_error": float((low_grad - high_grad).norm() / high_grad.norm()),
+        }
 
     def _one(self, w: Tensor, rows: Tensor, *, grad: bool) -> tuple[Tensor, Tensor]:
         parts = dict(zip(self._names, self.where.split(w.detach()), strict=True))
@@ -155,7 +206,7 @@ class HeadPotential:
         lse, scale_grad = torch.empty_like(inverse), torch.empty_like(inverse)
         mean_m, gathered = torch.empty_like(z), torch.zeros_like(kernel[:-1])
         self._numerators.fill(rows)
-        rest = None if self._numerators.kept else self._rest.rows(rows)
+        rest = torch.empty(0) if self._numerators.kept else self._rest.rows(rows)
         for index, row in enumerate(rows.tolist()):
             known = self._numerators.row(row)
             for part in chunks(length):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from circuit_claims.heads.effects.direct import contributions, direct_effects, readout_of, scale_of
-from circuit_claims.heads.effects.plain import plain_logits
 from circuit_claims.heads.effects.settings import ABLATIONS
 
 from tests.heads.effects.conftest import open_bench
+from tests.heads.effects.plain_effects import plain_logits
 
 ANSWER = 50
 CHOICES = [

@@ -9,7 +9,6 @@ from circuit_claims.heads.effects.cells import head_effects
 from circuit_claims.heads.effects.direct import direct_effects
 from circuit_claims.heads.effects.forward import open_model
 from circuit_claims.heads.effects.losses import HeadReadout
-from circuit_claims.heads.effects.plain import plain_logits
 from circuit_claims.heads.effects.reference import reference_of
 from circuit_claims.heads.effects.settings import ABLATIONS, EFFECTS, Ablations, HeadSettings
 from circuit_claims.models.errors import ModelNotAvailable
@@ -17,6 +16,8 @@ from circuit_claims.models.registry import load_registry
 from circuit_claims.models.resolve import resolve
 from circuit_claims.texts import standard_text
 from torch.nn.functional import cross_entropy
+
+from tests.heads.effects.plain_effects import plain_logits
 
 DEFAULTS = [row.name for row in load_registry().values() if row.default and row.format != "tokenizer"]
 LENGTH, CONTEXTS, HEADS = 96, 4, 2

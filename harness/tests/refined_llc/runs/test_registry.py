@@ -54,10 +54,18 @@ def test_the_registry_names_every_run_the_claims_list():
 OTHER = '[[run]]\nname="x"\nkind="other"\ntitle="t"\nlicence="l"\nsource="s"\n'
 
 
-@pytest.mark.parametrize("text", ["", "[[run]]\nname = 'x'\n", "nothing [", OTHER])
-def test_a_registry_that_does_not_say_what_it_must_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"run: expected at least one table \[\[run\]\]"),
+        ("schema = 1\n[[run]]\nname = 'x'\n", "run x / title: Field required"),
+        ("nothing [", "is not TOML"),
+        (f"schema = 1\n{OTHER}", "run x / kind: Input should be .*found 'other'"),
+    ],
+)
+def test_a_registry_that_does_not_say_what_it_must_is_refused(tmp_path, text, said):
     (tmp_path / "runs.toml").write_text(text)
-    with pytest.raises(RegistryError, match=r"expected tables \[\[run\]\]"):
+    with pytest.raises(RegistryError, match=said):
         load_runs(tmp_path / "runs.toml")
 
 

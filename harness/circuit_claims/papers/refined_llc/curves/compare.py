@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey
 
@@ -22,12 +23,12 @@ FALSE_ALARM = 1e-4
 FORGOTTEN = 0.05  # blocks count as independent once their correlation is below this
 
 
-class RecordedCellDiffers(AssertionError):
+class RecordedCellDiffers(ClaimsError, AssertionError):
     """A cell measured again lies outside both measurements' Monte Carlo error: engine, weights or text changed."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CellComparison:
     """One cell measured again with other random numbers: the recorded value, the live one, how far apart is allowed."""
 
     key: CellKey
@@ -42,7 +43,9 @@ class Comparison:
         return both_diverged or abs(self.recorded - self.live) <= self.allowed
 
 
-def compare(recorded: Cell, live: Cell, settings: SGLDSettings, false_alarm: float = FALSE_ALARM) -> Comparison:
+def compare_cells(
+    recorded: Cell, live: Cell, settings: SGLDSettings, false_alarm: float = FALSE_ALARM
+) -> CellComparison:
     """Two measurements of one cell with independent random numbers.
 
     Welch's t: each side's error and degrees of freedom are those of `block_error`.
@@ -53,10 +56,10 @@ def compare(recorded: Cell, live: Cell, settings: SGLDSettings, false_alarm: flo
     errors, freedoms = (np.array(each) for each in zip(*sides, strict=True))
     joint = float(math.hypot(*errors))
     if not 0 < joint < math.inf:
-        return Comparison(recorded.key, recorded.mean, live.mean, joint)
+        return CellComparison(recorded.key, recorded.mean, live.mean, joint)
     freedom = joint**4 / float((errors**4 / freedoms).sum())
     half = float(t.ppf(1 - false_alarm / 2, freedom)) * joint
-    return Comparison(recorded.key, recorded.mean, live.mean, half)
+    return CellComparison(recorded.key, recorded.mean, live.mean, half)
 
 
 def block_error(trace: Float[np.ndarray, "chain block"], settings: SGLDSettings) -> tuple[float, float]:
@@ -95,7 +98,7 @@ def memory(settings: SGLDSettings, blocks: int) -> int:
     return 0 if rate == 0 else blocks if rate >= 1 else min(blocks, math.ceil(math.log(FORGOTTEN) / math.log(rate)))
 
 
-def refuse_differences(found: Sequence[Comparison]) -> None:
+def refuse_differences(found: Sequence[CellComparison]) -> None:
     """Raise `RecordedCellDiffers` naming every cell that does not agree."""
     wrong = [each for each in found if not each.agrees]
     if not wrong:

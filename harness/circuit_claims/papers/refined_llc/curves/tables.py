@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.measurement import Interval, Measurement, Status
+from circuit_claims.judging.statistics import LEVEL, percentile_interval, permutation_p_value
 
-LEVEL = 0.90
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 
 
@@ -30,7 +31,7 @@ class HeadTable:
     mean: Float[np.ndarray, "step head"]
     error: Float[np.ndarray, "step head"]
     sound: Bool[np.ndarray, "step head"]
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.steps), len(self.heads))
@@ -56,16 +57,16 @@ class HeadTable:
         return self.mean + generator.normal(size=self.mean.shape) * self.error
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """Complete unless more than a tenth of the estimates failed the gate."""
         return "complete" if np.mean(~self.sound) <= SPOILT else "partial"
 
     @property
-    def origin(self) -> str:
-        """Where the figures come from: "live" where this run measured all of them anew."""
-        return "live" if self.facts.get("origin") == "live" else "recorded"
+    def origin(self) -> Literal["live", "recorded"]:
+        """Where the figures come from: "live" where this run measured (or planted) all of them itself."""
+        return "live" if self.facts.get("origin") in ("live", "planted") else "recorded"
 
-    def measured(self, quantity: str, value: float | str | None, **more: object) -> Measurement:
+    def measured(self, quantity: str, value: float | str | None, **more: Any) -> Measurement:
         """A measurement read off this table, with its status and facts."""
         facts = {
             **self.facts, **more.pop("facts", {}),
@@ -73,19 +74,13 @@ class HeadTable:
         }  # fmt: skip
         status = more.pop("status", self.status)
         return Measurement(
-            quantity, value, status=status, facts=facts, n=int(self.mean.size), origin="recorded", **more
+            quantity, value, status=status, facts=facts, n=int(self.mean.size), origin=self.origin, **more
         )
 
 
 def absent(table: HeadTable, quantity: str, why: str) -> Measurement:
     """A measurement of something this model does not have: partial, and judged inconclusive, with the reason."""
     return table.measured(quantity, None, status="partial", facts={"why": why})
-
-
-def interval_of(draws: Float[np.ndarray, " draw"], method: str) -> Interval:
-    """The central `LEVEL` of the draws."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high), LEVEL, method)
 
 
 def group_order(
@@ -175,7 +170,7 @@ def spread_growth(
 
     orders = [generator.permutation(len(table.steps)) if shuffle else slice(None) for _ in range(draws)]
     found = np.array([growth(table.draw(generator)[order]) for order in orders])
-    interval = interval_of(found, f"{draws:,} draws of every estimate's Monte Carlo error")
+    interval = percentile_interval(found, f"{draws:,} draws of every estimate's Monte Carlo error")
     value = float(np.median(found)) if shuffle else growth(table.mean)
     facts = {"spread": table.mean.std(axis=1, ddof=1).tolist(), "steps": list(table.steps)}
     return table.measured("growth of the spread over heads", value, interval=interval, unit="times", facts=facts)
@@ -184,10 +179,10 @@ def spread_growth(
 Landmark = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
 
 
-def half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
+def first_half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
     """Where a curve first has made half of the way from its first value to its highest, between steps by log step.
 
-    >>> round(half_rise([1, 10, 100], np.array([0.0, 1.0, 2.0])), 3)
+    >>> round(first_half_rise([1, 10, 100], np.array([0.0, 1.0, 2.0])), 3)
     10.0
     """
     top = int(values.argmax())
@@ -262,7 +257,8 @@ def separation_ratio(
         **{name: each.mean[0].tolist() for name, each in zip(("code", "mixture"), tables, strict=True)},
     }
     value = ratio([each.mean for each in tables])
-    return code.measured(quantity, value, interval=interval_of(found, method), unit="times", facts=facts, status=status)
+    interval = percentile_interval(found, method)
+    return code.measured(quantity, value, interval=interval, unit="times", facts=facts, status=status)
 
 
 def between_share(
@@ -276,7 +272,7 @@ def between_share(
     from scipy.stats import f
 
     values = per_chain if generator is None else generator.permutation(per_chain.flatten()).reshape(per_chain.shape)
-    sets, chains = values.shape
+    sets, chains = len(values), values.shape[1]
     between = chains * values.mean(1).var(ddof=1)
     within = max(float(values.var(axis=1, ddof=1).mean()), 1e-300)
     ratio, freedom = between / within, (sets - 1, sets * (chains - 1))
@@ -302,8 +298,8 @@ def rank_correlation(
         found.append(spearman(x[pick], y[pick]))
     null = np.array([spearman(x, generator.permutation(y)) for _ in range(draws)])
     kept = np.array(found)[np.isfinite(found)]
-    interval = interval_of(kept, f"{draws:,} bootstrap draws over {len(x)} items") if len(kept) else None
-    p_value = float((1 + (null >= value).sum()) / (1 + draws)) if np.isfinite(value) else 1.0
+    interval = percentile_interval(kept, f"{draws:,} bootstrap draws over {len(x)} items") if len(kept) else None
+    p_value = permutation_p_value(value, null) if np.isfinite(value) else 1.0
     status = "complete" if interval is not None and np.isfinite(value) else "partial"
     return Measurement("rank correlation", value if np.isfinite(value) else None, interval=interval, p_value=p_value,
                        unit="correlation", n=len(x), status=status, arrays={"null": null})  # fmt: skip
@@ -315,7 +311,7 @@ def shuffled_correlation(
     """The same under labels dealt out at random: the mean over shuffles, with their central interval."""
     null = np.array([spearman(x, generator.permutation(y)) for _ in range(draws)])
     null = null[np.isfinite(null)] if np.isfinite(null).any() else np.zeros(1)
-    interval = interval_of(null, f"{draws:,} shuffles of the labels")
+    interval = percentile_interval(null, f"{draws:,} shuffles of the labels")
     return Measurement("rank correlation under shuffled labels", float(null.mean()), interval=interval, n=len(x))
 
 
@@ -325,17 +321,12 @@ def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
     0.5
     """
-    first, second = _ranks(x), _ranks(y)
+    from scipy.stats import rankdata
+
+    first, second = rankdata(x), rankdata(y)
     spread = first.std() * second.std()
     return (
         float(round(((first - first.mean()) * (second - second.mean())).mean() / spread, 12))
         if spread > 0
         else float("nan")
     )
-
-
-def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    found, back, counts = np.unique(values, return_inverse=True, return_counts=True)
-    del found
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[back]

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.heads.composition import ablated_to, head_effects, head_writes, token_losses
+from circuit_claims.heads.composition import ablated_to, head_loss_changes, head_writes, token_losses
 from circuit_claims.heads.head_types import head_name
 from circuit_claims.toy.model import AttentionOnly
 
@@ -77,7 +77,7 @@ def label_samples(
     effects: Float[Tensor, "layer head row pos"] | None = None,
 ) -> tuple[Sample, ...]:
     """Every affected token of every head with its labels. `strings` gives each id's text; `effects` saves ablating."""
-    effects = head_effects(model, tokens) if effects is None else effects
+    effects = head_loss_changes(model, tokens) if effects is None else effects
     means = _mean_writes(model, tokens)
     found: list[Sample] = []
     for layer in range(model.config.n_layers):
@@ -241,10 +241,10 @@ def count_multigrams(
     return {head: len(found) for head, found in seen.items()}
 
 
-def agreement(samples: Sequence[Sample]) -> tuple[float, float]:
+def label_agreement(samples: Sequence[Sample]) -> tuple[float, float]:
     """Share of samples that both sets of rules label alike, and Cohen's kappa; NaN where there is nothing to compare.
 
-    >>> agreement([])
+    >>> label_agreement([])
     (nan, nan)
     """
     if not samples:

@@ -48,7 +48,7 @@ def head_names(run: LiveRun) -> tuple[str, ...]:
     return all_heads(run.run.config.n_layers, run.run.config.n_heads)
 
 
-def text_digest(run: LiveRun) -> str:
+def digest_of_rows(run: LiveRun) -> str:
     """What tells these rows from those of another Python: a parameter of every measure below."""
     from circuit_claims.papers.refined_llc.curves.coefficients import rows_digest
 
@@ -66,11 +66,11 @@ def ablation_effects(run: Any, *, checkpoint: str, text: str, resample: bool = F
     """Loss added at each token by ablating each head: array `effects` (layer, head, row, pos), in nats."""
     import torch
 
-    from circuit_claims.heads.composition import head_effects
+    from circuit_claims.heads.composition import head_loss_changes
 
     rows = text_rows(run)
     order = torch.arange(len(rows)).roll(1) if resample else None
-    effects = head_effects(_model(run, checkpoint), rows, order=order).numpy().astype(np.float32)
+    effects = head_loss_changes(_model(run, checkpoint), rows, order=order).numpy().astype(np.float32)
     texts, put = list(text_names(run)), "another row's" if resample else "the mean"
     facts = {"checkpoint": checkpoint, "texts": texts, "replaced by": put}
     return Measurement("loss added by ablation", None, unit="nats", n=effects[0, 0].size, arrays={"effects": effects},
@@ -87,12 +87,12 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """
     import torch
 
-    from circuit_claims.papers.refined_llc import multigrams as mg
+    from circuit_claims.papers.refined_llc.multigrams import labels as mg
 
     rows, heads, strings = text_rows(run), head_names(run), token_strings(run)
     effects = torch.from_numpy(ablation_effects(run, checkpoint=checkpoint, text=text).arrays["effects"])
     found = mg.label_samples(_model(run, checkpoint), rows, strings, mg.Rules(), effects=effects)
-    same, kappa = mg.agreement(found)
+    same, kappa = mg.label_agreement(found)
     facts = {
         "heads": list(heads), "checkpoint": checkpoint, "rules": asdict(mg.Rules()), "texts": list(text_names(run)),
         "samples": [_shown(sample, rows, strings) for head in heads for sample in _strongest(found, head)],
@@ -142,7 +142,7 @@ def _strongest(samples: Sequence[Sample], head: str) -> list[Sample]:
     return sorted({id(each): each for each in [*first, *own]}.values(), key=lambda each: each not in first)[:SHOWN]
 
 
-def _shown(sample: Sample, rows: Any, strings: Sequence[str]) -> dict[str, Any]:
+def _shown(sample: Sample, rows: Any, strings: Any) -> dict[str, Any]:
     row = rows[sample.row].tolist()
     begin = max(0, min(sample.source, sample.position - 11))
     context = "".join(strings[token] for token in row[max(begin, sample.position - 39) : sample.position + 1])

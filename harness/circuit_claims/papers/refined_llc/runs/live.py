@@ -18,13 +18,14 @@ from circuit_claims.heads.composition import composition
 from circuit_claims.heads.head_types import (
     OTHER_CURRENT,
     USUAL,
-    HeadScores,
-    Probes,
+    HeadTypeScores,
+    ProbeSequences,
     Thresholds,
     bracket_tokens,
     classify,
-    measure_heads,
+    head_type_scores,
 )
+from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.training_run import Curves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import Run
@@ -55,7 +56,7 @@ class LiveRun:
     seed: int = 0
     texts_dirs: tuple[Path, ...] = ()
     thresholds: Thresholds = USUAL
-    _scores: dict[int, HeadScores] = field(default_factory=dict, repr=False)
+    _scores: dict[int, HeadTypeScores] = field(default_factory=dict, repr=False)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -100,19 +101,19 @@ class LiveRun:
         return self.run.model(step)
 
     @cached_property
-    def probes(self) -> Probes:
+    def probes(self) -> ProbeSequences:
         """Sequences that scores are measured on; bracket tokens where the run's tokenizer is here."""
         if not (self.run.card.get("tokenizer") and self.run.tokenizer_path.exists()):
-            return Probes(bos=BOS, sequences=SEQUENCES)
+            return ProbeSequences(bos=BOS, sequences=SEQUENCES)
         vocabulary = json.loads(self.run.tokenizer.definition)["model"]["vocab"]
         spelled = {token.replace("Ġ", " "): index for token, index in vocabulary.items()}
-        return Probes(bos=BOS, brackets=bracket_tokens(spelled), sequences=SEQUENCES)
+        return ProbeSequences(bos=BOS, brackets=bracket_tokens(spelled), sequences=SEQUENCES)
 
-    def scores_at(self, step: int) -> HeadScores:
+    def scores_at(self, step: int) -> HeadTypeScores:
         """All head scores after `step` updates, sequence by sequence; the same sequences at every step."""
         if step not in self._scores:
             generator = torch.Generator().manual_seed(self.seed)
-            self._scores[step] = measure_heads(self.model(step), self.probes, generator)
+            self._scores[step] = head_type_scores(self.model(step), self.probes, generator)
         return self._scores[step]
 
     def head_types(self) -> Mapping[str, str]:
@@ -135,7 +136,7 @@ class LiveRun:
         count = each.shape[1]
 
         def draw(generator: np.random.Generator) -> np.ndarray:
-            times = generator.multinomial(count, np.full(count, 1 / count))
+            (times,) = bootstrap_counts(count, 1, generator)
             return np.einsum("q,sqlh->slh", times / count, each, optimize=True)
 
         return Curves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")

@@ -5,15 +5,14 @@ Light: torch and the recorded numbers are read when a run is opened, not when cl
 
 from __future__ import annotations
 
-import tomllib
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from circuit_claims.models.cache import default_cache
-from circuit_claims.models.errors import RegistryError
+from circuit_claims.models.rows import load_rows
 from circuit_claims.places import FIXTURES
 
 if TYPE_CHECKING:
@@ -40,17 +39,12 @@ class RunRow(BaseModel):
         return self.kind == "published"
 
 
-@cache
-def load_runs(path: Path = FIXTURES / "runs.toml") -> dict[str, RunRow]:
-    """The runs by name. Raises `RegistryError` for a file that does not say what it must."""
-    try:
-        rows = [RunRow.model_validate(row) for row in tomllib.loads(path.read_text(encoding="utf-8"))["run"]]
-    except (OSError, KeyError, ValidationError, tomllib.TOMLDecodeError) as error:
-        raise RegistryError(f"{path} cannot be used\n  expected tables [[run]]\n  found    {error}") from None
-    named = {row.name: row for row in rows}
-    if len(named) < len(rows):
-        raise RegistryError(f"{path}: two runs have one name\n  expected every run to have its own")
-    return named
+RUN = TypeAdapter(RunRow)
+
+
+def load_runs(*paths: Path) -> Mapping[str, RunRow]:
+    """The runs by name, of the files at `paths` or of the project's own. Raises `RegistryError`, see `load_rows`."""
+    return load_rows(RUN, "run", *(paths or (FIXTURES / "runs.toml",)))
 
 
 def published_folder(name: str, cache_dir: Path | None = None) -> Path:

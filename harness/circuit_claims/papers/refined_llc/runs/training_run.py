@@ -66,46 +66,69 @@ class TrainingRun(Protocol):
     Every quantity raises `RunNotAvailable` where this run has no way to it.
     """
 
-    name: str
-    kind: RunKind
-    context: Context
+    @property
+    def name(self) -> str:
+        """The name of its row in the registry of runs."""
+        ...
+
+    @property
+    def kind(self) -> RunKind:
+        """Whose run it is, and how it is here."""
+        ...
+
+    @property
+    def context(self) -> Context:
+        """Store, profile and device of its measurements."""
+        ...
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The labels of the checkpoints in rising order."""
+        ...
 
     def identity(self) -> Mapping[str, Any]:
         """What a stored measurement is kept under: digests of the recorded file or of weights and tokenizer."""
+        ...
 
     def card(self) -> dict[str, Any]:
         """What a reader should know of the run."""
+        ...
 
     def check_untouched(self) -> None:
         """Raise `DamagedWeights` if the files are no longer those that were opened."""
+        ...
 
     def not_applicable(self, claims: Any) -> str:
         """Why these claims cannot be asked of this run; empty when they can."""
+        ...
 
     def head_types(self) -> Mapping[str, str]:
         """The type of every head at the end of training, by its name: previous-token, current-token, induction, ..."""
+        ...
 
     def head_scores(self, score: Score) -> Curves:
         """Previous-token or prefix-matching score, values (step, layer, head)."""
+        ...
 
     def k_composition(self) -> Curves:
         """K-composition of each head of layer 0 with each of layer 1, values (step, writer, reader)."""
+        ...
 
     def llc_curve(self, n_layers: int = 2) -> Curves:
         """The whole model's LLC, values (step,), for the two- or the one-layer model."""
+        ...
 
     def llc_spread(self, n_layers: int = 2) -> Curves:
         """The LLC's standard deviation over chains, values (step,)."""
+        ...
 
     def loss_curve(self, n_layers: int = 2) -> Curves:
         """Mean loss on held-out text in nats, values (step,)."""
+        ...
 
     def position_norms(self) -> tuple[Float[np.ndarray, " pos"], float]:
         """Norms of the rows of W_pos at the first checkpoint, and the norm of all weights there."""
+        ...
 
 
 @dataclass(frozen=True)

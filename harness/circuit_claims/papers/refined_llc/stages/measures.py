@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL, percentile_band, percentile_interval
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged, TrainingRun
 from circuit_claims.papers.refined_llc.stages.boundaries import (
@@ -26,7 +27,7 @@ from circuit_claims.papers.refined_llc.stages.boundaries import (
     stage_changes,
 )
 from circuit_claims.papers.refined_llc.stages.first_generation import FirstGeneration
-from circuit_claims.papers.refined_llc.stages.run_measures import LEVEL, planted
+from circuit_claims.papers.refined_llc.stages.run_measures import planted
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
@@ -70,7 +71,7 @@ def stage_boundaries(
         found = np.log2(smoother.boundaries(resampled))
         best = np.log2(smoother.boundaries(curves.values[None, kept])[0])
     low, high = _band(found)
-    ends = np.quantile(resampled @ smoother.curve.T, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    ends = percentile_band(resampled @ smoother.curve.T)
     return Measurement(
         "critical points of the smoothed LLC",
         ", ".join("none" if np.isnan(at) else f"{2**at:,.0f}" for at in best),
@@ -127,13 +128,12 @@ def spread_ratio(run: RecordedRun, *, n_layers: int, draws: int, seed: int) -> M
     x, y = loss.values[np.searchsorted(loss.steps, spread.steps)], spread.values
     ratio, generator = float(x @ y / (x @ x)), np.random.default_rng(seed)
     found = [float(x @ (ratio * x + _in_blocks(y - ratio * x, generator)) / (x @ x)) for _ in range(draws)]
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     slope, offset = np.polyfit(x, y, 1)
     return Measurement(
         "the LLC's spread over chains over the test loss",
         ratio,
-        Interval(
-            float(low), float(high), LEVEL, f"{draws:,} bootstrap draws of residuals in blocks of {BLOCK} checkpoints"
+        percentile_interval(
+            np.array(found), f"{draws:,} bootstrap draws of residuals in blocks of {BLOCK} checkpoints"
         ),
         unit="times",
         n=len(x),
@@ -259,9 +259,8 @@ def _shuffled(run: Any) -> Rearranged:
 
 
 def _fall(table: Measurement) -> Measurement:
-    low, high = np.quantile(table.arrays["fall"], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     first, last = PUBLISHED_BOUNDARIES[FALL : FALL + 2]
-    interval = Interval(float(low), float(high), LEVEL, table.facts["method"])
+    interval = percentile_interval(table.arrays["fall"], table.facts["method"])
     quantity = f"change of the LLC from step {first:,} to {last:,}"
     return table.derive(quantity, float(table.arrays["y"][FALL]), interval=interval, unit="LLC")
 

@@ -15,11 +15,11 @@ from jaxtyping import Float
 
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL, percentile_band, percentile_interval, permutation_p_value
 from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
 from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged, Score, TrainingRun
 
-LEVEL = 0.90
 TYPE_OF: dict[Score, tuple[str, int]] = {"previous": ("previous-token", 0), "prefix": ("induction", 1)}
 # A type has formed where its leading heads' mean score reaches what makes a head one of it.
 FORMED: dict[Score, float] = {"previous": PREVIOUS_FROM, "prefix": PREFIX_FROM}
@@ -42,7 +42,7 @@ def leading_heads(run: TrainingRun, *, score: Score, layer: int, draws: int, see
         if index < BAND_DRAWS:
             kept.append(drawn)
     best = _leaders(curves.values[-1, layer], layer)
-    low, high = np.quantile(np.stack(kept), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = percentile_band(np.stack(kept))
     return Measurement(
         f"the {LEADERS} heads of layer {layer} with the highest {score} score",
         best,
@@ -81,7 +81,7 @@ def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, see
         best,
         Interval(best - half, best + half, LEVEL, f"{curves.method}; simultaneous over heads"),
         unit="mean attention",
-        p_value=float((1 + (null >= best).sum()) / (1 + draws)),
+        p_value=permutation_p_value(best, null),
         n=len(value),
         seed=seed,
         arrays={"null": null, "final": value},
@@ -105,7 +105,7 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
 
     def half(which: int, values: np.ndarray) -> float:
         curve = values[:, layers[which], picked[which]].mean(1)
-        return half_rise(scores[which].steps, curve) if curve[-1] >= FORMED[named[which][0]] else float("inf")
+        return last_half_rise(scores[which].steps, curve) if curve[-1] >= FORMED[named[which][0]] else float("inf")
 
     resampled = np.array([[half(which, one.draw(generator)) for which, one in enumerate(scores)] for _ in range(draws)])
     values = [half(which, one.values) for which, one in enumerate(scores)]
@@ -126,10 +126,10 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     )
 
 
-def half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> float:
+def last_half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> float:
     """The step where a curve last passes, upwards, half-way from its least value to its last; inf where it does not.
 
-    >>> half_rise(np.array([0, 1, 3, 7]), np.array([0.0, 0.0, 1.0, 1.0]))
+    >>> last_half_rise(np.array([0, 1, 3, 7]), np.array([0.0, 0.0, 1.0, 1.0]))
     1.8284271247461903
     """
     level = (float(curve.min()) + float(curve[-1])) / 2
@@ -171,11 +171,11 @@ def composition_rise(run: TrainingRun, *, writers: str, draws: int, seed: int) -
     means = np.stack([_mean_of_pairs(curves, rows, columns, generator) for _ in range(draws)])  # (draw, step)
     value = curves.values[:, rows][:, :, columns].mean((1, 2))
     ratios = means[:, -1] / means[:, early]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = percentile_band(means)
     return Measurement(
         f"K-composition of {writers} with multigram heads, last checkpoint over step {curves.steps[early]:,}",
         float(value[-1] / value[early]),
-        _percentiles(ratios, f"{draws:,} bootstrap draws over heads of both layers"),
+        percentile_interval(ratios, f"{draws:,} bootstrap draws over heads of both layers"),
         unit="times",
         n=len(rows) * len(columns),
         seed=seed,
@@ -193,11 +193,6 @@ def _mean_of_pairs(curves: Curves, rows: list[int], columns: list[int], generato
     values = curves.draw(generator)
     left, right = generator.choice(rows, len(rows)), generator.choice(columns, len(columns))
     return values[:, left][:, :, right].mean((1, 2))
-
-
-def _percentiles(draws: Float[np.ndarray, " draw"], method: str) -> Interval:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high), LEVEL, method)
 
 
 @dataclass(frozen=True)
@@ -288,7 +283,7 @@ class Composition:
         table = self.table(run, writers)
         if table.status != "complete":
             return table
-        interval = _percentiles(table.arrays["last"], table.interval.method if table.interval else "")
+        interval = percentile_interval(table.arrays["last"], table.interval.method if table.interval else "")
         quantity = f"K-composition of {writers} with multigram heads at the last checkpoint"
         return table.derive(quantity, float(table.arrays["curve"][-1]), interval=interval, unit="composition")
 

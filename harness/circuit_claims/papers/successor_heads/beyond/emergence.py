@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.papers.successor_heads.succession.score import LEVEL, Metric, SuccessorScores
+from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores
 
 
 @dataclass(frozen=True)

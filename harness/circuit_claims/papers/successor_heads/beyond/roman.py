@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from circuit_claims.judging.statistics import LEVEL, permutation_p_value
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.dataset import Vocabulary, roman_numerals
 from circuit_claims.papers.successor_heads.succession.nulls import BAND_LEVEL
-from circuit_claims.papers.successor_heads.succession.score import LEVEL
 from circuit_claims.papers.successor_heads.succession.sweep import sweep
 
 
@@ -63,7 +63,7 @@ def roman(
         null=null,
         null_band=(float(band[0]), float(band[1])),
         # A hair keeps scores equal that were summed in another order.
-        p_value=float((1 + (null >= score - 1e-9).sum()) / (1 + len(null))),
+        p_value=permutation_p_value(score, null, slack=1e-9),
         rank=1 + int((scores.score > score).sum()),
         copy_score=float(scores.copy_score[row]),
         available={form: single for forms in dataset.table().values() for form, single in forms.items()},

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.statistics import percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
 
 NOBODY = -1
-LEVEL = 0.90
 DRAWS = 2000
 ROWS_AT_ONCE = 4096
 
@@ -229,8 +229,7 @@ def modal_coverage(modal: ModalFeatures, *, seed: int = 0) -> Measurement:
         raise ValueError("modal coverage: expected tokens with a most important feature, found none")
     each = modal.coverage[:, present].mean(1)
     means = _resampled(each, seed)
-    interval = Interval(*np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist(), LEVEL,
-                        f"{DRAWS:,} bootstrap draws over {len(each)} runs")  # fmt: skip
+    interval = percentile_interval(means, f"{DRAWS:,} bootstrap draws over {len(each)} runs")
     return Measurement(
         "mean modal coverage",
         float(each.mean()),

@@ -10,12 +10,12 @@ from typing import Any
 from circuit_claims.heads.whole_model import kept_open
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL, binomial_interval
 from circuit_claims.papers.successor_heads.counting.measures import (
-    LEVEL,
-    Head,
+    NamedHead,
     factoring_table,
     greater_than_table,
-    leading_head,
+    leader_by_score,
     mod_ten_features_table,
     other_head,
     steering_tables,
@@ -27,7 +27,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
     neuron_table,
     probe_table,
 )
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject, Plan
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
 from circuit_claims.papers.successor_heads.steering import quantities
 
@@ -45,9 +45,9 @@ class Counting:
     subject: Any
 
     @cached_property
-    def head(self) -> Head:
+    def head(self) -> NamedHead:
         """The leading successor head."""
-        return leading_head(self.subject)
+        return leader_by_score(self.subject)
 
     @property
     def _profile(self) -> Any:
@@ -60,10 +60,10 @@ class Counting:
         """
         runs = self._profile.autoencoders
         runs = PLANTED_RUNS if isinstance(subject, CounterSubject) else runs
-        return {"head": list(leading_head(subject).pair), "runs": runs, "probes": self._profile.probe_seeds}
+        return {"head": list(leader_by_score(subject).pair), "runs": runs, "probes": self._profile.probe_seeds}
 
     def _planted(self, **plan: Any) -> CounterSubject:
-        return CounterSubject(self.subject.context, Plan(**plan))
+        return CounterSubject(self.subject.context, CounterPlan(**plan))
 
     def _with_planted(
         self, measured: Callable[..., Measurement], **controls: Callable[[], Measurement]
@@ -134,7 +134,7 @@ class Counting:
         """The commonest period among the most important neurons (SH-13)."""
 
         def measured(subject: Any = None, **changes: str) -> Measurement:
-            head = list(leading_head(subject or self.subject).pair)
+            head = list(leader_by_score(subject or self.subject).pair)
             return neuron_table(subject or self.subject, head=head, shuffles=self._profile.shuffles, **changes)
 
         shuffled = {"shuffled_index": lambda: measured(index="shuffled")}
@@ -172,7 +172,7 @@ class Counting:
         """The stored table of the index and domain maps."""
         asked = subject or self.subject
         amounts = {"pairs": self._profile.swapped_pairs, "draws": self._profile.bootstrap_draws}
-        return factoring_table(asked, head=list(leading_head(asked).pair), **amounts, **changes)
+        return factoring_table(asked, head=list(leader_by_score(asked).pair), **amounts, **changes)
 
     def swapped_pairs(self, space: str) -> Finding:
         """Left-out pairs that decode in output space ("decoded") or are counted on by the head ("counted")."""
@@ -210,7 +210,7 @@ class Counting:
 
     # Vector arithmetic
 
-    def tables(self, subject: Any = None, reader: Head | None = None, vectors: str = "own") -> Measurement:
+    def tables(self, subject: Any = None, reader: NamedHead | None = None, vectors: str = "own") -> Measurement:
         """The stored steering tables."""
         asked = subject or self.subject
         chosen = self._runs(asked)
@@ -269,9 +269,9 @@ class Counting:
 
     # Greater-than bias
 
-    def _bias(self, subject: Any, head: Head | None, source: str, **changes: str) -> Measurement:
+    def _bias(self, subject: Any, head: NamedHead | None, source: str, **changes: str) -> Measurement:
         chosen = self._runs(subject) if source == "features" else None
-        read = head or leading_head(subject)
+        read = head or leader_by_score(subject)
         amounts = {"draws": self._profile.bootstrap_draws, "vectors": chosen}
         return greater_than_table(subject, head=list(read.pair), source=source, **amounts, **changes)
 
@@ -318,7 +318,6 @@ def _shares(table: Measurement, quantity: str, stated: dict[str, Any]) -> Measur
 
 
 def _numerals(table: Measurement) -> Measurement:
-    from circuit_claims.judging.statistics import binomial_interval
 
     shares = [share for index, share in table.facts.get("numerals", []) if index not in AMBIGUOUS]
     if not shares:

@@ -102,7 +102,7 @@ def neuron_table(subject: Any, *, head: list[int], shuffles: int, index: str = "
         values, places = np.unique(order, return_inverse=True)
         order = np.random.default_rng(0).permutation(values)[places]
     found = commonest_period(hidden, drops, order, shuffles=shuffles)
-    return replace(found, value=str(int(found.value)))
+    return replace(found, value=str(int(found.value or 0)))
 
 
 @measure

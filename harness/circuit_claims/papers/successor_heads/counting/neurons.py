@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.statistics import percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
-from circuit_claims.papers.successor_heads.counting.features import DRAWS, LEVEL, NOBODY, Logits, successor_probability
+from circuit_claims.papers.successor_heads.counting.features import DRAWS, NOBODY, Logits, successor_probability
 
 TOP = 16
 PERIODS = tuple(range(2, 26))
@@ -180,12 +181,11 @@ def commonest_period(
     period_of, explained = best_periods(explained_by_period(*firing_curves(hidden, index)))
     sure = explained > _chance(found, generator, shuffles, alpha / top)
     draws = [_vote(period_of, sure, _ranked(drops, generator)[:top]) for _ in range(DRAWS // 4)]
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     counts = Counter(draws)
     return Measurement(
         f"commonest period of the top {top} neurons",
         float(_vote(period_of, sure, found.neurons)),
-        Interval(float(low), float(high), LEVEL, f"{len(draws):,} bootstrap draws over tokens"),
+        percentile_interval(np.array(draws), f"{len(draws):,} bootstrap draws over tokens"),
         unit="indices",
         support={str(period): count / len(draws) for period, count in counts.items()},
         n=top,

@@ -17,7 +17,7 @@ MOST_RESIDUES = 12
 
 
 @dataclass(frozen=True)
-class Plan:
+class CounterPlan:
     """What is planted. `greater_than` False leaves out the head's preference for greater magnitudes."""
 
     period: int = 10
@@ -46,7 +46,7 @@ class CounterSubject:
     """The planted counter as a subject, measured like any other."""
 
     context: Context
-    plan: Plan = Plan()
+    plan: CounterPlan = CounterPlan()
     name: str = "planted counter"
 
     def identity(self) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuit_claims.heads.probes import Probes
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.papers.successor_heads.counting.features import DRAWS, LEVEL, ModalFeatures
+from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.statistics import percentile_band, percentile_interval
+from circuit_claims.papers.successor_heads.counting.features import DRAWS, ModalFeatures
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def out_of_distribution(probes: Probes, asked: Asked, modulus: int = 10, *, seed
     return Measurement(
         f"share right out of distribution, mod {modulus}",
         float(right.mean()),
-        _interval(means, f"{DRAWS:,} bootstrap draws over {len(right)} probes and {right.shape[1]} tokens"),
+        percentile_interval(means, f"{DRAWS:,} bootstrap draws over {len(right)} probes and {right.shape[1]} tokens"),
         unit="share of tokens",
         n=right.shape[1],
         seed=seed,
@@ -73,7 +74,7 @@ def successes_in_task(probes: Probes, asked: Asked, task: str, modulus: int, *, 
     return Measurement(
         f"{task} right, mod {modulus}",
         float(counts.mean()),
-        _interval(means, f"{DRAWS:,} bootstrap draws over {len(counts)} probes"),
+        percentile_interval(means, f"{DRAWS:,} bootstrap draws over {len(counts)} probes"),
         unit=f"of {int(mine.sum())} tokens",
         n=int(mine.sum()),
         seed=seed,
@@ -115,7 +116,7 @@ def best_modulus(
         arrays={
             "within": within,
             "outside": outside,
-            "outside_interval": np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1).T,
+            "outside_interval": np.stack(percentile_band(draws.T), axis=1),
             "drop": drop,
             "chance": chance,
         },
@@ -148,7 +149,9 @@ def rows_against_features(probes: Probes, modal: ModalFeatures, *, modulus: int 
     return Measurement(
         "mean cosine of probe rows and features",
         float(table.diagonal()[present].mean()),
-        _interval(np.array(draws), f"{len(draws):,} bootstrap draws over {len(rows)} probes and {len(features)} runs"),
+        percentile_interval(
+            np.array(draws), f"{len(draws):,} bootstrap draws over {len(rows)} probes and {len(features)} runs"
+        ),
         unit="cosine",
         n=int(present.sum()),
         seed=seed,
@@ -184,8 +187,3 @@ def _two_way(right: np.ndarray, seed: int) -> Float[np.ndarray, " draw"]:
         for size in right.shape
     )
     return ((rows @ right) * columns).sum(1)
-
-
-def _interval(draws: np.ndarray, method: str) -> Interval:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high), LEVEL, method)

@@ -33,9 +33,11 @@ class Encoder(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` and of nothing else."""
+        ...
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """For each id the characters it stands for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Listings:
     @property
     def digest(self) -> str:
         """sha256 over the token ids and the cases."""
-        data = np.ascontiguousarray(np.column_stack([self.tokens, self.cases]), dtype="<i8") if len(self) else b""
+        data = np.ascontiguousarray(np.column_stack([self.tokens, self.cases]), dtype="<i8").tobytes() if self else b""
         return hashlib.sha256(data).hexdigest()
 
     @property

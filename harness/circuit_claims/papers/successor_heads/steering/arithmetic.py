@@ -19,14 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.judging.statistics import binomial_interval
+from circuit_claims.judging.statistics import bootstrap_counts, or_binomial, percentiles
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Mlp
 from circuit_claims.papers.successor_heads.counting.features import one_head
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 
 RESIDUES = 10
 SCALES: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(31))
-LEVEL = 0.90
 NOBODY = -1
 ROWS: dict[str, range] = {
     "numbers": range(20, 30),
@@ -41,7 +40,7 @@ ROWS: dict[str, range] = {
 
 
 @dataclass(frozen=True)
-class HeadReadout:
+class HeadLogits:
     """What one head does with what it reads: logits W_U W_OV x, with the model's own norms and biases.
 
     The arithmetic of `heads.ov_circuit.effective_ov_logits`, for vectors that no token has. MLP_0 and the
@@ -53,7 +52,7 @@ class HeadReadout:
     _columns: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, weights: CircuitWeights, head: tuple[int, int]) -> HeadReadout:
+    def open(cls, weights: CircuitWeights, head: tuple[int, int]) -> HeadLogits:
         """The head (layer, head) of a model; its layer is read once and cut down to that head."""
         return cls(weights, one_head(weights.layer(head[0]), head[1]))
 
@@ -143,7 +142,7 @@ class SteeringTable:
 
 
 def steering_table(
-    readout: HeadReadout,
+    readout: HeadLogits,
     items: Items,
     vectors: Float[Tensor, "residue d_model"],
     scales: Sequence[float] = SCALES,
@@ -192,8 +191,8 @@ def rate_draws(
     """
     cells = table.edited if edited_only else table.cells
     n_rows, n_residues = cells.shape
-    rows = generator.multinomial(n_rows, np.full(n_rows, 1 / n_rows), draws).astype(float)  # (draw, row)
-    columns = generator.multinomial(n_residues, np.full(n_residues, 1 / n_residues), draws).astype(float)
+    rows = bootstrap_counts(n_rows, draws, generator).astype(float)  # (draw, row)
+    columns = bootstrap_counts(n_residues, draws, generator).astype(float)
     total = np.einsum("br,rc,bc->b", rows, cells, columns, optimize=True)
     passed = np.einsum("br,krc,bc->bk", rows, table.success & cells, columns, optimize=True)
     own = table.rates(edited_only=edited_only)
@@ -209,9 +208,7 @@ def rate_interval(
     """
     cells = table.edited if edited_only else table.cells
     at = table.at(scale)
-    low, high = np.quantile(draws[:, at], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    exact = binomial_interval(int((table.success[at] & cells).sum()), int(cells.sum()), LEVEL)
-    return min(float(low), exact[0]), max(float(high), exact[1])
+    return or_binomial(percentiles(draws[:, at]), int((table.success[at] & cells).sum()), int(cells.sum()))
 
 
 def best_scale(rates: Float[np.ndarray, "*draw scale"], scales: Sequence[float]) -> Float[np.ndarray, "*draw"]:

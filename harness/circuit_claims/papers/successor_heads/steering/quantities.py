@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.statistics import LEVEL, percentile_interval, percentiles
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.steering.arithmetic import SteeringTable
 
-LEVEL = 0.90
 USUAL = 1.0
 SCALE_OF = {"months": 2.0}
 """The scale of an edit in the paper's recipe: 2 for months, 1 for every other task."""
@@ -68,7 +68,7 @@ def best_scale_of(table: Measurement, tasks: Sequence[str], draws: int) -> Measu
 
     rates, drawn = _pooled(table, tasks, draws)
     found = best_scale(drawn, SCALES)
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = percentiles(found)
     value = float(best_scale(rates, SCALES))
     method = f"{draws:,} bootstrap draws over tokens and residues of each task"
     interval = Interval(float(min(low, value)), float(max(high, value)), LEVEL, method)
@@ -102,8 +102,7 @@ def lead_over_days_and_letters(table: Measurement, draws: int) -> Measurement:
         every = [(one, one.at(SCALE_OF.get(task, USUAL))) for task in tasks for one in tables_of(table, task)]
         means.append(float(np.mean([one.rates(edited_only=True)[at] for one, at in every])))
         drawn.append(np.mean([rate_draws(one, generator, draws, edited_only=True)[:, at] for one, at in every], axis=0))
-    low, high = np.quantile(drawn[0] - drawn[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    interval = Interval(float(low), float(high), LEVEL, f"{draws:,} bootstrap draws over tokens and residues of a task")
+    interval = percentile_interval(drawn[0] - drawn[1], f"{draws:,} bootstrap draws over tokens and residues of a task")
     return table.derive(
         "success rate of other tasks less that of days and letters",
         means[0] - means[1],

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
+from circuit_claims.judging.statistics import permutation_p_value
 from circuit_claims.papers.successor_heads.dataset import Strand, SuccessionDataset
 from circuit_claims.papers.successor_heads.succession.score import Metric, Winners, usable_pairs
 
@@ -50,7 +51,7 @@ class NullDistribution:
         """
         value = self.observed[metric] if observed is None else observed
         # Scores are ratios of small integers summed in different orders; a hair keeps equal ones equal.
-        return float((1 + (self.maxima(metric) >= value - 1e-9).sum()) / (1 + self.shuffles))
+        return permutation_p_value(value, self.maxima(metric), slack=1e-9)
 
     def band(self, metric: Metric = "macro_score", level: float = BAND_LEVEL) -> tuple[float, float]:
         """Central `level` range of the best head's score under the null."""

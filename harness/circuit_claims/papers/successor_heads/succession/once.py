@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
+from circuit_claims.heads.groups import Group
 from circuit_claims.heads.ov_circuit import path_logits
 from circuit_claims.models.architectures.layers import CircuitWeights
-from circuit_claims.papers.successor_heads.dataset import Group, SuccessionDataset
+from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 from circuit_claims.papers.successor_heads.succession.score import NOBODY, Winners, find_winners
 
 KEPT_READINGS = 64

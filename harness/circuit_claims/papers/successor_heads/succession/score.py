@@ -1,7 +1,7 @@
 """Successor scores of every head at once, with bootstrap intervals over tokens (Gould et al. 2024, section 2).
 
 Three steps, each pure: `find_winners` reduces each comparison column of logits to the one candidate on top,
-`successor_scores` turns winners into scores, and `Resamples` redraws the tokens for intervals, orders and identities.
+`score_heads` turns winners into scores, and `Resamples` redraws the tokens for intervals, orders and identities.
 Head arrays run over all heads of the model, layer by layer; pair and column arrays follow `SuccessionDataset`.
 """
 
@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.errors import InputError
+from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
 Metric = Literal["score", "macro_score"]
@@ -113,7 +115,7 @@ def usable_pairs(dataset: SuccessionDataset, exclude_self: bool) -> Bool[np.ndar
     """
     used = dataset.pairs.rivals + (not exclude_self) >= 1
     if not used.any():
-        raise ValueError(
+        raise InputError(
             f"no token of the dataset ({', '.join(dataset.task_names) or 'no task'}) has a single-token successor and "
             "a rival in this vocabulary: expected at least one pair, found none; choose another subject (claims list)"
         )
@@ -156,7 +158,7 @@ class Resamples:
         counts = np.zeros((draws, len(tokens)), dtype=np.float32)
         for task in np.unique(home):
             members = np.flatnonzero(home == task)
-            counts[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), draws)
+            counts[:, members] = bootstrap_counts(len(members), draws, generator)
         return cls(tokens, counts)
 
 
@@ -229,7 +231,7 @@ class SuccessorScores:
     @cached_property
     def draws(self) -> dict[Metric, Float[np.ndarray, "draw head"]]:
         """Both scores of every head in each bootstrap draw, for `task_draws` tasks joined."""
-        passed, total, shares, drawn = 0.0, 0.0, 0.0, 0.0
+        passed = total = shares = drawn = np.zeros((), dtype=np.float32)
         for task in np.flatnonzero(self.task_pairs):
             hits, pairs = self._task_draw(int(task))
             passed, total = passed + hits, total + pairs
@@ -316,7 +318,7 @@ class SuccessorScores:
         return names.index(name)
 
 
-def successor_scores(
+def score_heads(
     winners: Winners,
     dataset: SuccessionDataset,
     *,

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from circuit_claims.heads.ov_circuit import group_logits
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 from circuit_claims.papers.successor_heads.succession.nulls import BAND_LEVEL, NullDistribution, shuffled_null
 from circuit_claims.papers.successor_heads.succession.score import (
-    LEVEL,
     METRICS,
     SuccessorScores,
     Winners,
     find_winners,
-    successor_scores,
+    score_heads,
     usable_pairs,
 )
 
@@ -171,7 +171,7 @@ def judge_winners(
     passed on to the result.
     """
     for_bootstrap, _ = _generators(seed)
-    scores = successor_scores(
+    scores = score_heads(
         winners, dataset, generator=for_bootstrap, exclude_self=exclude_self, bootstrap_draws=bootstrap_draws
     )
     return SweepResult(path, norms, biases, seed, dataset, winners, scores, shuffles)

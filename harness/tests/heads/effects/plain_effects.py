@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-
 from circuit_claims.heads.effects.forward import AblationModel
 from circuit_claims.heads.effects.settings import Effect
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 
 def plain_logits(

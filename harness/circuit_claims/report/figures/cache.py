@@ -20,11 +20,11 @@ from typing import ParamSpec
 from markupsafe import Markup
 
 Args = ParamSpec("Args")
-_FOLDER: ContextVar[Path | None] = ContextVar("folder of kept figures", default=None)
+_FOLDER: ContextVar[Path | None] = ContextVar("folder of cached figures", default=None)
 
 
 @contextmanager
-def keeping(folder: Path | None) -> Iterator[None]:
+def figure_cache(folder: Path | None) -> Iterator[None]:
     """Figures drawn inside are looked for in `folder` and kept there; with None every figure is drawn."""
     token = _FOLDER.set(folder)
     try:
@@ -37,7 +37,7 @@ def drawn_once(plot: Callable[Args, Markup]) -> Callable[Args, Markup]:
     """`plot`, a pure function of plain data (numbers, text, lists, dictionaries, frozen dataclasses), kept by them."""
 
     @functools.wraps(plot)
-    def kept(*args: Args.args, **kwargs: Args.kwargs) -> Markup:
+    def cached(*args: Args.args, **kwargs: Args.kwargs) -> Markup:
         folder = _FOLDER.get()
         if folder is None:
             return plot(*args, **kwargs)
@@ -50,7 +50,7 @@ def drawn_once(plot: Callable[Args, Markup]) -> Callable[Args, Markup]:
             _write(path, figure)
         return figure
 
-    return kept
+    return cached
 
 
 @functools.cache

@@ -1,0 +1,106 @@
+"""The options of `pytest claims/`: each as `--claims-NAME`, and as `--NAME` where no other plugin has taken that."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+SHORT = pytest.StashKey[frozenset[str]]()
+GROUP = "claims"
+
+
+@dataclass(frozen=True)
+class ClaimsOption:
+    """One option; a `flag` takes no value. `passed_on`: it changes what is measured, so a re-run line repeats it."""
+
+    name: str
+    help: str
+    default: Any = None
+    choices: tuple[str, ...] | None = None
+    flag: bool = False
+    passed_on: bool = False
+
+    @property
+    def plain(self) -> str:
+        """Its name in Python: `models_dir`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def destination(self) -> str:
+        """Where pytest keeps its value: `claims_models_dir`, which no other plugin has."""
+        return f"claims_{self.plain}"
+
+    def settings(self) -> dict[str, Any]:
+        """What argparse is told of it."""
+        if self.flag:
+            return {"action": "store_true", "dest": self.destination, "default": False}
+        choices = {"choices": self.choices} if self.choices else {}
+        return {"dest": self.destination, "default": self.default, **choices}
+
+
+OPTIONS = (
+    ClaimsOption("subjects", "names, paths, default, paper, runs or all; commas between", "", passed_on=True),
+    ClaimsOption("models-dir", "a folder with model files, looked at before the hub", passed_on=True),
+    ClaimsOption("texts", "a folder with text files (jsonl, jsonl.zst, parquet), asked first", passed_on=True),
+    ClaimsOption("recorded", "the second paper's recorded numbers: a folder or the JSON file", passed_on=True),
+    ClaimsOption("own-run", "folder of a training run to stand for this project's own", passed_on=True),
+    ClaimsOption("device", "auto, cpu, cuda, cuda:N or mps", "auto", passed_on=True),
+    ClaimsOption("profile", "how much is measured", "standard", ("full", "quick", "standard"), passed_on=True),
+    ClaimsOption("report", "folder of this run's report (default: reports/<time>)"),
+    ClaimsOption("store", "folder of stored measurements (default: the user's cache)", passed_on=True),
+    ClaimsOption("remeasure", "measure everything anew, stored or not", flag=True),
+    ClaimsOption("offline", "fetch nothing from anywhere", flag=True),
+    ClaimsOption("allow-tf32", "let the accelerator round matrix products to tf32", flag=True),
+)
+
+
+def add_options(parser: pytest.Parser, options: Iterable[ClaimsOption] = OPTIONS) -> None:
+    """Add each option under its full name, which is this plugin's own."""
+    group = parser.getgroup(GROUP, "reproducibility of papers' claims")
+    for option in options:
+        group.addoption(f"--claims-{option.name}", help=f"{option.help}; also --{option.name}", **option.settings())
+
+
+def add_short_names(parser: pytest.Parser, options: Iterable[ClaimsOption] = OPTIONS) -> frozenset[str]:
+    """Add the short names that are still free, and say which; called when every other plugin has added its own."""
+    group, added = parser.getgroup(GROUP), set()
+    for option in options:
+        if f"--{option.name}" in _taken(parser):
+            continue
+        try:
+            group.addoption(f"--{option.name}", help=argparse.SUPPRESS, **option.settings())
+        except (ValueError, argparse.ArgumentError):
+            continue
+        added.add(option.plain)
+    return frozenset(added)
+
+
+def _taken(parser: pytest.Parser) -> set[str]:
+    groups = [parser._anonymous, *parser._groups]
+    return {name for group in groups for option in group.options for name in option.names()}
+
+
+def chosen(config: pytest.Config, options: Iterable[ClaimsOption] = OPTIONS) -> argparse.Namespace:
+    """All options of this session, those of the claims by their plain names; `short` are the short names that work."""
+    plain = {option.plain: getattr(config.option, option.destination) for option in options}
+    return argparse.Namespace(**{**vars(config.option), **plain, "short": config.stash.get(SHORT, frozenset())})
+
+
+def options_line(option: Any, options: Iterable[ClaimsOption] = OPTIONS) -> str:
+    """The options that change what is measured, as they would be typed again; empty for a plain run."""
+    words = []
+    for one in options:
+        value = getattr(option, one.plain, one.default)
+        if one.passed_on and value != one.default:
+            words += [spelled(one.plain, option), shlex.quote(str(value))]
+    return " ".join(words)
+
+
+def spelled(plain: str, option: Any) -> str:
+    """How an option is typed in this session: `--profile`, or `--claims-profile` where another plugin has the first."""
+    return f"--{'' if plain in option.short else 'claims-'}{plain.replace('_', '-')}"
