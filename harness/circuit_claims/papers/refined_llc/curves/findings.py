@@ -29,7 +29,7 @@ from circuit_claims.running.judge import TextUse
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.curves.cells import CellTable
-    from circuit_claims.papers.refined_llc.curves.recorded import Comparison
+    from circuit_claims.papers.refined_llc.curves.compare import CellComparison
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
@@ -47,7 +47,7 @@ class Coefficients:
 
     run: LiveRun
     cells: CellTable
-    again: tuple[Comparison, ...]
+    again: tuple[CellComparison, ...]
     live: bool = False
     typed: LiveRun | None = None
 
