@@ -24,7 +24,7 @@ from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.executors import Executor, Failure, InProcess, WorkerDied
+from circuit_claims.keeping.executors import Executor, Failure, InProcess, Outcomes, WorkerDied
 from circuit_claims.keeping.store import key_of
 
 Name = TypeVar("Name", bound=Hashable)
@@ -191,14 +191,13 @@ def _made(
         _drain(outcomes, keeper)
         raise
     finally:
-        if hasattr(outcomes, "close"):
-            outcomes.close()
+        outcomes.close()
     if keeper.lost:
         names, error = keeper.lost[0]
         keeper.refuse([name for names, _ in keeper.lost for name in names], error)
 
 
-def _drain(outcomes: Any, keeper: _Keeper) -> None:
+def _drain(outcomes: Outcomes, keeper: _Keeper) -> None:
     """Stop the executor, and keep what it still hands over."""
     with suppress(KeyboardInterrupt, StopIteration):
         outcome = outcomes.throw(KeyboardInterrupt())

@@ -13,7 +13,7 @@ import pickle
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,10 +23,14 @@ from typing import Any, Protocol, TypeVar
 
 from circuit_claims.errors import ClaimsError
 
-In, Out = TypeVar("In"), TypeVar("Out")
-Task = tuple[Any, In]
-Outcome = tuple[Any, "Out | Failure"]
-Work = Callable[[In], Out]
+In = TypeVar("In")
+Out = TypeVar("Out")
+Task = tuple[Any, Any]
+"""A task's name, and the argument that the work gets."""
+Outcome = tuple[Any, Any]
+"""A task's name, and what came of it: the work's result, or a `Failure`."""
+Outcomes = Generator[Outcome, None, None]
+Work = Callable[[Any], Any]
 
 
 class WorkerDied(ClaimsError, RuntimeError):
@@ -43,7 +47,7 @@ class Failure:
 class Executor(Protocol):
     """Runs tasks. Ray or a cluster's queue fit behind it as well."""
 
-    def run(self, work: Work[In, Out], tasks: Iterable[Task[In]]) -> Iterator[Outcome[Out]]:
+    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
         """(name, `work(argument)`) of each task (name, argument), as they end."""
         ...
 
@@ -52,7 +56,7 @@ class Executor(Protocol):
 class InProcess:
     """One task after the other, here."""
 
-    def run(self, work: Work[In, Out], tasks: Iterable[Task[In]]) -> Iterator[Outcome[Out]]:
+    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
         """See `Executor`; an interrupt inside a task passes through."""
         for name, argument in tasks:
             yield name, _tried(work, argument)
@@ -66,7 +70,7 @@ class Threads:
     begin: Callable[[], Any] = lambda: None
     end: Callable[[], Any] = lambda: None
 
-    def run(self, work: Work[In, Out], tasks: Iterable[Task[In]]) -> Iterator[Outcome[Out]]:
+    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
         """See `Executor`. At most `workers` tasks wait beside those that run, so that little is lost in memory."""
         ahead, running = iter(tasks), dict[Future, Any]()
         pool = ThreadPoolExecutor(self.workers, initializer=self.begin)
@@ -96,14 +100,14 @@ def _ended(running: dict[Future, Any]) -> Iterator[Outcome]:
         yield running.pop(future), future.result()
 
 
-def _tried(work: Work[In, Out], argument: In) -> Out | Failure:
+def _tried(work: Work, argument: Any) -> Any:
     try:
         return work(argument)
     except Exception as error:
         return Failure(error)
 
 
-def in_order(executor: Executor, work: Work[In, Out], items: Iterable[In]) -> Iterator[Out]:
+def in_order(executor: Executor, work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
     """`work` of each item, in the items' order, whatever order they end in. Raises what a call raised.
 
     >>> list(in_order(Threads(2), abs, [-1, 2, -3]))
@@ -119,8 +123,7 @@ def in_order(executor: Executor, work: Work[In, Out], items: Iterable[In]) -> It
                 yield early.pop(turn)
                 turn += 1
     finally:
-        if hasattr(outcomes, "close"):
-            outcomes.close()
+        outcomes.close()
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Processes:
 
     workers: int
 
-    def run(self, work: Work[In, Out], tasks: Iterable[Task[In]]) -> Iterator[Outcome[Out]]:
+    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
         """See `Executor`."""
         ahead, idle, busy = iter(tasks), deque[_Worker](), dict[Connection, _Worker]()
         try:
@@ -157,7 +160,8 @@ def _hand_out(ahead: Iterator[Task], idle: deque, busy: dict, work: Work, worker
 
 
 def _answers(idle: deque[_Worker], busy: dict[Connection, _Worker]) -> Iterator[Outcome]:
-    for line in wait_for(list(busy)):
+    ready = set(wait_for(list(busy)))
+    for line in [line for line in busy if line in ready]:
         worker = busy.pop(line)
         result = worker.answer()
         if worker.process.is_alive():

@@ -41,6 +41,7 @@ class Measurable(Protocol):
 
     def identity(self) -> Mapping[str, Any]:
         """JSON values that tell this subject from every other: weights and tokenizer digests, or a text's."""
+        ...
 
 
 def measure(function: Callable[..., Measurement]) -> Callable[..., Measurement]:

@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from circuit_claims.judging.measurement import Cost, Measurement
 from circuit_claims.keeping.cells import CellPlan, CellStore, Report, Tally, fill_all
 from circuit_claims.keeping.executors import Executor
-from circuit_claims.keeping.keys import Closure, closure
-from circuit_claims.llc.estimate import Gate, LLCEstimate, Surroundings, summarise
+from circuit_claims.keeping.keys import Closure, closure, readable
+from circuit_claims.llc.estimate import LLCEstimate, Surroundings, summarise
+from circuit_claims.llc.gate import Gate
 from circuit_claims.llc.losses import DivergenceFrom, Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import held_still
 from circuit_claims.llc.refined import CachedPotential, Speed, make_potential
@@ -86,7 +88,7 @@ class Bench:
 
     def __init__(self, model: nn.Module, estimands: Mapping[Any, Estimand]) -> None:
         self.model, self.estimands = model, estimands
-        self._lock, self._point, self._potential = threading.Lock(), None, None
+        self._lock, self._alone, self._point, self._potential = threading.Lock(), threading.Lock(), None, None
         self._shared: tuple[Any, Speed] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,11 +126,12 @@ class Bench:
         potential = self.potential(point)
         ceiling = loss_of_knowing_nothing(each.loss, self.model, each.data)
         chains = [cell.chain for cell in cells if cell.chain is not None]
-        made = dict(zip(chains, measure_chains(potential, ceiling, each.settings, chains), strict=True))
-        return [
-            measure_trace(potential, each.settings, each.probes) if cell.chain is None else made[cell.chain]
-            for cell in cells
-        ]
+        with nullcontext() if getattr(potential, "thread_safe", False) else self._alone:
+            made = dict(zip(chains, measure_chains(potential, ceiling, each.settings, chains), strict=True))
+            return [
+                measure_trace(potential, each.settings, each.probes) if cell.chain is None else made[cell.chain]
+                for cell in cells
+            ]
 
     def potential(self, point: Any) -> Potential:
         """The loss at a point as a function of the sampled weights; the last one is kept."""
@@ -228,9 +231,12 @@ def _by_layer(names: Sequence[str]) -> list[str]:
 
 
 def cell_code(model: nn.Module, loss: Loss) -> Closure:
-    """The code that a cell hangs on: the engine's, the model's, the loss's; how chains are judged is no part of it."""
-    about = loss if isinstance(loss, FunctionType) else type(loss)
-    return closure(measure_chains, measure_trace, make_potential, loss_of_knowing_nothing, type(model), about)
+    """The code that a cell hangs on: the engine's, the model's, the loss's; how chains are judged is no part of it.
+
+    A model or loss that was typed in a notebook is told apart by its weights and `loss_name` alone.
+    """
+    given = readable(type(model), loss if isinstance(loss, FunctionType) else type(loss))
+    return closure(measure_chains, measure_trace, make_potential, loss_of_knowing_nothing, *given)
 
 
 def cell_identity(model: nn.Module, weights: str, each: Estimand) -> dict[str, Any]:
@@ -321,7 +327,7 @@ def assemble(
         ceiling=first["ceiling"],
         control_llc=math.nan if first["control_llc"] is None else first["control_llc"],
         control_displacement=math.nan if first["control_displacement"] is None else first["control_displacement"],
-        hessian_trace=None if trace is None else trace.value,
+        hessian_trace=trace.value if trace is not None and isinstance(trace.value, float) else None,
         hessian_error=None if trace is None else trace.facts["hessian_error"],
         facts=facts,
     )

@@ -97,7 +97,7 @@ class Plan:
     load: Callable[[], AblationModel]
     identity: Mapping[str, Any]
     contexts: Int[np.ndarray, "context pos"]
-    reference: Int[np.ndarray, "reference pos"]
+    reference: Int[np.ndarray, "donor pos"]
     ablations: Ablations = field(default_factory=Ablations)
     threads: int | None = None
     batch: int = 1

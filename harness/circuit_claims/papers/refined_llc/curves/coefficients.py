@@ -166,7 +166,8 @@ def noise_llc(potential: Potential, settings: SGLDSettings, displacement: float,
         return math.nan
     start = potential.start()
     source = generator(settings.seed, 0, NOISE, start.device)
-    batches = rows_of(settings.seed, [NOISE], potential.num_rows, settings.batch_size or potential.num_rows)
+    num_rows = potential.num_rows or 0
+    batches = rows_of(settings.seed, [NOISE], num_rows, settings.batch_size or num_rows)
     excess = []
     for _ in range(draws):
         noise = torch.randn(start.shape, generator=source, dtype=start.dtype, device=start.device)
