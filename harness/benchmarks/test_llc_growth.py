@@ -30,7 +30,7 @@ import json, resource, sys, time
 import torch
 torch.set_num_threads(1)
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
-from circuit_claims.running.llc_command import MemoryStore
+from circuit_claims.keeping.cells import MemoryStore
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.llc.sweep import Sweep, run_sweep
 import arviz, numba

@@ -80,6 +80,14 @@ class Measurement:
         object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        plain = {name: dict(getattr(self, name)) for name in ("support", "arrays", "facts")}
+        return {**vars(self), **plain}  # a read-only view cannot travel to another process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.__post_init__()
+
     def derive(self, quantity: str, value: float | str | None, **changes: Any) -> Measurement:
         """The same measurement read for another quantity: provenance kept, value and interval new, tables dropped."""
         fresh: dict[str, Any] = {"interval": None, "p_value": None, "unit": ""}

@@ -116,6 +116,11 @@ def closure(*roots: Root) -> Closure:
     return Closure(tuple(sorted(lines)), libraries, digest.hexdigest())
 
 
+def readable(*roots: Root) -> list[Root]:
+    """Those of `roots` whose source can be read: what was typed in a notebook or at a prompt is left out."""
+    return [root for root in roots if _top(root.__module__) in sys.modules and _module(root.__module__) is not None]
+
+
 def library_version(name: str) -> list[tuple[str, str]]:
     """Distribution and version of an importable name, without the build's suffix; nothing where none provides it."""
     candidates = [DISTRIBUTIONS.get(name, name)]

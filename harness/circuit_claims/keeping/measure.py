@@ -7,15 +7,16 @@ import inspect
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from circuit_claims.judging.measurement import Cost, Measurement
+from circuit_claims.keeping.cells import CellPlan, fill_all
 from circuit_claims.keeping.keys import closure_of_measure
 from circuit_claims.keeping.profiles import PROFILES, Profile
-from circuit_claims.keeping.store import Store, key_of
+from circuit_claims.keeping.store import Store
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Measurable(Protocol):
 
     def identity(self) -> Mapping[str, Any]:
         """JSON values that tell this subject from every other: weights and tokenizer digests, or a text's."""
+        ...
 
 
 def measure(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
@@ -60,37 +62,34 @@ def measure(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
         bound = signature.bind(subject, **parameters)
         bound.apply_defaults()
         chosen = dict(list(bound.arguments.items())[1:])
-        context = subject.context
-        key = key_of(
-            {
-                "measure": function.__qualname__,
-                **closure_of_measure(function, subject).parts(),
-                "subject": dict(subject.identity()),
-                "parameters": chosen,
-                "device": context.device.split(":")[0],
-            }
-        )
-        return _look_up(context, key) or _make(context, key, lambda: function(subject, **chosen))
+        parts = {
+            "measure": function.__qualname__,
+            **closure_of_measure(function, subject).parts(),
+            "subject": dict(subject.identity()),
+            "parameters": chosen,
+            "device": subject.context.device.split(":")[0],
+        }
+        return _found_or_made(subject.context, function.__qualname__, parts, lambda: function(subject, **chosen))
 
     return stored
 
 
-def _look_up(context: Context, key: str) -> Measurement | None:
-    if key not in context.memo and not context.remeasure:
-        found = context.store.load(key)
-        if found is not None:
-            context.memo[key] = found
-    return context.memo.get(key)
+def _found_or_made(
+    context: Context, name: str, parts: Mapping[str, Any], run: Callable[[], Measurement]
+) -> Measurement:
+    """What this run measured already, or what the store has, or what is made now and kept."""
 
+    def make(_names: Sequence[str]) -> list[Measurement]:
+        started = time.perf_counter()
+        made = run()
+        cost = Cost(seconds=time.perf_counter() - started, peak_bytes=peak_bytes())
+        return [replace(made, cost=cost, facts={**made.facts, "key": plan.keys[name]})]
 
-def _make(context: Context, key: str, run: Callable[[], Measurement]) -> Measurement:
-    started = time.perf_counter()
-    made = run()
-    cost = Cost(seconds=time.perf_counter() - started, peak_bytes=peak_bytes())
-    made = replace(made, cost=cost, facts={**made.facts, "key": key})
-    context.store.save(key, made, anew=context.remeasure)
-    context.memo[key] = made
-    return made
+    plan = CellPlan({name: parts}, make)
+    key = plan.keys[name]
+    if key not in context.memo:
+        context.memo[key] = fill_all(plan, context.store, anew=context.remeasure)[name]
+    return context.memo[key]
 
 
 def peak_bytes() -> int:

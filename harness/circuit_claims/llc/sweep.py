@@ -5,21 +5,26 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from circuit_claims.judging.measurement import Cost, Measurement
-from circuit_claims.keeping.keys import Closure, closure
-from circuit_claims.keeping.store import key_of
-from circuit_claims.llc.estimate import Gate, LLCEstimate, Surroundings, summarise
+from circuit_claims.keeping.cells import CellPlan, CellStore, Report, Tally, fill_all
+from circuit_claims.keeping.executors import Executor
+from circuit_claims.keeping.keys import Closure, closure, readable
+from circuit_claims.llc.estimate import LLCEstimate, Surroundings, summarise
+from circuit_claims.llc.gate import Gate
 from circuit_claims.llc.losses import DivergenceFrom, Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import held_still
 from circuit_claims.llc.refined import CachedPotential, Speed, make_potential
@@ -28,42 +33,125 @@ from circuit_claims.llc.sgld import Potential, SGLDSettings, Traces, run_chains
 from circuit_claims.llc.slices import WeightSlice, digest, weight_slice
 
 PER_SWEEP = ("num_chains", "chains_per_call", "threads", "max_seconds")
+TRACE = "hessian trace"
 
 
-class CellStore(Protocol):
-    """Where cells are kept; `circuit_claims.keeping.store.Store` is one."""
-
-    def load(self, key: str) -> Measurement | None:
-        """The cell under `key`, None where there is none."""
-        ...
-
-    def save(self, key: str, measurement: Measurement) -> None:
-        """Keep a cell, whole or not at all."""
-        ...
-
-
-@dataclass(frozen=True)
-class Place:
+@dataclass(frozen=True, order=True)
+class SweepPoint:
     """One estimate of a sweep: which checkpoint, which weights, which text."""
 
     checkpoint: str
     weights: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.weights} of {self.checkpoint} on {self.text}"
+
 
 @dataclass(frozen=True)
-class Progress:
-    """Cells done of all, the one just finished, whether it was in the store, and the seconds the rest may take.
+class ChainCell:
+    """A cell of an estimate: one chain, or (`chain` is None) the trace of its Hessian."""
 
-    `chain` is None where the cell is the Hessian trace of its place.
+    point: Any
+    chain: int | None
+
+    def __str__(self) -> str:
+        return f"{TRACE if self.chain is None else f'chain {self.chain}'} of {self.point}"
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """What is estimated at one point: rows of tokens, weights, loss, settings; `loss_name` stands in the key.
+
+    `probes` of the Hessian's trace are a cell of their own, none at 0.
     """
 
-    done: int
-    total: int
-    place: Place
-    chain: int | None
-    from_store: bool
-    seconds_left: float
+    data: Tensor
+    where: WeightSlice
+    loss: Loss
+    settings: SGLDSettings
+    speed: Speed = field(default_factory=Speed)
+    loss_name: str = ""
+    probes: int = 0
+
+    @property
+    def chains(self) -> list[int | None]:
+        """Its cells: the chains, and None for the Hessian trace where one is asked for."""
+        return [*range(self.settings.num_chains), *([None] if self.probes else [])]
+
+
+class Bench:
+    """One model and what is estimated of it. Makes cells, and keeps the potential of the point it is at.
+
+    Heads of one layer on the same rows under the same loss share the cache of the exact path.
+    """
+
+    def __init__(self, model: nn.Module, estimands: Mapping[Any, Estimand]) -> None:
+        self.model, self.estimands = model, estimands
+        self._lock, self._alone, self._point, self._potential = threading.Lock(), threading.Lock(), None, None
+        self._shared: tuple[Any, Speed] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "estimands": self.estimands}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    @cached_property
+    def weights(self) -> str:
+        """The digest of the model's weights."""
+        return digest(self.model)
+
+    def identity(self, point: Any) -> dict[str, Any]:
+        """What decides every cell of a point."""
+        return cell_identity(self.model, self.weights, self.estimands[point])
+
+    def plan(self, *points: Any) -> CellPlan[ChainCell]:
+        """The cells of some points, or all. Chains that share a call or run side by side are made and kept together."""
+        cells = {
+            ChainCell(point, chain): {**parts, **({"probes": each.probes} if chain is None else {"chain": chain})}
+            for point in points or self.estimands
+            for each, parts in [(self.estimands[point], self.identity(point))]
+            for chain in each.chains
+        }
+        return CellPlan(cells, self.make, group=self._group)
+
+    def _group(self, cell: ChainCell) -> Hashable:
+        settings = self.estimands[cell.point].settings
+        return cell if settings.chains_per_call == settings.threads == 1 else cell.point
+
+    def make(self, cells: Sequence[ChainCell]) -> list[Measurement]:
+        """Cells of one point, measured."""
+        point, each = cells[0].point, self.estimands[cells[0].point]
+        potential = self.potential(point)
+        ceiling = loss_of_knowing_nothing(each.loss, self.model, each.data)
+        chains = [cell.chain for cell in cells if cell.chain is not None]
+        with nullcontext() if getattr(potential, "thread_safe", False) else self._alone:
+            made = dict(zip(chains, measure_chains(potential, ceiling, each.settings, chains), strict=True))
+            return [
+                measure_trace(potential, each.settings, each.probes) if cell.chain is None else made[cell.chain]
+                for cell in cells
+            ]
+
+    def potential(self, point: Any) -> Potential:
+        """The loss at a point as a function of the sampled weights; the last one is kept."""
+        with self._lock:
+            if self._potential is None or point != self._point:
+                if self._potential is not None:
+                    self.release()
+                each = self.estimands[point]
+                shares = (id(each.data), id(each.loss), each.where.label.partition(":")[0], each.speed)
+                known = self._shared[1] if self._shared is not None and self._shared[0] == shares else each.speed
+                self._potential = make_potential(self.model, each.data, each.where, each.loss, known)
+                self._point = point
+                if isinstance(self._potential, CachedPotential):
+                    self._shared = (shares, replace(each.speed, prefix=self._potential.prefix))
+            return self._potential
+
+    def release(self) -> None:
+        """Let go of the potential: with its tables it can take gigabytes, and they hold each other."""
+        self._potential = None
+        gc.collect()
 
 
 @dataclass(frozen=True)
@@ -72,7 +160,7 @@ class Sweep:
 
     `load_model` and `load_text` turn names into a model and its rows of tokens. `loss` is a built-in loss or a
     function; the function's `loss_name` stands for it in the key, and must change when it does. With `trace_probes`
-    each place has one cell more: the trace of its Hessian block by that many probes.
+    each point has one cell more: the trace of its Hessian block by that many probes.
     """
 
     checkpoints: Sequence[str]
@@ -89,131 +177,77 @@ class Sweep:
     trace_probes: int = 0
 
     @property
-    def cells(self) -> list[int | None]:
-        """The cells of each place: its chains, and None for its Hessian trace where one is asked for."""
-        return [*range(self.settings.num_chains), *([None] if self.trace_probes else [])]
-
-    @property
     def num_cells(self) -> int:
         """Cells of all estimates together."""
-        return len(self.checkpoints) * len(self.weights) * len(self.texts) * len(self.cells)
+        each = self.settings.num_chains + bool(self.trace_probes)
+        return len(self.checkpoints) * len(self.weights) * len(self.texts) * each
+
+    def estimands(self, checkpoint: str, model: nn.Module) -> dict[SweepPoint, Estimand]:
+        """What is estimated of one checkpoint, heads of a layer one after the other; ValueError for a wrong slice."""
+        loss, texts = named_loss(self.loss), {text: self.load_text(text) for text in self.texts}
+        slices = {name: weight_slice(model, name, biases=self.biases) for name in _by_layer(self.weights)}
+        return {
+            SweepPoint(checkpoint, name, text): Estimand(
+                texts[text], where, loss, self.settings, self.speed, self.loss_name, self.trace_probes
+            )
+            for text, (name, where) in product(self.texts, slices.items())
+        }
 
 
 def run_sweep(
     plan: Sweep,
     store: CellStore,
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Report | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> dict[Place, LLCEstimate]:
+    executor: Executor | None = None,
+) -> dict[SweepPoint, LLCEstimate]:
     """Every estimate of the plan, from the store where its cells are there, measured and stored where they are not.
 
-    Cells are keyed by weights, data, slice, loss, settings, seed, chain and the source of the engine, so nothing that
-    changed is ever read for something else. Raises what `weight_slice` and the store raise.
+    Cells are keyed by weights, data, slice, loss, settings, seed, chain and the code of the engine, so nothing that
+    changed is ever read for something else. Raises what `weight_slice` and the store raise, and see `keeping.cells`.
     """
-    found: dict[Place, LLCEstimate] = {}
-    done, fresh, spent = 0, 0, 0.0
+    found: dict[SweepPoint, LLCEstimate] = {}
+    tally = Tally("chains", plan.num_cells, progress, clock)
     for checkpoint in plan.checkpoints:
         model = plan.load_model(checkpoint)
-        for name in plan.weights:  # all of them before hours are spent on the first
-            weight_slice(model, name, biases=plan.biases)
         with held_still(model):
-            for work in _works(plan, checkpoint, model):
-                cells = []
-                for chain in plan.cells:
-                    began = clock()
-                    cell, stored = work.cell(store, chain)
-                    cells.append(cell)
-                    done += 1
-                    if not stored:
-                        fresh, spent = fresh + 1, spent + clock() - began
-                    if progress is not None:
-                        left = (plan.num_cells - done) * spent / fresh if fresh else 0.0
-                        progress(Progress(done, plan.num_cells, work.place, chain, stored, left))
-                found[work.place] = assemble(cells, plan.settings, plan.gate)
-                if work.release():
-                    gc.collect()  # a potential and its tables hold each other: gigabytes, if left to chance
+            bench = Bench(model, plan.estimands(checkpoint, model))
+            cells = fill_all(bench.plan(), store, executor=executor, progress=tally)
+            bench.release()
+        for point, each in bench.estimands.items():
+            own = [cells[ChainCell(point, chain)] for chain in each.chains]
+            found[point] = assemble(own, plan.settings, plan.gate, asdict(point))
     return found
 
 
-@dataclass
-class _Work:
-    """One place of a sweep; its potential is built when a cell of it is missing, and not before."""
-
-    plan: Sweep
-    place: Place
-    where: WeightSlice
-    loss: Loss
-    identity: Mapping[str, Any]
-    build: Callable[[], tuple[Potential, float | None]]
-    _built: tuple[Potential, float | None] | None = None
-
-    def cell(self, store: CellStore, chain: int | None) -> tuple[Measurement, bool]:
-        """The cell of one chain (None: the Hessian trace), and whether it came from the store."""
-        probes = self.plan.trace_probes
-        key = key_of({**self.identity, **({"probes": probes} if chain is None else {"chain": chain})})
-        cell = store.load(key)
-        if cell is not None:
-            return cell, True
-        if self._built is None:
-            self._built = self.build()
-        if chain is None:
-            cell = measure_trace(self._built[0], self.plan.settings, self.place, probes)
-        else:
-            cell = measure_cell(*self._built, self.plan.settings, self.place, chain)
-        store.save(key, cell)
-        return cell, False
-
-    def release(self) -> bool:
-        """Let go of the potential; whether there was one."""
-        built, self._built = self._built, None
-        return built is not None
-
-
-def _works(plan: Sweep, checkpoint: str, model: nn.Module) -> Iterator[_Work]:
-    loss, weights = named_loss(plan.loss), digest(model)
-    for text, names in product(plan.texts, _by_layer(plan.weights)):
-        data = plan.load_text(text)
-        shared: list[Speed] = []
-        for name in names:
-            where = weight_slice(model, name, biases=plan.biases)
-            identity = cell_identity(plan, cell_code(model, loss), weights, data, where, loss)
-
-            def build(where=where, data=data, shared=shared) -> tuple[Potential, float | None]:
-                potential = make_potential(model, data, where, loss, shared[0] if shared else plan.speed)
-                if isinstance(potential, CachedPotential) and not shared:
-                    shared.append(replace(plan.speed, prefix=potential.prefix))
-                return potential, loss_of_knowing_nothing(loss, model, data)
-
-            yield _Work(plan, Place(checkpoint, name, text), where, loss, identity, build)
-
-
-def _by_layer(names: Sequence[str]) -> list[list[str]]:
-    """Heads of one layer together, so that they share a cache; everything else alone."""
+def _by_layer(names: Sequence[str]) -> list[str]:
+    """The names, heads of one layer together, so that they share a cache."""
     groups: dict[str, list[str]] = {}
     for name in names:
         layer, colon, _ = name.partition(":")
         groups.setdefault(f"{layer.strip()}:" if colon else name, []).append(name)
-    return list(groups.values())
+    return [name for group in groups.values() for name in group]
 
 
 def cell_code(model: nn.Module, loss: Loss) -> Closure:
-    """The code that a cell hangs on: the engine's, the model's, the loss's; how chains are judged is no part of it."""
-    about = loss if isinstance(loss, FunctionType) else type(loss)
-    return closure(measure_cell, measure_trace, make_potential, loss_of_knowing_nothing, type(model), about)
+    """The code that a cell hangs on: the engine's, the model's, the loss's; how chains are judged is no part of it.
+
+    A model or loss that was typed in a notebook is told apart by its weights and `loss_name` alone.
+    """
+    given = readable(type(model), loss if isinstance(loss, FunctionType) else type(loss))
+    return closure(measure_chains, measure_trace, make_potential, loss_of_knowing_nothing, *given)
 
 
-def cell_identity(
-    plan: Sweep, code: Closure, weights: str, data: Tensor, where: WeightSlice, loss: Loss
-) -> dict[str, Any]:
+def cell_identity(model: nn.Module, weights: str, each: Estimand) -> dict[str, Any]:
     """Everything that decides a cell but its chain: what the key of the store digests."""
-    loss_name = plan.loss_name or getattr(loss, "name", "")
+    loss_name = each.loss_name or getattr(each.loss, "name", "")
     if not loss_name:
         raise ValueError("loss of a sweep: expected a built-in loss or a loss_name, found a function without one")
-    rows = data.detach().cpu().contiguous()
+    rows, loss, where = each.data.detach().cpu().contiguous(), each.loss, each.where
     return {
         "measure": "llc cell",
-        **code.parts(),
+        **cell_code(model, loss).parts(),
         "weights": weights,
         "data": hashlib.sha256(f"{tuple(rows.shape)}".encode() + rows.view(torch.uint8).numpy().tobytes()).hexdigest(),
         "slice": [
@@ -222,45 +256,49 @@ def cell_identity(
         ],
         "loss": loss_name,
         "reference": digest(loss.reference) if isinstance(loss, DivergenceFrom) else None,
-        "settings": {k: v for k, v in asdict(plan.settings).items() if k not in PER_SWEEP},
-        "path": [plan.speed.path, str(plan.speed.readout_dtype), plan.speed.cache_bytes, plan.speed.micro_batch],
+        "settings": {k: v for k, v in asdict(each.settings).items() if k not in PER_SWEEP},
+        "path": [each.speed.path, str(each.speed.readout_dtype), each.speed.cache_bytes, each.speed.micro_batch],
+        "device": each.data.device.type,
     }
 
 
-def measure_cell(
-    potential: Potential, ceiling: float | None, settings: SGLDSettings, place: Place, chain: int
-) -> Measurement:
-    """One chain as a measurement; the n_beta = 0 control goes with chain 0."""
+def measure_chains(
+    potential: Potential, ceiling: float | None, settings: SGLDSettings, chains: Sequence[int]
+) -> Iterator[Measurement]:
+    """Some chains as measurements, one each; the n_beta = 0 control goes with chain 0."""
+    if not chains:
+        return
     began = time.perf_counter()
-    traces = run_chains(potential, replace(settings, max_seconds=None), chains=[chain])
-    control, distance = prior_control(potential, settings) if chain == 0 else (math.nan, math.nan)
-    start = potential.start()
-    sound = bool(traces.sound[0])
-    excess = settings.n_beta * float((traces.loss - traces.start_loss).mean()) if sound else None
-    return Measurement(
-        quantity="local learning coefficient, one chain",
-        value=excess,
-        unit="n beta x nats",
-        n=settings.num_draws,
-        seed=settings.seed,
-        batch=settings.batch_size,
-        status="complete" if sound else "diverged",
-        arrays={name: getattr(traces, name) for name in Traces.__dataclass_fields__},
-        facts={
-            **asdict(place),
-            "chain": chain,
-            "size": start.numel(),
-            "start_norm": float(start.norm()),
-            "ceiling": ceiling,
-            "control_llc": control if math.isfinite(control) else None,
-            "control_displacement": distance if math.isfinite(distance) else None,
-        },
-        cost=Cost(seconds=time.perf_counter() - began),
-    )
+    together = run_chains(potential, replace(settings, max_seconds=None), chains=chains)
+    seconds, start = (time.perf_counter() - began) / len(chains), potential.start()
+    for row, chain in enumerate(chains):
+        traces = Traces(*(getattr(together, name)[row : row + 1] for name in Traces.__dataclass_fields__))
+        began = time.perf_counter()
+        control, distance = prior_control(potential, settings) if chain == 0 else (math.nan, math.nan)
+        sound = bool(traces.sound[0])
+        yield Measurement(
+            quantity="local learning coefficient, one chain",
+            value=settings.n_beta * float((traces.loss - traces.start_loss).mean()) if sound else None,
+            unit="n beta x nats",
+            n=settings.num_draws,
+            seed=settings.seed,
+            batch=settings.batch_size,
+            status="complete" if sound else "diverged",
+            arrays={name: getattr(traces, name) for name in Traces.__dataclass_fields__},
+            facts={
+                "chain": chain,
+                "size": start.numel(),
+                "start_norm": float(start.norm()),
+                "ceiling": ceiling,
+                "control_llc": control if math.isfinite(control) else None,
+                "control_displacement": distance if math.isfinite(distance) else None,
+            },
+            cost=Cost(seconds=seconds + time.perf_counter() - began),
+        )
 
 
-def measure_trace(potential: Potential, settings: SGLDSettings, place: Place, probes: int) -> Measurement:
-    """The trace of the Hessian over a place's weights by Hutchinson's probes; None as value where it is not finite."""
+def measure_trace(potential: Potential, settings: SGLDSettings, probes: int) -> Measurement:
+    """The trace of the Hessian over a point's weights by Hutchinson's probes; None as value where it is not finite."""
     began = time.perf_counter()
     trace, error = hessian_trace(potential, settings, probes)
     return Measurement(
@@ -270,26 +308,28 @@ def measure_trace(potential: Potential, settings: SGLDSettings, place: Place, pr
         n=probes,
         seed=settings.seed,
         batch=settings.batch_size,
-        facts={**asdict(place), "hessian_error": error if math.isfinite(error) else None},
+        facts={"hessian_error": error if math.isfinite(error) else None},
         cost=Cost(seconds=time.perf_counter() - began),
     )
 
 
-def assemble(cells: Sequence[Measurement], settings: SGLDSettings, gate: Gate | None = None) -> LLCEstimate:
-    """The estimate of a place from the cells of its chains, and of its Hessian trace if there is one (the last)."""
+def assemble(
+    cells: Sequence[Measurement], settings: SGLDSettings, gate: Gate | None = None, facts: Mapping[str, Any] = {}
+) -> LLCEstimate:
+    """The estimate of a point from the cells of its chains, and of its Hessian trace if there is one (the last)."""
     chains = [cell for cell in cells if cell.arrays]
     trace = next((cell for cell in cells if not cell.arrays), None)
     traces = Traces(*(np.concatenate([cell.arrays[name] for cell in chains]) for name in Traces.__dataclass_fields__))
-    facts = chains[0].facts
+    first = chains[0].facts
     around = Surroundings(
-        size=facts["size"],
-        start_norm=facts["start_norm"],
-        ceiling=facts["ceiling"],
-        control_llc=math.nan if facts["control_llc"] is None else facts["control_llc"],
-        control_displacement=math.nan if facts["control_displacement"] is None else facts["control_displacement"],
-        hessian_trace=None if trace is None else trace.value,
+        size=first["size"],
+        start_norm=first["start_norm"],
+        ceiling=first["ceiling"],
+        control_llc=math.nan if first["control_llc"] is None else first["control_llc"],
+        control_displacement=math.nan if first["control_displacement"] is None else first["control_displacement"],
+        hessian_trace=trace.value if trace is not None and isinstance(trace.value, float) else None,
         hessian_error=None if trace is None else trace.facts["hessian_error"],
-        facts={name: facts[name] for name in ("checkpoint", "weights", "text")},
+        facts=facts,
     )
     cost = Cost(seconds=sum(cell.cost.seconds for cell in cells))
     return summarise(traces, replace(settings, num_chains=len(chains)), around, gate, cost)

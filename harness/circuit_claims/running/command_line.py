@@ -162,10 +162,10 @@ def llc(
 
 
 def _tell_progress(step: Any) -> None:
-    kept = " (kept)" if step.from_store else ""
+    kept = " (kept)" if step.stored else ""
     left = f"about {step.seconds_left:.0f} s left"
-    what = "Hessian trace" if step.chain is None else f"chain {step.chain}"
-    err.print(f"{step.done} of {step.total}: {step.place.weights}, {what}{kept}; {left}", markup=False)
+    what = "Hessian trace" if step.cell.chain is None else f"chain {step.cell.chain}"
+    err.print(f"{step.done} of {step.total}: {step.cell.point.weights}, {what}{kept}; {left}", markup=False)
 
 
 @app.command()

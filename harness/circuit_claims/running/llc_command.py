@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,17 @@ import torch
 from torch import nn
 
 from circuit_claims.errors import InputError
-from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.atomic import write_text_atomically
+from circuit_claims.keeping.cells import CellStore, MemoryStore, Report
 from circuit_claims.llc.estimate import LLCEstimate
 from circuit_claims.llc.rows import Encode, cut_rows, read_text
 from circuit_claims.llc.sgld import SGLDSettings
-from circuit_claims.llc.sweep import CellStore, Place, Progress, Sweep, run_sweep
+from circuit_claims.llc.sweep import Sweep, SweepPoint, run_sweep
 from circuit_claims.toy.checkpoints import model_from
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from circuit_claims.toy.tokenizer import open_tokenizer
 
 SCHEMA = 1
-
-
-class MemoryStore:
-    """A cell store that lasts as long as the process."""
-
-    def __init__(self) -> None:
-        self._cells: dict[str, Measurement] = {}
-
-    def load(self, key: str) -> Measurement | None:
-        """The cell under `key`, if any."""
-        return self._cells.get(key)
-
-    def save(self, key: str, measurement: Measurement) -> None:
-        """Keep a cell."""
-        self._cells[key] = measurement
 
 
 def run_llc(
@@ -62,8 +47,8 @@ def run_llc(
     json_path: Path | None = None,
     models_dir: Path | None = None,
     offline: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-) -> Mapping[Place, LLCEstimate]:
+    progress: Report | None = None,
+) -> Mapping[SweepPoint, LLCEstimate]:
     """Coefficients of each of `weights` ("1:6", "layer 0", "embed", "all") of a model on a text.
 
     `model` is a registry name, a GGUF file, a Hugging Face folder, or a `.safetensors` file of the attention-only
@@ -83,17 +68,17 @@ def run_llc(
     return found
 
 
-def estimates_json(estimates: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
+def estimates_json(estimates: Mapping[SweepPoint, LLCEstimate]) -> dict[str, Any]:
     """The estimates as JSON values: value, interval, gate, diagnostics, settings and the mean of each chain."""
     rows = []
-    for place, estimate in estimates.items():
+    for point, estimate in estimates.items():
         made = estimate.to_measurement()
         interval = made.interval
         rows.append(
             {
-                "model": place.checkpoint,
-                "weights": place.weights,
-                "text": place.text,
+                "model": point.checkpoint,
+                "weights": point.weights,
+                "text": point.text,
                 "value": made.value,
                 "interval": None if interval is None else [interval.low, interval.high],
                 "level": None if interval is None else interval.level,
@@ -106,15 +91,15 @@ def estimates_json(estimates: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
     return {"schema": SCHEMA, "estimates": rows}
 
 
-def estimate_lines(estimates: Mapping[Place, LLCEstimate]) -> list[str]:
+def estimate_lines(estimates: Mapping[SweepPoint, LLCEstimate]) -> list[str]:
     """A few lines an estimate, for people: value, interval, gate with its reasons, and what to hold it against."""
     texts = []
-    for place, estimate in estimates.items():
+    for point, estimate in estimates.items():
         span = "no interval"
         if estimate.interval is not None:
             span = f"{estimate.interval.level:.0%} interval [{estimate.interval.low:.3g}, {estimate.interval.high:.3g}]"
         value = f"{estimate.mean:.4g}, {span}" if np.isfinite(estimate.mean) else "no estimate"
-        texts.append(f"{place.weights} on {place.text}: {value}, {estimate.status}")
+        texts.append(f"{point.weights} on {point.text}: {value}, {estimate.status}")
         texts.extend(f"  {reason}" for reason in estimate.reasons)
         texts.extend(f"  {line}" for line in _beside(estimate))
     return texts

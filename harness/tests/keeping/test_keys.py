@@ -174,6 +174,7 @@ def test_what_has_no_source_is_refused():
     exec("def typed(): return 1", {"__name__": "typed_at_a_prompt"}, made)
     with pytest.raises(SourceMissing, match="expected to find the file of module typed_at_a_prompt"):
         closure(made["typed"])
+    assert keys.readable(made["typed"], closure) == [closure]
 
 
 # The measures of both papers.

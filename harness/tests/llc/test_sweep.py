@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from circuit_claims.keeping.executors import Processes
 from circuit_claims.keeping.store import Store
 from circuit_claims.llc.losses import DivergenceFrom, NextToken
 from circuit_claims.llc.refined import Speed, refined_llc
 from circuit_claims.llc.sgld import SGLDSettings
-from circuit_claims.llc.sweep import Place, Sweep, cell_code, run_sweep
+from circuit_claims.llc.sweep import Sweep, SweepPoint, cell_code, run_sweep
 
 from tests.toy.test_potentials import small_model
 
@@ -48,7 +49,7 @@ class Counting:
     def load(self, key):
         return self.cells.get(key)
 
-    def save(self, key, measurement):
+    def save(self, key, measurement, *, anew=False):
         self.saved += 1
         self.cells[key] = measurement
 
@@ -60,7 +61,7 @@ def test_a_sweep_equals_single_runs_and_a_second_one_measures_nothing():
     assert store.saved == 32
     settings = {k: v for k, v in asdict(SETTINGS).items() if k != "rmsprop"}
     single = refined_llc(small_model(5), rows("github"), weights="1:3", **settings)
-    place = found[Place("5", "1:3", "github")]
+    place = found[SweepPoint("5", "1:3", "github")]
     np.testing.assert_allclose(place.traces.loss, single.traces.loss, rtol=1e-6)
     assert place.mean == pytest.approx(single.mean, rel=1e-6)
     assert place.surroundings.control_llc == pytest.approx(single.surroundings.control_llc, rel=1e-5)
@@ -97,7 +98,7 @@ def test_the_hessian_trace_is_a_cell_of_its_own_and_leaves_the_chains_as_they_ar
     assert bare.surroundings.hessian_trace is None
     seen = []
     (found,) = run_sweep(plan(**small, trace_probes=6), store, progress=seen.append).values()
-    assert [(step.chain, step.from_store) for step in seen] == [(0, True), (1, True), (None, False)]
+    assert [(step.chain, step.stored) for step in seen] == [(0, True), (1, True), (None, False)]
     settings = {k: v for k, v in asdict(SETTINGS).items() if k != "rmsprop"}
     single = refined_llc(small_model(3), rows("pile"), weights="1:0", trace_probes=6, **settings)
     assert found.surroundings.hessian_trace == pytest.approx(single.surroundings.hessian_trace, rel=1e-5)
@@ -126,6 +127,13 @@ def test_cells_are_keyed_by_the_code_that_makes_them_and_by_none_that_judges_the
     assert "torch" in source.libraries
 
 
+def test_worker_processes_give_the_same_chains():
+    small = {"weights": ["1:0", "layer 0"], "texts": ["pile"], "checkpoints": ["3"]}
+    here, there = run_sweep(plan(**small), Counting()), run_sweep(plan(**small), Counting(), executor=Processes(1))
+    for point, estimate in here.items():
+        np.testing.assert_array_equal(estimate.traces.loss, there[point].traces.loss)
+
+
 def test_progress_counts_cells_and_estimates_what_is_left():
     seen, store = [], Counting()
     ticks = iter(range(10_000))
@@ -136,7 +144,7 @@ def test_progress_counts_cells_and_estimates_what_is_left():
     assert seen[-1].seconds_left == 0.0
     seen.clear()
     run_sweep(plan(), store, progress=seen.append)
-    assert all(p.from_store for p in seen)
+    assert all(p.stored for p in seen)
 
 
 def test_a_function_needs_a_name_to_be_stored_under():
@@ -153,7 +161,7 @@ def test_a_damaged_cell_is_set_aside_and_measured_again(tmp_path):
     target.write_bytes(target.read_bytes()[:-3])
     again = run_sweep(plan(**small), store)
     assert len(bad) == 1
-    place = Place("3", "1:0", "pile")
+    place = SweepPoint("3", "1:0", "pile")
     np.testing.assert_array_equal(again[place].traces.loss, found[place].traces.loss)
 
 

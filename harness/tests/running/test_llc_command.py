@@ -8,7 +8,7 @@ import pytest
 import torch
 from circuit_claims.keeping.store import Store
 from circuit_claims.llc.rows import cut_rows
-from circuit_claims.llc.sweep import Place
+from circuit_claims.llc.sweep import SweepPoint
 from circuit_claims.running.llc_command import estimate_lines, load_attention_only, load_model, run_llc
 from circuit_claims.texts import standard_text
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
@@ -38,13 +38,13 @@ def test_an_attention_only_file_from_weights_to_json(own_model, tmp_path):
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["schema"] == 1
     assert [row["weights"] for row in written["estimates"]] == ["1:2", "0:1"]
-    first = found[Place(str(path), "1:2", str(rows))]
+    first = found[SweepPoint(str(path), "1:2", str(rows))]
     assert written["estimates"][0]["value"] == first.mean
     assert written["estimates"][0]["settings"]["n_beta"] == 30.0
-    assert [p.from_store for p in seen] == [False] * 4
+    assert [p.stored for p in seen] == [False] * 4
     assert any("control" in line for line in estimate_lines(found))
     again = run_llc(str(path), ["1:2", "0:1"], str(rows), store=Store(tmp_path / "s"), progress=seen.append, **RUN)
-    assert [p.from_store for p in seen[4:]] == [True] * 4
+    assert [p.stored for p in seen[4:]] == [True] * 4
     assert {key: value.mean for key, value in again.items()} == {key: value.mean for key, value in found.items()}
 
 

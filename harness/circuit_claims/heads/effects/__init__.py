@@ -37,7 +37,6 @@ themselves (`Ablations(in_sample=True)`); other contexts as reference keep the m
 | `settings`  | `Ablations`, `HeadSettings`: the choices the paper leaves open, and what is asked of a head     |
 | `results`   | `DirectEffects` (a context, all heads) and `HeadEffects` (a context, one head): numpy           |
 | `cells`     | `Plan`, `measure_contexts`, `measure_heads`: stored by context, resumable                       |
-| `filling`   | the store filled side by side, with progress (`Progress`: step, done, total, seconds left)      |
 | `forward`   | `open_model`: a model whose passes keep head outputs, and go on from any layer                  |
 | `reference` | means and donors of reference contexts                                                          |
 | `direct`    | all heads at once, the correct token's logit; `contributions`: the logit taken apart            |

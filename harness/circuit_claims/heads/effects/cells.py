@@ -10,7 +10,8 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuit_claims.heads.effects.direct import direct_effects
-from circuit_claims.heads.effects.filling import CellStore, Clock, Job, Report, fill, in_parts, side_by_side
 from circuit_claims.heads.effects.forward import AblationModel, Pass, open_model
 from circuit_claims.heads.effects.losses import Changes, HeadReadout, loss_changes
 from circuit_claims.heads.effects.reference import Reference, digest_of, reference_of
@@ -27,10 +27,24 @@ from circuit_claims.heads.effects.results import DirectEffects, Head, HeadEffect
 from circuit_claims.heads.effects.settings import Ablations, HeadSettings
 from circuit_claims.heads.effects.views import most_attended, most_promoted
 from circuit_claims.judging.measurement import Cost, Measurement
+from circuit_claims.keeping.cells import CellPlan, CellStore, Report, Tally, fill_all
+from circuit_claims.keeping.executors import Threads, in_order
 from circuit_claims.keeping.keys import closure
-from circuit_claims.keeping.store import key_of
 
 MOST_THREADS = 8
+EVERY_HEAD = "every head"
+
+
+@dataclass(frozen=True)
+class AblationCell:
+    """What is asked (every head, or one) about the context of this number in a plan."""
+
+    context: int
+    asked: Any
+
+    def __str__(self) -> str:
+        what = self.asked if self.asked == EVERY_HEAD else f"head {self.asked[0]}:{self.asked[1]}"
+        return f"{what} in context {self.context}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Plan:
     load: Callable[[], AblationModel]
     identity: Mapping[str, Any]
     contexts: Int[np.ndarray, "context pos"]
-    reference: Int[np.ndarray, "reference pos"]
+    reference: Int[np.ndarray, "donor pos"]
     ablations: Ablations = field(default_factory=Ablations)
     threads: int | None = None
     batch: int = 1
@@ -104,14 +118,16 @@ class Plan:
         """The model, and the reference gathered with it; both are kept for the next question."""
         if not self._opened:
             model = self.load()
-            clock = Clock("reference", len(self.reference), 0, report)
+            tally = Tally("reference", len(self.reference), report)
+            tally.begin()
 
             def gather(part: np.ndarray) -> list[Pass]:
                 runs = self.runs(model, part)
-                clock.tick(len(part))
+                tally.tick(more=len(part))
                 return runs
 
-            passes = side_by_side(gather, in_parts(self.reference, self.batch), self.workers)
+            parts = [self.reference[at : at + self.batch] for at in range(0, len(self.reference), self.batch)]
+            passes = in_order(self.executor(), gather, parts)
             self._opened.append(Opened(model, reference_of((run for runs in passes for run in runs), self.ablations)))
         return self._opened[0]
 
@@ -121,6 +137,14 @@ class Plan:
         if self.device != "cpu":
             return 1
         return self.threads or min(torch.get_num_threads(), MOST_THREADS)
+
+    def executor(self) -> Threads:
+        """Contexts side by side, each on one thread of torch: results do not hang on how many there are.
+
+        That scales better than threads within one context.
+        """
+        before = torch.get_num_threads()
+        return Threads(self.workers, partial(torch.set_num_threads, 1), partial(torch.set_num_threads, before))
 
     def runs(self, model: AblationModel, rows: Int[np.ndarray, "context pos"]) -> list[Pass]:
         """Passes of some contexts, `batch` at a time."""
@@ -142,43 +166,40 @@ class Plan:
             "device": self.device.split(":")[0],
         }
 
-    def jobs(self, questions: Sequence[Any], settings: Mapping[str, Any]) -> list[Job]:
-        """One cell for every context and question."""
+    def cells(self, questions: Sequence[Any], settings: Mapping[str, Any]) -> dict[AblationCell, dict[str, Any]]:
+        """The parts of the key of each cell: every question about every context."""
         shared = {**self.identities(), "settings": dict(settings)}
         digests = [digest_of(row) for row in _tokens(self.contexts)]
-        return [
-            Job(place, asked, key_of({**shared, "context": digest, "asked": asked}))
+        return {
+            AblationCell(place, asked): {**shared, "context": digest, "asked": asked}
             for place, digest in enumerate(digests)
             for asked in questions
-        ]
+        }
 
 
 def _tokens(rows: Int[np.ndarray, "context pos"]) -> Int[Tensor, "context pos"]:
     return torch.from_numpy(np.array(rows, dtype=np.int64))
 
 
-def measure_contexts(plan: Plan, store: CellStore, report: Report | None = None) -> list[DirectEffects]:
+def measure_contexts(
+    plan: Plan, store: CellStore, report: Report | None = None, *, anew: bool = False
+) -> list[DirectEffects]:
     """Direct effects of every head in every case, context by context; from the store where they are there.
 
-    Raises what opening the model, `AblationModel.run`, the reference and the store raise.
+    With `anew` nothing is read from it. Raises what opening the model, `AblationModel.run`, the reference and the
+    store raise.
     """
 
-    def prepare() -> Callable[[list[Job]], list[Measurement]]:
-        opened = plan.opened(report)
+    def make(cells: Sequence[AblationCell]) -> list[Measurement]:
+        began, opened = time.perf_counter(), plan.opened()
+        runs = plan.runs(opened.model, plan.contexts[[cell.context for cell in cells]])
+        effects = [direct_effects(opened.model, run, opened.reference) for run in runs]
+        seconds = (time.perf_counter() - began) / len(cells)
+        return [_cell(plan, "logit lost, all heads", found.arrays(), seconds) for found in effects]
 
-        def make(jobs: list[Job]) -> list[Measurement]:
-            began = time.perf_counter()
-            runs = plan.runs(opened.model, plan.contexts[[job.context for job in jobs]])
-            effects = [direct_effects(opened.model, run, opened.reference) for run in runs]
-            seconds = (time.perf_counter() - began) / len(jobs)
-            return [_cell(plan, "logit lost, all heads", found.arrays(), seconds) for found in effects]
-
-        return make
-
-    jobs = plan.jobs(["every head"], {})
-    how = {"contexts_per_call": plan.batch, "workers": plan.workers, "short": plan.is_kept}
-    cells = fill(jobs, store, prepare, report=report, **how)
-    return [DirectEffects.from_arrays(cell.arrays) for cell in cells]
+    wanted = plan.cells([EVERY_HEAD], {})
+    filled = _filled(plan, CellPlan(wanted, make, prepare=lambda: plan.opened(report)), store, report, anew, plan.batch)
+    return [DirectEffects.from_arrays(cell.arrays) for cell in filled.values()]
 
 
 def measure_heads(
@@ -187,6 +208,8 @@ def measure_heads(
     store: CellStore,
     report: Report | None = None,
     settings: HeadSettings | None = None,
+    *,
+    anew: bool = False,
 ) -> dict[Head, list[HeadEffects]]:
     """Losses, attention and promoted tokens of chosen heads, context by context; one cell a context and head.
 
@@ -195,27 +218,48 @@ def measure_heads(
     """
     given = heads if isinstance(heads, Mapping) else dict.fromkeys(heads, settings or HeadSettings())
     asked = {(int(layer), int(head)): what for (layer, head), what in given.items()}
-    by_head = [plan.jobs([head], what.parameters()) for head, what in asked.items()]
-    jobs = [job for of_context in zip(*by_head, strict=True) for job in of_context]
 
-    def prepare() -> Callable[[list[Job]], list[Measurement]]:
+    def prepare() -> None:
         opened = plan.opened(report)
-        readouts = {head: opened.readout(head) for head in asked}
-        return lambda some: _chosen(plan, opened, [(readouts[job.asked], asked[job.asked]) for job in some], some[0])
+        for head in asked:
+            opened.readout(head)
 
-    cells = fill(jobs, store, prepare, workers=plan.workers, report=report)
+    def make(cells: Sequence[AblationCell]) -> list[Measurement]:
+        opened = plan.opened()
+        return _chosen(plan, opened, [(opened.readout(cell.asked), asked[cell.asked]) for cell in cells], cells[0])
+
+    parts = [plan.cells([head], what.parameters()) for head, what in asked.items()]
+    wanted = {cell: key for of_head in parts for cell, key in of_head.items()}
+    in_turn = dict(sorted(wanted.items(), key=lambda item: item[0].context))
+    filled = _filled(plan, CellPlan(in_turn, make, prepare=prepare), store, report, anew)
     found: dict[Head, list[HeadEffects]] = {head: [] for head in asked}
-    for job, cell in zip(jobs, cells, strict=True):
-        found[job.asked].append(HeadEffects.from_arrays(job.asked, cell.arrays))
+    for name, cell in filled.items():
+        found[name.asked].append(HeadEffects.from_arrays(name.asked, cell.arrays))
     return found
 
 
+def _filled(
+    plan: Plan,
+    cells: CellPlan[AblationCell],
+    store: CellStore,
+    report: Report | None,
+    anew: bool,
+    contexts_per_call: int = 1,
+) -> dict[AblationCell, Measurement]:
+    """The cells, context by context. Those whose pass is in memory come last: threads end at about the same time."""
+    grouped = replace(
+        cells, group=lambda cell: cell.context, groups_per_call=contexts_per_call, late=lambda at: plan.is_kept(at)
+    )
+    tally = Tally("ablation", len(cells.cells), report)
+    return fill_all(grouped, store, executor=plan.executor(), progress=tally, anew=anew)
+
+
 def _chosen(
-    plan: Plan, opened: Opened, asked: Sequence[tuple[HeadReadout, HeadSettings]], job: Job
+    plan: Plan, opened: Opened, asked: Sequence[tuple[HeadReadout, HeadSettings]], cell: AblationCell
 ) -> list[Measurement]:
     """The cells of one context: all chosen heads on one pass."""
     began = time.perf_counter()
-    (run,) = plan.runs(opened.model, plan.contexts[[job.context]])
+    (run,) = plan.runs(opened.model, plan.contexts[[cell.context]])
     found = head_effects(asked, run, opened.reference)
     seconds = (time.perf_counter() - began) / len(found)
     return [_cell(plan, "loss gained, one head", one.arrays(), seconds) for one in found]

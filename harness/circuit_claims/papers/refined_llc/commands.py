@@ -31,7 +31,7 @@ def record_cells_command(
         folders=texts or [], device=choose_device(device), precision=precision, hours=hours,
         tell=lambda line: err.print(line, markup=False),
         progress=lambda step: err.print(
-            f"{step.done} of {step.total}: {step.key}; about {step.seconds_left / 3600:.1f} h left", markup=False
+            f"{step.done} of {step.total}: {step.cell}; about {step.seconds_left / 3600:.1f} h left", markup=False
         ),
     )  # fmt: skip
     out.print(f"{found.cells} cells in {found.folder}, {found.missing} still to measure", markup=False, soft_wrap=True)

@@ -60,7 +60,7 @@ def test_a_sweep_that_was_cut_off_goes_on_where_it_stopped(tmp_path):
     store = Store(tmp_path)
     list(itertools.islice(cv.measure_cells(KEYS, ingredients(), store), 3))
     again = list(cv.measure_cells(KEYS, ingredients(), store, steps.append))
-    assert [step.fresh for step in steps] == [False, False, False, True]
+    assert [step.stored for step in steps] == [True, True, True, False]
     assert [step.done for step in steps] == [1, 2, 3, 4]
     unbroken = list(cv.measure_cells(KEYS, ingredients()))
     assert [cell.mean for cell in again] == [cell.mean for cell in unbroken]
@@ -80,12 +80,12 @@ def test_nothing_is_read_for_something_else(tmp_path, changes):
     steps = []
     list(cv.measure_cells(KEYS[:1], ingredients(), Store(tmp_path)))
     list(cv.measure_cells(KEYS[:1], ingredients(**changes), Store(tmp_path), steps.append))
-    assert steps[0].fresh
+    assert not steps[0].stored
 
 
 def test_noise_of_no_length_changes_nothing_and_long_noise_costs_loss():
     given = ingredients()
-    bench = cv._Bench(given.models("1"), given)
+    bench = cv.Bench(given.models("1"), given.estimands(given.models("1"), KEYS[:1]))
     potential = bench.potential(KEYS[0])
     assert cv.noise_llc(potential, SETTINGS, 0.0) == pytest.approx(0.0, abs=1e-5)
     assert np.isnan(cv.noise_llc(potential, SETTINGS, float("nan")))

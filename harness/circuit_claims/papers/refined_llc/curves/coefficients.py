@@ -7,33 +7,31 @@ Data-refined (drLLC): all weights, on other data. Settings are the paper's (eps 
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.api import Measurement
-from circuit_claims.keeping.store import key_of
-from circuit_claims.llc.losses import Loss, loss_of_knowing_nothing
+from circuit_claims.judging.measurement import Measurement
+from circuit_claims.keeping.cells import CellPlan, CellStore, MemoryStore, Progress, Report, Tally, fill_all
+from circuit_claims.keeping.keys import closure
+from circuit_claims.llc.losses import Loss
 from circuit_claims.llc.module_potential import held_still
-from circuit_claims.llc.refined import CachedPotential, Speed, make_potential
-from circuit_claims.llc.sample import estimate
+from circuit_claims.llc.refined import Speed
 from circuit_claims.llc.sgld import Potential, SGLDSettings, generator, rows_of
-from circuit_claims.llc.slices import digest, weight_slice
+from circuit_claims.llc.slices import weight_slice
+from circuit_claims.llc.sweep import Bench, Estimand, assemble
 from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey, cell_of
 from circuit_claims.toy.model import AttentionOnly
 
 PAPER = SGLDSettings(n_beta=30.0, gamma=200.0, eps=1e-3, batch_size=8)
 LENGTH, ROWS, PROBES, NOISE_DRAWS = 129, 512, 8, 8
-SPEED_ALONE = ("chains_per_call", "threads", "max_seconds")
 NOISE = 2**20 + 7  # a stream of batches that no chain and no other control draws from
 
 
@@ -72,117 +70,91 @@ class Ingredients:
     cache_bytes: int = 2 << 30
     readout: torch.dtype = torch.float32
 
-
-@dataclass(frozen=True)
-class Step:
-    """Progress: cells done of all, the one just finished, whether it was measured now, seconds left at this pace."""
-
-    done: int
-    total: int
-    key: CellKey
-    fresh: bool
-    seconds_left: float
-
-
-class KeptCells(Protocol):
-    """Where finished estimates are kept while a sweep runs; `circuit_claims.keeping.store.Store` is one."""
-
-    def load(self, key: str) -> Measurement | None: ...
-
-    def save(self, key: str, measurement: Measurement) -> None: ...
+    def estimands(self, model: AttentionOnly, keys: Sequence[CellKey]) -> dict[CellKey, Estimand]:
+        """What the engine is to estimate of one checkpoint; on the CPU chains run side by side, each on its thread."""
+        rows = {name: self.texts[name].to(self.device) for name in {key.text for key in keys}}
+        on_cpu = self.device == "cpu"
+        return {
+            key: Estimand(
+                data=rows[key.text],
+                where=weight_slice(model, key.weights),
+                loss=self.losses[key.loss],
+                settings=replace(
+                    self.settings[key.setting],
+                    chains_per_call=1 if on_cpu else None,
+                    threads=torch.get_num_threads() if on_cpu else 1,
+                ),
+                speed=Speed(
+                    cache_bytes=self.cache_bytes,
+                    readout_dtype=self.readout if ":" in key.weights else torch.float32,
+                ),
+                probes=PROBES,
+            )
+            for key in keys
+        }
 
 
 def measure_cells(
     keys: Sequence[CellKey],
     given: Ingredients,
-    kept: KeptCells | None = None,
-    progress: Callable[[Step], None] | None = None,
+    kept: CellStore | None = None,
+    progress: Report | None = None,
 ) -> Iterator[Cell]:
-    """Each cell, from `kept` where it is there, measured and kept where it is not: a killed sweep loses one cell.
+    """Each cell, from `kept` where its chains are there, measured and kept where they are not.
 
-    Cells are kept under the digests of weights, rows and reference and the settings, not under the engine's source:
-    what guards recorded cells against a changed engine is that every run compares some with live ones.
+    A killed sweep loses what was running, one cell at most. Progress counts cells; how they are kept, by the chain and
+    under what decides it, is `circuit_claims.llc.sweep`'s.
     """
-    done, fresh, spent = 0, 0, 0.0
+    store, tally = MemoryStore() if kept is None else kept, Tally("cells", len(keys), progress)
     for checkpoint, some in groupby(keys, key=lambda key: key.checkpoint):
-        bench = _Bench(given.models(checkpoint).to(given.device), given)
-        with held_still(bench.model):
-            for key in some:
-                name = key_of(bench.identity(key))
-                stored = kept.load(name) if kept is not None else None
-                cell = bench.measure(key) if stored is None else _unpack(key, stored)
-                if stored is None:
-                    gc.collect()  # a potential and its tables hold each other: gigabytes, if left to chance
-                    fresh, spent = fresh + 1, spent + cell.numbers["seconds"]
-                    if kept is not None:
-                        kept.save(name, _pack(cell))
-                done += 1
-                if progress is not None:
-                    left = (len(keys) - done) * spent / fresh if fresh else 0.0
-                    progress(Step(done, len(keys), key, stored is None, left))
+        model = given.models(checkpoint).to(given.device)
+        with held_still(model):
+            bench = Bench(model, given.estimands(model, list(some)))
+            tally.begin()
+            for key in bench.estimands:
+                cell, stored = _cell(bench, key, store)
+                tally.tick(key, stored=stored)
                 yield cell
+            bench.release()
+
+
+def _cell(bench: Bench, key: CellKey, store: CellStore) -> tuple[Cell, bool]:
+    """A cell with its controls, and whether all of it was in the store."""
+    each, fresh = bench.estimands[key], list[bool]()
+
+    def note(one: Progress) -> None:
+        fresh.append(not one.stored)
+
+    chains = fill_all(bench.plan(key), store, progress=note)
+    found = assemble(list(chains.values()), each.settings)
+    noise = fill_all(_noise_plan(bench, key, found.mean_displacement), store, progress=note)[key]
+    value = math.nan if noise.value is None else float(noise.value)
+    return cell_of(key, found, value, each.settings.seed), not any(fresh)
+
+
+def _noise_plan(bench: Bench, key: CellKey, displacement: float) -> CellPlan[CellKey]:
+    """The control that needs to know how far the chains went: a cell of its own."""
+    settings = bench.estimands[key].settings
+    parts = {
+        **bench.identity(key),
+        "measure": "llc noise control",
+        "source of the control": closure(noise_llc).digest,
+        "draws": NOISE_DRAWS,
+        "displacement": displacement if math.isfinite(displacement) else None,
+    }
+
+    def make(names: Sequence[CellKey]) -> list[Measurement]:
+        values = [noise_llc(bench.potential(name), settings, displacement) for name in names]
+        finite = [value if math.isfinite(value) else None for value in values]
+        return [Measurement("loss of noise as long as the chains went", each, seed=settings.seed) for each in finite]
+
+    return CellPlan({key: parts}, make)
 
 
 def rows_digest(rows: Int[Tensor, "row pos"]) -> str:
     """sha256 over the shape and the ids of token rows."""
     ids = np.ascontiguousarray(rows.cpu().numpy(), dtype="<i8")
     return hashlib.sha256(f"{ids.shape}".encode() + ids.tobytes()).hexdigest()
-
-
-class _Bench:
-    """One checkpoint, the engine's cache of the last (text, loss, layer), which all heads of that layer share."""
-
-    def __init__(self, model: AttentionOnly, given: Ingredients) -> None:
-        self.model, self.given, self._weights = model, given, digest(model)
-        self._rows: dict[str, Tensor] = {}
-        self._place: tuple[str, ...] = ()
-        self._speed: Speed | None = None
-
-    def rows(self, text: str) -> Tensor:
-        """The rows of a text on the device: one tensor, since the engine's cache goes by identity."""
-        if text not in self._rows:
-            self._rows[text] = self.given.texts[text].to(self.given.device)
-        return self._rows[text]
-
-    def identity(self, key: CellKey) -> dict[str, Any]:
-        """What decides a cell: what it is kept under."""
-        loss = self.given.losses[key.loss]
-        reference = getattr(loss, "reference", None)
-        settings = asdict(self.given.settings[key.setting])
-        kind = str(self.given.readout).removeprefix("torch.")
-        return {
-            "measure": "recorded cell",
-            "weights": self._weights,
-            "slice": key.weights,
-            "rows": rows_digest(self.given.texts[key.text]),
-            "loss": [key.loss, None if reference is None else digest(reference)],
-            "settings": {name: value for name, value in settings.items() if name not in SPEED_ALONE},
-            "probes": [PROBES, NOISE_DRAWS],
-            **({} if self.given.readout == torch.float32 or ":" not in key.weights else {"readout": kind}),
-        }
-
-    def potential(self, key: CellKey) -> Potential:
-        """The loss as a function of the sampled weights."""
-        place = (key.text, key.loss, key.weights.partition(":")[0])
-        if place != self._place:
-            self._place, self._speed = place, None
-        speed = self._speed or Speed(cache_bytes=self.given.cache_bytes, readout_dtype=self.given.readout)
-        where, loss = weight_slice(self.model, key.weights), self.given.losses[key.loss]
-        made = make_potential(self.model, self.rows(key.text), where, loss, speed)
-        if isinstance(made, CachedPotential) and self._speed is None:
-            self._speed = replace(speed, prefix=made.prefix)
-        return made
-
-    def measure(self, key: CellKey) -> Cell:
-        """The cell of `key`, its controls with it."""
-        settings, loss = self.given.settings[key.setting], self.given.losses[key.loss]
-        on_cpu = self.given.device == "cpu"
-        threads = torch.get_num_threads() if on_cpu else 1
-        side_by_side = replace(settings, chains_per_call=1 if on_cpu else None, threads=threads)
-        potential = self.potential(key)
-        ceiling = loss_of_knowing_nothing(loss, self.model, self.rows(key.text))
-        found = estimate(potential, side_by_side, ceiling=ceiling, trace_probes=PROBES)
-        return cell_of(key, found, noise_llc(potential, settings, found.mean_displacement), settings.seed)
 
 
 def noise_llc(potential: Potential, settings: SGLDSettings, displacement: float, draws: int = NOISE_DRAWS) -> float:
@@ -194,7 +166,8 @@ def noise_llc(potential: Potential, settings: SGLDSettings, displacement: float,
         return math.nan
     start = potential.start()
     source = generator(settings.seed, 0, NOISE, start.device)
-    batches = rows_of(settings.seed, [NOISE], potential.num_rows, settings.batch_size or potential.num_rows)
+    num_rows = potential.num_rows or 0
+    batches = rows_of(settings.seed, [NOISE], num_rows, settings.batch_size or num_rows)
     excess = []
     for _ in range(draws):
         noise = torch.randn(start.shape, generator=source, dtype=start.dtype, device=start.device)
@@ -202,24 +175,3 @@ def noise_llc(potential: Potential, settings: SGLDSettings, displacement: float,
         moved = start + displacement * noise / noise.norm()
         excess.append(float(potential.value(moved[None], rows)[0] - potential.value_at_start(1, rows)[0]))
     return settings.n_beta * float(np.mean(excess))
-
-
-def _pack(cell: Cell) -> Measurement:
-    return Measurement(
-        "recorded cell",
-        value=cell.mean if math.isfinite(cell.mean) else None,
-        seed=cell.seed,
-        status="complete" if cell.status == "complete" else "diverged" if cell.status == "diverged" else "partial",
-        arrays={
-            "per_chain": cell.per_chain,
-            "trace": cell.trace,
-            **{name: np.array([value]) for name, value in cell.numbers.items()},
-        },
-        facts={"gate": cell.status},
-    )
-
-
-def _unpack(key: CellKey, stored: Measurement) -> Cell:
-    arrays = stored.arrays
-    numbers = {name: float(array[0]) for name, array in arrays.items() if name not in ("per_chain", "trace")}
-    return Cell(key, numbers, arrays["per_chain"], arrays["trace"], stored.facts["gate"], stored.seed or 0)

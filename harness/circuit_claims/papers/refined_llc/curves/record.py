@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuit_claims.keeping.cells import CellStore, Report
 from circuit_claims.keeping.measure import Context
 from circuit_claims.llc.losses import NextToken
 from circuit_claims.llc.sgld import SGLDSettings
@@ -21,8 +22,6 @@ from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey, CellsE
 from circuit_claims.papers.refined_llc.curves.coefficients import (
     PAPER,
     Ingredients,
-    KeptCells,
-    Step,
     measure_cells,
     rows_digest,
 )
@@ -61,7 +60,7 @@ class Recorded:
 def record_cells(
     folder: Path,
     given: Mapping[str, Path],
-    store: KeptCells,
+    store: CellStore,
     *,
     folders: Sequence[Path] = (),
     into: Path | None = None,
@@ -69,7 +68,7 @@ def record_cells(
     precision: str = "fp32",
     hours: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
-    progress: Callable[[Step], None] | None = None,
+    progress: Report | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Recorded:
     """Measure the cells of the run in `folder`, most needed first, and write them to `into` (beside the run).
@@ -121,7 +120,7 @@ def _within(hours: float | None, cells: Iterator[Cell], clock: Callable[[], floa
             return
 
 
-def rounding(keys: Sequence[CellKey], given: Ingredients, store: KeptCells | None) -> dict[str, str]:
+def rounding(keys: Sequence[CellKey], given: Ingredients, store: CellStore | None) -> dict[str, str]:
     """What the dtype of the readout does to the first head among `keys`, its random numbers the same: in words."""
     first = next((key for key in keys if ":" in key.weights), None)
     if given.readout == torch.float32 or first is None:
@@ -163,7 +162,7 @@ def _settings(
     run: LiveRun,
     texts: Mapping[str, Int[Tensor, "row pos"]],
     before: CellTable | None,
-    store: KeptCells,
+    store: CellStore,
     device: str,
     tell: Callable[[str], None],
 ) -> dict[str, SGLDSettings]:
@@ -180,7 +179,7 @@ def _settings(
 
 
 def choose_second(
-    one_layer: Run, rows: Int[Tensor, "row pos"], store: KeptCells | None, device: str, tell: Callable[[str], None]
+    one_layer: Run, rows: Int[Tensor, "row pos"], store: CellStore | None, device: str, tell: Callable[[str], None]
 ) -> SGLDSettings | None:
     """Among `GRID` (gamma, eps) the setting that passes the gate with the most independent draws.
 

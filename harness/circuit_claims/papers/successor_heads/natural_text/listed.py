@@ -9,7 +9,7 @@ import numpy as np
 
 from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.successor_heads.natural_text.listings import Listings, cut_listings
-from circuit_claims.papers.successor_heads.natural_text.natural import Amounts, CellStore, Reading, tell
+from circuit_claims.papers.successor_heads.natural_text.natural import Amounts, Reading, tell
 from circuit_claims.texts import Text, open_text
 
 # Where the text at hand has too few listings: what Python carries, its own source included.
@@ -53,7 +53,8 @@ def listing_effects(reading: Reading, *, wanted: int, seed: int, planted: bool =
     length = found.tokens.shape[1]
     other = reading.draw(Amounts(REFERENCE, 0, length=length, seed=seed))
     plan = replace(reading.plan(found.tokens, seed), reference=other.tokens, batch=TOGETHER)
-    effects = measure_contexts(plan, CellStore(reading.context), tell(reading, "listings: ablating every head"))
+    run = reading.context
+    effects = measure_contexts(plan, run.store, tell(reading, "listings: ablating every head"), anew=run.remeasure)
     drop = np.stack([one.mean[:, case] for one, case in zip(effects, found.cases, strict=True)])
     facts: dict[str, Any] = {
         "text": label,

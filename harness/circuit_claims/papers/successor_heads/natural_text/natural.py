@@ -108,21 +108,6 @@ class Reading:
         )
 
 
-@dataclass(frozen=True)
-class CellStore:
-    """The run's store for the cells of ablations; with `--remeasure` nothing is read from it."""
-
-    context: Context
-
-    def load(self, key: str) -> Measurement | None:
-        """The cell under `key`, if it may be taken."""
-        return None if self.context.remeasure else self.context.store.load(key)
-
-    def save(self, key: str, measurement: Measurement) -> None:
-        """Keep a cell."""
-        self.context.store.save(key, measurement, anew=self.context.remeasure)
-
-
 @measure
 def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) -> Measurement:
     """Everything SH-21 and SH-22 are read off, for one head and `others` matched random heads; see `_arrays`."""
@@ -130,8 +115,8 @@ def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) ->
 
     asked = Amounts(**amounts)
     drawn = reading.draw(asked)
-    plan, store = replace(reading.plan(drawn.tokens, asked.seed), kept=Kept(KEPT_BYTES)), CellStore(reading.context)
-    effects = measure_contexts(plan, store, tell(reading, "ablating every head"))
+    plan, run = replace(reading.plan(drawn.tokens, asked.seed), kept=Kept(KEPT_BYTES)), reading.context
+    effects = measure_contexts(plan, run.store, tell(reading, "ablating every head"), anew=run.remeasure)
     sizes = np.mean([np.abs(found.mean).mean(1) for found in effects], axis=0)
     row = effects[0].row((head[0], head[1]))
     rows = [row, *matched_rows(sizes, row, asked.others, np.random.default_rng(asked.seed))]
@@ -175,8 +160,8 @@ class Views:
 
 def views_of(plan: Plan, heads: np.ndarray) -> Views:
     """What each of `heads` attends to, and what the first promotes, in every case of the plan's contexts."""
-    from circuit_claims.heads.effects.filling import side_by_side
     from circuit_claims.heads.effects.views import most_attended, most_promoted
+    from circuit_claims.keeping.executors import in_order
 
     opened = plan.opened()
     model, readout = opened.model, opened.readout((int(heads[0][0]), int(heads[0][1])))
@@ -188,7 +173,7 @@ def views_of(plan: Plan, heads: np.ndarray) -> Views:
         positions = np.stack([places.cpu().numpy() for places, _ in seen])
         return positions, seen[0][1].cpu().numpy(), promoted.cpu().numpy(), logits.cpu().numpy()
 
-    attended, attention, promoted, logits = zip(*side_by_side(look, list(plan.contexts), plan.workers), strict=True)
+    attended, attention, promoted, logits = zip(*in_order(plan.executor(), look, list(plan.contexts)), strict=True)
     return Views(
         attended=np.stack(attended, axis=1).astype(np.int16),
         attention=np.stack(attention).astype(np.float32),
@@ -208,12 +193,13 @@ def _losses(
     own, *others = [(int(layer), int(head)) for layer, head in heads]
     whole = HeadSettings(attended=0, promoted=0)  # both are known from `views_of`, in more contexts
     asked = {own: whole, **{other: replace(whole, effects=("direct",)) for other in others[:1]}}
-    found = measure_heads(part, asked, CellStore(reading.context), tell(reading, "ablating the head"))
+    run = reading.context
+    found = measure_heads(part, asked, run.store, tell(reading, "ablating the head"), anew=run.remeasure)
     return found[own], found[others[0]] if others else []
 
 
 def tell(reading: Reading, what: str) -> Any:
-    """A report of progress for the ablation engine: a bar after two seconds, with contexts done and time left."""
+    """A report of progress for the ablation engine: a bar after two seconds, with cells done and time left."""
     from circuit_claims.models.progress import shown
 
     state: dict[str, Any] = {}
@@ -223,9 +209,7 @@ def tell(reading: Reading, what: str) -> Any:
             state["manager"] = shown(None)
             state["bar"] = state["manager"].__enter__()
         left = f", about {progress.seconds_left:.0f} s left" if progress.done < progress.total else ""
-        state["bar"](
-            f"{what} of {reading.subject.name} on {progress.total} contexts{left}", progress.done, progress.total
-        )
+        state["bar"](f"{what} of {reading.subject.name}{left}", progress.done, progress.total)
         if progress.done >= progress.total:
             state.pop("manager").__exit__(None, None, None)
             state.clear()
