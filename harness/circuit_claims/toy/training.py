@@ -367,13 +367,17 @@ def flops_per_token(config: AttentionOnlyConfig) -> float:
 
 
 def matmul_peak(
-    dtype: torch.dtype, size: int = 2048, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
+    dtype: torch.dtype,
+    size: int = 2048,
+    repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+    device: str = "cpu",
 ) -> float:
-    """The machine's best rate of square matrix products in floating-point operations a second."""
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    """The best rate of square matrix products on the device, in floating-point operations a second."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = math.inf
     for _ in range(repeats):
         began = clock()
-        torch.mm(left, right)
+        (left @ right)[0, 0].item()  # an accelerator has to be waited for
         best = min(best, clock() - began)
     return 2 * size**3 / best
