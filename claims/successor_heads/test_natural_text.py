@@ -1,5 +1,6 @@
 """The section on natural text: what the successor head does on real text, and how much of the loss it saves there."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.natural_text.evidence import (
     behaviour_bars,
     head_chosen,
@@ -13,7 +14,6 @@ from circuit_claims.papers.successor_heads.natural_text.evidence import (
     spread_bars,
 )
 from circuit_claims.papers.successor_heads.natural_text.on_text import head_on_text
-from circuit_claims.running.plugin import claim
 
 PAPER = paper_shares(__file__)
 
@@ -21,45 +21,47 @@ PAPER = paper_shares(__file__)
 @claim("SH-21", "SH-21b", "SH-21c", "SH-21d")
 def test_what_it_wins_is_mostly_succession(subject, text, judge):
     """Natural text: of the cases in which the head matters most, most are one of four behaviours, succession first."""
-    found = head_on_text(subject, text)
-    bars = behaviour_bars(found, PAPER, "winning")
-    which = [head_chosen(found), heads_by_wins(found)]
-    judge("SH-21", found.winning_share("successorship"), evidence=[bars, *which, passages(found)])
-    judge("SH-21b", found.winning_leads("successorship"), evidence=[bars])
-    judge("SH-21c", found.winning_share(), evidence=[bars, rules_agree(found)])
-    judge("SH-21d", found.spread(), evidence=[spread_bars(found)])
+    head = head_on_text(subject, text)
+    bars = behaviour_bars(head, PAPER, "winning")
+    which = [head_chosen(head), heads_by_wins(head)]
+    judge("SH-21", head.winning_share("successorship"), evidence=[bars, *which, passages(head)])
+    judge("SH-21b", head.winning_leads("successorship"), evidence=[bars])
+    judge("SH-21c", head.winning_share(), evidence=[bars, rules_agree(head)])
+    judge("SH-21d", head.spread(), evidence=[spread_bars(head)])
 
 
 @claim("SH-22", "SH-22b", "SH-22c", "SH-22d", "SH-22e")
 def test_succession_leads_where_the_direct_effect_counts(subject, text, judge):
     """Natural text: in the cases whose loss the head reduces, succession leads unless the direct effect is left out."""
-    found = head_on_text(subject, text)
-    bars = behaviour_bars(found, PAPER)
-    samples = passages(found, "direct, mean")
-    judge("SH-22", found.reducing_share("direct", "resample"), evidence=[bars, samples])
-    judge("SH-22b", found.reducing_share("direct", "mean"), evidence=[bars])
-    judge("SH-22c", found.reducing_share("total", "mean"), evidence=[bars])
-    judge("SH-22d", found.reducing_share("total", "resample"), evidence=[bars])
-    judge("SH-22e", found.reducing_leads("successorship", "direct", "total"), evidence=[bars, rules_agree(found)])
+    head = head_on_text(subject, text)
+    bars = behaviour_bars(head, PAPER)
+    samples = passages(head, "direct, mean")
+    judge("SH-22", head.reducing_share("direct", "resample"), evidence=[bars, samples])
+    judge("SH-22b", head.reducing_share("direct", "mean"), evidence=[bars])
+    judge("SH-22c", head.reducing_share("total", "mean"), evidence=[bars])
+    judge("SH-22d", head.reducing_share("total", "resample"), evidence=[bars])
+    judge("SH-22e", head.reducing_leads("successorship", "direct", "total"), evidence=[bars, rules_agree(head)])
 
 
 @claim("SH-22f")
 def test_greater_than_leads_in_the_indirect_effect(subject, text, judge):
     """Natural text: in the indirect effect alone succession does not lead; greater-than does."""
-    found = head_on_text(subject, text)
-    bars = behaviour_bars(found, PAPER, "indirect, mean", "indirect, resample")
-    judge("SH-22f", found.reducing_leads("greater-than", "indirect"), evidence=[bars])
+    head = head_on_text(subject, text)
+    bars = behaviour_bars(head, PAPER, "indirect, mean", "indirect, resample")
+    judge("SH-22f", head.reducing_leads("greater-than", "indirect"), evidence=[bars])
 
 
 @claim("SH-23")
 def test_it_wins_on_numbered_lists(subject, text, judge):
     """Natural text: on 64 listings from real text L12H0 is the winning head in 64."""
-    found = head_on_text(subject, text).listings()
-    judge("SH-23", found.won(), evidence=[heads_on_listings(found), listing_passages(found)], text=found.text)
+    listings = head_on_text(subject, text).listings()
+    judge(
+        "SH-23", listings.won(), evidence=[heads_on_listings(listings), listing_passages(listings)], text=listings.text
+    )
 
 
 @claim("SH-23b")
 def test_it_saves_loss_where_succession_is_involved(subject, text, judge):
     """Natural text: the head is important for a low loss on examples that involve succession."""
-    found = head_on_text(subject, text)
-    judge("SH-23b", found.saves_on_succession(), evidence=loss_bars(found))
+    head = head_on_text(subject, text)
+    judge("SH-23b", head.saves_on_succession(), evidence=loss_bars(head))

@@ -7,7 +7,7 @@ K-composition is Elhage et al.'s (2021) ||W_QK W_OV^T|| / (||W_QK|| ||W_OV||) in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from circuit_claims.toy.attention import attend, project
-from circuit_claims.toy.model import AttentionOnly
+from circuit_claims.toy.model import AttentionOnly, Block
+
+if TYPE_CHECKING:
+    from circuit_claims.heads.network import Network
 
 Reader = Literal["K", "Q", "V"]
 CHUNK = 8  # rows whose logits are held at once
@@ -30,6 +33,34 @@ def composition(model: AttentionOnly, reader: Reader = "K", *, gain: bool = Fals
     _need_two_layers(model)
     first, second = model.blocks[0].attn, model.blocks[1].attn
     weight = model.blocks[1].ln1.w[None, :, None] if gain else 1.0
+    return _scores(first, second, reader, weight)
+
+
+def composition_between(
+    network: Network, writer: int, reader: int, through: Reader = "K"
+) -> Float[Tensor, "writer reader"]:
+    """Composition of every head of layer `writer` with every head of a later layer `reader`, of any decoder.
+
+    From the matrices alone: gains of norms, and rotary turns between query and key, are left out. Raises ValueError
+    where the reader does not lie behind the writer.
+
+    >>> from circuit_claims.heads.head_types_planted import planted_types_model
+    >>> from circuit_claims.heads.network import network_of
+    >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> table = composition_between(network, 0, 1)
+    >>> divmod(int(table.argmax()), 8)
+    (1, 6)
+    """
+    if not 0 <= writer < reader < network.n_layers:
+        raise ValueError(
+            f"composition: expected a layer to write and a later one to read, of {network.n_layers}, found {writer} "
+            f"and {reader}"
+        )
+    return _scores(network.weights(writer), network.weights(reader), through, 1.0)
+
+
+def _scores(first: Any, second: Any, reader: Reader, weight: Any) -> Float[Tensor, "writer reader"]:
+    """`first` and `second` have W_Q, W_K, W_V (head, d_model, d_head) and W_O (head, d_head, d_model)."""
     if reader == "V":
         left, right = weight * second.W_V, second.W_O.transpose(1, 2)
     else:
@@ -114,7 +145,7 @@ def path_effects(
     return _loss_changes(model, tokens, path_ablated(model, tokens[:, :-1], through=through, order=order))
 
 
-def head_effects(
+def head_loss_changes(
     model: AttentionOnly, tokens: Int[Tensor, "row pos"], *, order: Order = None
 ) -> Float[Tensor, "layer head row pos"]:
     """Loss added, in nats, at each predicted position when one head is ablated: see `head_ablated`."""
@@ -131,7 +162,7 @@ def _loss_changes(model: AttentionOnly, tokens: Tensor, ablated: Iterator[tuple[
     return found.unflatten(0, (-1, model.config.n_heads))
 
 
-def _read(block: torch.nn.Module, resid: Tensor, altered: Tensor, positions: Tensor, through: str) -> Tensor:
+def _read(block: Block, resid: Tensor, altered: Tensor, positions: Tensor, through: str) -> Tensor:
     """What all heads of a layer gather when the inputs in `through` come from the altered stream."""
     true, false = block.ln1(resid), block.ln1(altered)
     attn, streams = block.attn, {letter: false if letter in through else true for letter in "QKV"}

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.heads.effects.results import Head
 from circuit_claims.toy.attention import project
 from circuit_claims.toy.model import AttentionOnly
 
 TYPES = ("previous-token", "current-token", "induction", "bracket", "multigram")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
-Head = tuple[int, int]
 OTHER_CURRENT = (0.1,)  # the bound of previous-token heads
 
 
@@ -48,7 +48,7 @@ USUAL = Thresholds()
 
 
 @dataclass(frozen=True)
-class HeadScores:
+class HeadTypeScores:
     """Scores of every head, one row a sequence; `closing` has one row a kind of bracket (none where there is none)."""
 
     previous: Float[np.ndarray, "sequence layer head"]
@@ -62,20 +62,67 @@ class HeadScores:
         tables = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: table.mean(0) if len(table) else np.zeros(table.shape[1:]) for name, table in tables.items()}
 
-    def resampled(self, generator: np.random.Generator) -> HeadScores:
+    def resampled(self, generator: np.random.Generator) -> HeadTypeScores:
         """The same with sequences drawn anew with replacement, each kind of sequence by itself."""
         first = generator.integers(len(self.previous), size=len(self.previous))
         picks = {"previous": first, "current": first}
         for name in ("prefix", "bracket"):
             count = len(getattr(self, name))
             picks[name] = generator.integers(count, size=count) if count else np.zeros(0, dtype=int)
-        return HeadScores(**{name: getattr(self, name)[rows] for name, rows in picks.items()}, closing=self.closing)
+        return HeadTypeScores(**{name: getattr(self, name)[rows] for name, rows in picks.items()}, closing=self.closing)
 
 
-def head_name(head: Head) -> str:
+def previous_token_scores(
+    patterns: Float[Tensor, "row layer head query key"],
+) -> Float[Tensor, "row layer head"]:
+    """Mean attention of each head to the token before, over all positions but the first. Patterns of any decoder.
+
+    >>> previous_token_scores(torch.eye(4).roll(-1, 1)[None, None, None]).item()
+    1.0
+    """
+    return patterns.diagonal(-1, -2, -1).mean(-1)
+
+
+def current_token_scores(
+    patterns: Float[Tensor, "row layer head query key"],
+) -> Float[Tensor, "row layer head"]:
+    """Mean attention of each head from a token to itself, over all positions but the first. Patterns of any decoder.
+
+    The first position can look nowhere else, so it says nothing.
+
+    >>> current_token_scores(torch.eye(4)[None, None, None]).item()
+    1.0
+    """
+    return patterns.diagonal(0, -2, -1)[..., 1:].mean(-1)
+
+
+def prefix_matching_scores(
+    patterns: Float[Tensor, "row layer head query key"], period: int
+) -> Float[Tensor, "row layer head"]:
+    """Mean attention from each token of the second half of `network.repeated_tokens` to the token after its first copy.
+
+    Olsson et al. (2022), the score of induction heads: a head that looks evenly has about 1 / length. Patterns of any
+    decoder, on rows whose last `period` tokens repeat the `period` before them. Raises ValueError for shorter rows.
+
+    >>> from circuit_claims.heads.head_types_planted import planted_types_model
+    >>> from circuit_claims.heads.network import network_of
+    >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> tokens = torch.arange(20).repeat(2)[None]
+    >>> scores = prefix_matching_scores(network.patterns(tokens), period=20)[0]
+    >>> bool(scores[1, 6] > 0.9), bool(scores[1, 0] < 0.1)
+    (True, True)
+    """
+    length = patterns.shape[-1]
+    if length < 2 * period:
+        raise ValueError(f"rows of repeated tokens: expected at least {2 * period} positions, found {length}")
+    # Query q holds the token of q - period; the one after it stands at q - period + 1.
+    return patterns.diagonal(1 - period, -2, -1)[..., -period:].mean(-1)
+
+
+def layer_and_head(head: Head) -> str:
     """A head as layer:head, as Wang et al. (2025) write it.
 
-    >>> head_name((1, 6))
+    >>> layer_and_head((1, 6))
     '1:6'
     """
     return f"{head[0]}:{head[1]}"
@@ -83,7 +130,7 @@ def head_name(head: Head) -> str:
 
 def all_heads(layers: int, heads: int) -> tuple[str, ...]:
     """Names of all heads, layer by layer."""
-    return tuple(head_name((layer, head)) for layer in range(layers) for head in range(heads))
+    return tuple(layer_and_head((layer, head)) for layer in range(layers) for head in range(heads))
 
 
 @torch.no_grad()
@@ -106,7 +153,7 @@ def attention_rows(
 
 
 @dataclass(frozen=True)
-class Probes:
+class ProbeSequences:
     """How many sequences of each kind, and what they are made of: ids below `d_vocab` but the beginning's."""
 
     bos: int
@@ -115,10 +162,10 @@ class Probes:
     chunk: int = 50
 
 
-def measure_heads(model: AttentionOnly, probes: Probes, generator: torch.Generator) -> HeadScores:
+def head_type_scores(model: AttentionOnly, probes: ProbeSequences, generator: torch.Generator) -> HeadTypeScores:
     """All scores of all heads of a model."""
     previous, current = _last_position(model, probes, generator)
-    return HeadScores(
+    return HeadTypeScores(
         previous=previous,
         current=current,
         prefix=_prefix(model, probes, generator),
@@ -128,7 +175,7 @@ def measure_heads(model: AttentionOnly, probes: Probes, generator: torch.Generat
 
 
 def random_tokens(
-    model: AttentionOnly, probes: Probes, length: int, generator: torch.Generator
+    model: AttentionOnly, probes: ProbeSequences, length: int, generator: torch.Generator
 ) -> Int[Tensor, "sequence pos"]:
     """Uniform tokens behind a beginning-of-sequence token, `length` tokens in all."""
     others = torch.tensor([token for token in range(model.config.d_vocab) if token != probes.bos])
@@ -138,7 +185,7 @@ def random_tokens(
 
 
 def _rows(
-    model: AttentionOnly, probes: Probes, tokens: Tensor, queries: Tensor
+    model: AttentionOnly, probes: ProbeSequences, tokens: Tensor, queries: Tensor
 ) -> Float[Tensor, "sequence layer head pos"]:
     device = next(model.parameters()).device
     parts = zip(tokens.split(probes.chunk), queries.split(probes.chunk), strict=True)
@@ -146,7 +193,7 @@ def _rows(
 
 
 def _last_position(
-    model: AttentionOnly, probes: Probes, generator: torch.Generator
+    model: AttentionOnly, probes: ProbeSequences, generator: torch.Generator
 ) -> tuple[Float[np.ndarray, "sequence layer head"], Float[np.ndarray, "sequence layer head"]]:
     """Attention at the last position to the position before and to itself; sequences of 16 to 64 tokens.
 
@@ -160,7 +207,7 @@ def _last_position(
 
 
 def _prefix(
-    model: AttentionOnly, probes: Probes, generator: torch.Generator
+    model: AttentionOnly, probes: ProbeSequences, generator: torch.Generator
 ) -> Float[np.ndarray, "sequence layer head"]:
     """Attention from a token's second copy to the token after its first; sequences of 128, a copy in each half."""
     tokens = random_tokens(model, probes, 128, generator)
@@ -172,7 +219,7 @@ def _prefix(
 
 
 def _bracket(
-    model: AttentionOnly, probes: Probes, generator: torch.Generator
+    model: AttentionOnly, probes: ProbeSequences, generator: torch.Generator
 ) -> Float[np.ndarray, "sequence layer head"]:
     """Attention from the last of 64 random tokens to an opening bracket, less that to a random token in its place."""
     config = model.config
@@ -220,7 +267,7 @@ def bracket_tokens(vocabulary: Mapping[str, int]) -> tuple[tuple[int, int], ...]
     )
 
 
-def classify(scores: HeadScores, thresholds: Thresholds = USUAL) -> dict[str, str]:
+def classify(scores: HeadTypeScores, thresholds: Thresholds = USUAL) -> dict[str, str]:
     """The type of each head by name; the first that fits of previous-token, current-token, induction and bracket."""
     mean = scores.means()
     types = {}
@@ -236,22 +283,22 @@ def classify(scores: HeadScores, thresholds: Thresholds = USUAL) -> dict[str, st
             kind = "bracket"
         else:
             kind = "multigram"
-        types[head_name(at)] = kind
+        types[layer_and_head(at)] = kind
     return types
 
 
-def heads_of(types: Mapping[str, str], kind: str) -> str:
+def heads_of_type(types: Mapping[str, str], kind: str) -> str:
     """The heads of one type as a label, "none" where there are none.
 
-    >>> heads_of({"0:1": "bracket", "1:3": "bracket", "1:4": "multigram"}, "bracket")
+    >>> heads_of_type({"0:1": "bracket", "1:3": "bracket", "1:4": "multigram"}, "bracket")
     '0:1, 1:3'
     """
     return ", ".join(name for name, found in types.items() if found == kind) or "none"
 
 
 def label_support(
-    scores: HeadScores, kind: str, draws: int, generator: np.random.Generator, thresholds: Thresholds = USUAL
+    scores: HeadTypeScores, kind: str, draws: int, generator: np.random.Generator, thresholds: Thresholds = USUAL
 ) -> dict[str, float]:
     """Share of bootstrap draws over sequences in which each set of heads was the one of type `kind`."""
-    labels = [heads_of(classify(scores.resampled(generator), thresholds), kind) for _ in range(draws)]
+    labels = [heads_of_type(classify(scores.resampled(generator), thresholds), kind) for _ in range(draws)]
     return {label: labels.count(label) / draws for label in sorted(set(labels))}

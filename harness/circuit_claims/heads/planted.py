@@ -40,9 +40,13 @@ class TensorTable:
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """sha256 of config and tensors."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         found = hashlib.sha256(json.dumps(dict(self.config), sort_keys=True).encode())
         for name in sorted(self.tensors):
             found.update(name.encode() + self.tensors[name].contiguous().numpy().tobytes())
@@ -140,7 +144,7 @@ def untrained_like(tensors: TensorSource, generator: torch.Generator) -> Untrain
 
 def wrong_order(orders: Sequence[Sequence[Any]], generator: torch.Generator) -> list[list[Any]]:
     """Each list in an order of its own drawing: what a head must not be credited for."""
-    return [[order[place] for place in torch.randperm(len(order), generator=generator)] for order in orders]
+    return [[order[place] for place in torch.randperm(len(order), generator=generator).tolist()] for order in orders]
 
 
 def small_config(architecture: str, n_tokens: int, d_vocab: int, *, n_layers: int = 2) -> dict[str, Any]:
@@ -241,7 +245,8 @@ def _successor_codes(
 
 def _readout(weights: CircuitWeights, layer: int, tokens: Tensor) -> Float[Tensor, "d_model token"]:
     """What a write is multiplied by to give logits, but for its norms' denominators: all candidates share those."""
-    readout = weights.unembed(tokens) * weights.final_norm.weight[:, None]
+    gain = weights.final_norm.weight
+    readout = weights.unembed(tokens) if gain is None else weights.unembed(tokens) * gain[:, None]
     if weights.final_norm.kind == "layer":
         readout = readout - readout.mean(0)
     after = weights.layer(layer).post_norm.weight

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,13 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuit_claims.heads.autoencoders.step import adam_pass, adam_scalars, over_seeds, softmax_slopes
-from circuit_claims.heads.autoencoders.training import rows_of
+from circuit_claims.heads.autoencoders.training import VectorScale, gather_rows
 
 MODULI = tuple(range(2, 26))
 # Seeds trained side by side: parameters and moments of so few stay in a processor's cache.
 AT_ONCE = 10
-
-Scale = Literal["root d_model", "unit mean norm", "as is"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class ProbeSettings:
     batch: int = 32
     epochs: int = 100
     held_out: float = 0.1
-    scale: Scale = "root d_model"
+    scale: VectorScale = "root d_model"
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ def train_probes(
     settings = settings or ProbeSettings()
     index = index.expand(len(seeds), -1) if index.ndim == 1 else index
     _check(x, index, seeds, moduli)
-    trained, orders = draw(len(x), seeds, settings)
-    centre, scale = prepare(x, trained, settings)
+    trained, orders = draw_orders(len(x), seeds, settings)
+    centre, scale = centre_and_scale_probes(x, trained, settings)
     rows = (x[trained] - centre[:, None]) * scale[:, None, None]  # (seed, n_train, d_model)
     known = torch.stack([torch.take_along_dim(index, trained, 1) % modulus for modulus in moduli], dim=2)
     known = known.to(torch.int64).contiguous()  # (seed, n_train, modulus)
@@ -121,7 +118,7 @@ def _train(
     for epoch in range(settings.epochs):
         for places in orders[:, epoch].split(settings.batch, dim=1):
             step += 1
-            batch, labels = rows_of(rows, places), rows_of(known, places)
+            batch, labels = gather_rows(rows, places), gather_rows(known, places)
             slopes = torch.bmm(batch, weights[0].transpose(1, 2))  # (seed, b, class)
             softmax_slopes(slopes, bias[0], labels, ends)
             torch.bmm(slopes.transpose(1, 2), batch, out=weights[3])
@@ -145,7 +142,7 @@ def _check(x: Tensor, index: Tensor, seeds: Sequence[int], moduli: Sequence[int]
         )
 
 
-def draw(
+def draw_orders(
     n: int, seeds: Sequence[int], settings: ProbeSettings
 ) -> tuple[Int[Tensor, "seed n_train"], Int[Tensor, "seed epoch n_train"]]:
     """The split and the order of every epoch of each seed, from a generator of its own."""
@@ -158,7 +155,7 @@ def draw(
     return torch.stack(trained), torch.stack(orders)
 
 
-def prepare(
+def centre_and_scale_probes(
     x: Float[Tensor, "n d_model"], trained: Int[Tensor, "seed n_train"], settings: ProbeSettings
 ) -> tuple[Float[Tensor, "seed d_model"], Float[Tensor, " seed"]]:
     """Centre and scale of each seed's vectors, from those it learns from."""

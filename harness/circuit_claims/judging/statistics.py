@@ -7,6 +7,7 @@ choose: the units that the sentence speaks of.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,14 +38,14 @@ def percentiles(draws: Float[np.ndarray, " draw"], level: float = LEVEL) -> tupl
 def percentile_interval(draws: Float[np.ndarray, " draw"], method: str, level: float = LEVEL) -> Interval:
     """The percentile bootstrap interval: the central `level` of the draws, `method` saying what was drawn.
 
-    >>> percentile_interval(np.arange(101.0), "draws over tokens", level=0.80)
-    Interval(low=10.0, high=90.0, level=0.8, method='draws over tokens')
+    >>> percentile_interval(np.arange(101.0), "draws over tokens", level=0.50)
+    Interval(low=25.0, high=75.0, level=0.5, method='draws over tokens')
     """
     return Interval(*percentiles(draws, level), level, method)
 
 
 def percentile_band(
-    draws: Float[np.ndarray, draw * points], level: float = LEVEL
+    draws: Float[np.ndarray, "draw *points"], level: float = LEVEL
 ) -> tuple[Float[np.ndarray, "*points"], Float[np.ndarray, "*points"]]:
     """The same at each point of a curve, each point's own (not simultaneous): low and high."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -103,3 +104,62 @@ def prediction_interval(value: float, standard_error: float, again: float, level
 
     half = float(ndtri((1 + level) / 2)) * math.hypot(standard_error, again)
     return value - half, value + half
+
+
+def cluster_means(
+    values: Float[np.ndarray, "row *rest"],
+    clusters: Int[np.ndarray, " row"],
+    draws: int,
+    generator: np.random.Generator,
+) -> Float[np.ndarray, "draw *rest"]:
+    """Means over rows in bootstrap draws of whole clusters (documents, strings): rows of one are drawn together.
+
+    >>> values, documents = np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1])
+    >>> sorted(set(cluster_means(values, documents, 200, np.random.default_rng(0)).tolist()))
+    [1.0, 2.0, 3.0]
+    """
+    names, places = np.unique(np.asarray(clusters), return_inverse=True)
+    member = (places[:, None] == np.arange(len(names))).astype(np.float64)  # (row, cluster)
+    sums = np.tensordot(member.T, np.asarray(values, dtype=np.float64), 1)
+    counts = bootstrap_counts(len(names), draws, generator)
+    sizes = (counts @ member.sum(0)).reshape(draws, *[1] * (sums.ndim - 1))
+    return np.tensordot(counts, sums, 1) / sizes
+
+
+def cluster_interval(
+    values: Float[np.ndarray, " row"],
+    clusters: Int[np.ndarray, " row"],
+    draws: int,
+    generator: np.random.Generator,
+    level: float = LEVEL,
+) -> Interval:
+    """The percentile interval of the mean of `values` when whole clusters are drawn anew.
+
+    >>> cluster_interval(np.ones(6), np.arange(6), 100, np.random.default_rng(0)).method
+    'bootstrap over 6 clusters, 100 draws'
+    """
+    method = f"bootstrap over {len(np.unique(clusters)):,} clusters, {draws:,} draws"
+    return percentile_interval(cluster_means(values, clusters, draws, generator), method, level)
+
+
+def permutation_null(
+    statistic: Callable[[Int[np.ndarray, " n"]], float], n: int, shuffles: int, generator: np.random.Generator
+) -> Float[np.ndarray, " shuffle"]:
+    """`statistic` of as many random orders of `n` things: what it would be if their order meant nothing.
+
+    >>> values = np.arange(50.0)
+    >>> null = permutation_null(lambda order: float(np.corrcoef(values, values[order])[0, 1]), 50, 99,
+    ...                         np.random.default_rng(0))
+    >>> permutation_p_value(1.0, null)
+    0.01
+    """
+    return np.array([statistic(generator.permutation(n)) for _ in range(shuffles)])
+
+
+def maximum_null(scores: Float[np.ndarray, "draw *heads"]) -> Float[np.ndarray, " draw"]:
+    """The highest of all heads in each draw from the null: what the best of many is to be compared with.
+
+    >>> maximum_null(np.array([[[0.1, 0.3]], [[0.2, 0.0]]])).tolist()
+    [0.3, 0.2]
+    """
+    return np.asarray(scores).reshape(len(scores), -1).max(1)

@@ -23,6 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from circuit_claims.errors import ClaimsError
+
 OWN = __name__.partition(".")[0]
 # Part of no figure: how a run is led, kept and shown, what holds a figure and what is made of it afterwards, how
 # weights come here (their digests are in the key), the wording of messages.
@@ -45,7 +47,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "transformer_lens": "transformer-len
 Root = Callable[..., Any] | type
 
 
-class SourceMissing(ValueError):
+class SourceMissing(ClaimsError, ValueError):
     """The source of something that is to be digested cannot be read."""
 
 

@@ -81,7 +81,10 @@ class SGLDSettings:
 class Potential(Protocol):
     """A loss over d numbers, for several chains at once; `rows` are the data rows of each chain's batch."""
 
-    num_rows: int | None
+    @property
+    def num_rows(self) -> int | None:
+        """Rows of data, None where the loss needs none."""
+        ...
 
     def start(self) -> Float[Tensor, " d"]:
         """w*, where the chains begin and to which gamma pulls."""
@@ -284,8 +287,8 @@ def acceptance(chunk: _Chunk, moved: Tensor, rows: Tensor | None, first: tuple, 
 def _blank(settings: SGLDSettings, chains: int) -> Traces:
     draws = (chains, settings.num_draws)
     checks = settings.num_steps // settings.mala_every if settings.mala_every else 0
-    empty = [np.full(draws, np.nan) for _ in range(3)]
-    return Traces(*empty, np.full((chains, checks), np.nan), np.full(chains, -1))
+    loss, start_loss, displacement = (np.full(draws, np.nan) for _ in range(3))
+    return Traces(loss, start_loss, displacement, np.full((chains, checks), np.nan), np.full(chains, -1))
 
 
 def _run_chunk(potential: Potential, settings: SGLDSettings, chains: Sequence[int], tick: Callable[[], bool]) -> Traces:

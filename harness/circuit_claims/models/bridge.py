@@ -10,9 +10,10 @@ from circuit_claims.models.errors import DoesNotFit, ModelError, WeightsMismatch
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformer_lens import HookedRootModule
+    from transformer_lens import HookedRootModule as HookedRootModule
     from transformer_lens.model_bridge import TransformerBridge
 
+    from circuit_claims.models.files.tensors import TensorSource
     from circuit_claims.models.resolve import LocalModel
 
     Forward = Callable[[Any, Callable[[str, Any], Any]], Any]
@@ -49,13 +50,15 @@ def check_fits(model: LocalModel, device: str) -> None:
         )
 
 
-def boot(model: LocalModel, device: str = "cpu", *, text: bool = True) -> TransformerBridge:
+def boot(
+    model: LocalModel, device: str = "cpu", *, text: bool = True, instead: TensorSource | None = None
+) -> TransformerBridge:
     """The whole model with transformer-lens' hooks, in fp32 on `device`, after every byte of its files was verified.
 
     Weights are raw: nothing is folded or centred (`enable_compatibility_mode` is not called), attention is `eager` so
     that patterns can be hooked. Never pass the result through `torch.func.functional_call` or vmap: on a bridge these
     corrupt the weights silently. Without `text` it takes token ids alone: to read a vocabulary of 262,000 twice, as
-    transformer-lens does, is seconds of work.
+    transformer-lens does, is seconds of work. `instead` gives other weights of the same names and shapes, for controls.
 
     Raises `DoesNotFit` before anything is loaded, `DamagedWeights` for changed files, and `WeightsMismatch` if
     transformers finds missing, unexpected or mismatched keys.
@@ -68,6 +71,8 @@ def boot(model: LocalModel, device: str = "cpu", *, text: bool = True) -> Transf
         from transformer_lens.model_bridge import TransformerBridge
 
         weights = _load(model)
+        if instead is not None:
+            _put(weights, instead)
         tokenizer = _tokenizer(model) if text else _no_tokenizer()
         return TransformerBridge.boot_transformers(
             str(model.folder), hf_model=weights.to(device), tokenizer=tokenizer, device=device
@@ -106,7 +111,10 @@ def _load(model: LocalModel, attention: str = "eager") -> Any:
     import torch
     import transformers
 
-    weights, info = transformers.AutoModelForCausalLM.from_pretrained(
+    # Typed as an unbound method; what it returns hangs on `output_loading_info`.
+    from_pretrained: Any = transformers.AutoModelForCausalLM.from_pretrained
+    weights: Any
+    weights, info = from_pretrained(
         str(model.folder),
         dtype=torch.float32,
         attn_implementation=attention,
@@ -121,6 +129,14 @@ def _load(model: LocalModel, attention: str = "eager") -> Any:
     # transformer-lens chooses its adapter by this key, which configs read from GGUF may lack.
     weights.config.architectures = [type(weights).__name__]
     return weights.eval()
+
+
+def _put(weights: Any, tensors: TensorSource) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in weights.named_parameters():
+            parameter.copy_(tensors.read(name))
 
 
 @contextmanager

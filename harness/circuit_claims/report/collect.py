@@ -1,4 +1,4 @@
-"""From a run's event stream to `Results` and `Run`. Whatever can be read is kept; whatever cannot is said."""
+"""From a run's event stream to `Results` and `RunRecord`. Whatever can be read is kept; whatever cannot is said."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from circuit_claims.report.model import (
     Missing,
     PaperRecord,
     Results,
-    Run,
-    Session,
+    RunRecord,
+    SessionRecord,
     SetAside,
     SubjectRecord,
     VerdictRecord,
@@ -47,14 +47,14 @@ class Collected:
     """What one event stream holds: what was found, and when, where and at what cost."""
 
     results: Results
-    run: Run
+    run: RunRecord
 
 
 @dataclass
 class _Gathered:
     """The events sorted by kind, later ones replacing earlier ones of the same claim and subject."""
 
-    sessions: list[Session] = field(default_factory=list)
+    sessions: list[SessionRecord] = field(default_factory=list)
     profile: str = ""
     papers: dict[str, PaperRecord] = field(default_factory=dict)
     claims: dict[str, ClaimRecord] = field(default_factory=dict)
@@ -179,7 +179,7 @@ def _place(gathered: _Gathered, verdict: VerdictRecord) -> tuple[Any, ...]:
     return natural(paper), natural(verdict.claim), scope_rank(verdict.scope), natural(verdict.subject)
 
 
-def _run(gathered: _Gathered) -> Run:
+def _run(gathered: _Gathered) -> RunRecord:
     notes = list(gathered.notes)
     for (claim, subject), count in sorted(gathered.repeated.items()):
         notes.append(f"{claim} on {subject} was reported {count + 1} times: the last verdict counts")
@@ -188,13 +188,15 @@ def _run(gathered: _Gathered) -> Run:
     if gathered.sessions and len({json.dumps(s.environment, sort_keys=True) for s in gathered.sessions}) > 1:
         notes.append("the environment changed between the sessions of this run: the last one is shown")
     costs = tuple(gathered.costs[key] for key in sorted(gathered.costs, key=lambda key: tuple(map(natural, key))))
-    return Run(sessions=tuple(gathered.sessions), costs=costs, set_aside=tuple(gathered.set_aside), notes=tuple(notes))
+    return RunRecord(
+        sessions=tuple(gathered.sessions), costs=costs, set_aside=tuple(gathered.set_aside), notes=tuple(notes)
+    )
 
 
 def _on_run(gathered: _Gathered, event: Event) -> None:
     argv = event.get("argv") or ()
-    session = _known(Session, event, {"finished", "exitstatus", "argv"})
-    gathered.sessions.append(Session(**session, argv=(argv,) if isinstance(argv, str) else tuple(map(str, argv))))
+    session = _known(SessionRecord, event, {"finished", "exitstatus", "argv"})
+    gathered.sessions.append(SessionRecord(**session, argv=(argv,) if isinstance(argv, str) else tuple(map(str, argv))))
     gathered.profile = str(event.get("profile") or gathered.profile)
     for paper in event.get("papers") or ():
         gathered.papers[str(paper["id"])] = PaperRecord(**_known(PaperRecord, paper))
@@ -204,9 +206,9 @@ def _on_run(gathered: _Gathered, event: Event) -> None:
 
 def _on_end(gathered: _Gathered, event: Event) -> None:
     if not gathered.sessions:
-        gathered.sessions.append(Session())
+        gathered.sessions.append(SessionRecord())
     changes = {"finished": str(event.get("finished", "")), "exitstatus": event.get("exitstatus")}
-    gathered.sessions[-1] = Session(**{**dict(gathered.sessions[-1]), **changes})
+    gathered.sessions[-1] = SessionRecord(**{**dict(gathered.sessions[-1]), **changes})
 
 
 def _on_subject(gathered: _Gathered, event: Event) -> None:

@@ -17,7 +17,7 @@ from circuit_claims.report.model import (
     IntervalRecord,
     MeasurementRecord,
     Results,
-    Run,
+    RunRecord,
     VerdictRecord,
 )
 from circuit_claims.report.render import page
@@ -37,7 +37,7 @@ SHIFT_WORDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunCell:
     """One claim on one subject in one run."""
 
     outcome: str
@@ -52,7 +52,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ValueShift:
     """A run's value against the first run's: how they differ, and the p-value of the test (Holm's, over the diff)."""
 
     shift: Shift
@@ -65,14 +65,14 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Row:
+class DiffRow:
     """One claim on one subject in all runs: a cell a run (None: not in it), a comparison a later run."""
 
     claim: str
     title: str
     subject: str
-    cells: tuple[Cell | None, ...]
-    comparisons: tuple[Comparison, ...]
+    cells: tuple[RunCell | None, ...]
+    comparisons: tuple[ValueShift, ...]
 
     @property
     def changed(self) -> bool:
@@ -108,34 +108,29 @@ class Diff:
     """Runs side by side, the first one the reference: rows in the claims' order, settings by name."""
 
     names: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[DiffRow, ...]
     settings: tuple[Setting, ...]
     incomplete: tuple[str, ...] = ()
 
     @property
-    def changed(self) -> tuple[Row, ...]:
+    def changed(self) -> tuple[DiffRow, ...]:
         """Rows whose verdict changed."""
         return tuple(row for row in self.rows if row.changed)
 
     @property
-    def shifted(self) -> tuple[Row, ...]:
+    def shifted(self) -> tuple[DiffRow, ...]:
         """Rows whose value shifted while the verdict stayed."""
         return tuple(row for row in self.rows if row.shifted and not row.changed)
 
     @property
-    def partial(self) -> tuple[Row, ...]:
+    def partial(self) -> tuple[DiffRow, ...]:
         """Rows that some runs lack."""
         return tuple(row for row in self.rows if row.partial)
 
     @property
-    def same(self) -> tuple[Row, ...]:
+    def same(self) -> tuple[DiffRow, ...]:
         """Rows that are in all runs with one outcome and no shift."""
         return tuple(row for row in self.rows if not (row.changed or row.shifted or row.partial))
-
-
-def diff(first: Results, second: Results) -> Diff:
-    """Two results side by side, called A and B, without their environments."""
-    return compare(("A", "B"), (first, second), (Run(), Run()))
 
 
 def diff_runs(paths: Sequence[Path]) -> Diff:
@@ -146,10 +141,10 @@ def diff_runs(paths: Sequence[Path]) -> Diff:
     if len(paths) < 2:
         raise InputError(f"a comparison needs two runs or more, found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
     paths = [Path(path) for path in paths]
-    return compare(_names(paths), [load_results(path) for path in paths], [load_run(path) for path in paths])
+    return compare_runs(_names(paths), [load_results(path) for path in paths], [load_run(path) for path in paths])
 
 
-def compare(names: Sequence[str], results: Sequence[Results], runs: Sequence[Run]) -> Diff:
+def compare_runs(names: Sequence[str], results: Sequence[Results], runs: Sequence[RunRecord]) -> Diff:
     """Named results side by side with the environments they were measured in. Pure."""
     claims = {claim.id: claim for one in reversed(results) for claim in one.claims}
     tables = [{(verdict.claim, verdict.subject): verdict for verdict in one.verdicts} for one in results]
@@ -159,28 +154,28 @@ def compare(names: Sequence[str], results: Sequence[Results], runs: Sequence[Run
     return Diff(tuple(names), _adjusted(rows), _settings(results, runs), incomplete)
 
 
-def shift_between(first: MeasurementRecord | None, second: MeasurementRecord | None) -> Comparison:
+def shift_between(first: MeasurementRecord | None, second: MeasurementRecord | None) -> ValueShift:
     """How `second` differs from `first`: the same figures, rounding, or by a two-sided z-test on their intervals.
 
     Each interval is read as normal at its own level. Runs on the same items share most of their sampling error,
     which the test does not know; so it errs towards seeing no shift.
     """
     if first is None or second is None:
-        return Comparison("not comparable")
+        return ValueShift("not comparable")
     if _figures(first) == _figures(second):
-        return Comparison("identical")
+        return ValueShift("identical")
     a, b = first.value, second.value
     if isinstance(a, str) or isinstance(b, str):
-        return Comparison("shifted" if a != b else "no shift seen")
+        return ValueShift("shifted" if a != b else "no shift seen")
     if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
-        return Comparison("not comparable")
+        return ValueShift("not comparable")
     if math.isclose(a, b, rel_tol=ROUNDING, abs_tol=1e-12):
-        return Comparison("rounding")
+        return ValueShift("rounding")
     error = math.hypot(_standard_error(first.interval), _standard_error(second.interval))
     if not math.isfinite(error):
-        return Comparison("not comparable")
+        return ValueShift("not comparable")
     p_value = math.erfc(abs(a - b) / error / math.sqrt(2)) if error > 0 else 0.0
-    return Comparison("shifted" if p_value < ALPHA else "no shift seen", p_value)
+    return ValueShift("shifted" if p_value < ALPHA else "no shift seen", p_value)
 
 
 def _figures(measurement: MeasurementRecord) -> Any:
@@ -194,17 +189,17 @@ def _standard_error(interval: IntervalRecord | None) -> float:
     return (interval.high - interval.low) / (2 * NormalDist().inv_cdf(0.5 + interval.level / 2))
 
 
-def _row(key: tuple[str, str], claim: ClaimRecord | None, verdicts: Sequence[VerdictRecord | None]) -> Row:
+def _row(key: tuple[str, str], claim: ClaimRecord | None, verdicts: Sequence[VerdictRecord | None]) -> DiffRow:
     cells = tuple(
-        Cell(verdict.outcome, verdict.scope, verdict.measurement, claim.unit if claim else "") if verdict else None
+        RunCell(verdict.outcome, verdict.scope, verdict.measurement, claim.unit if claim else "") if verdict else None
         for verdict in verdicts
     )
     measured = [cell.measurement if cell else None for cell in cells]
     comparisons = tuple(shift_between(measured[0], other) for other in measured[1:])
-    return Row(key[0], claim.title if claim else "", key[1], cells, comparisons)
+    return DiffRow(key[0], claim.title if claim else "", key[1], cells, comparisons)
 
 
-def _adjusted(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def _adjusted(rows: tuple[DiffRow, ...]) -> tuple[DiffRow, ...]:
     """Holm's correction over every test in the diff, so that many rows do not make one of them look shifted."""
     tests = sorted(
         (comparison.p_value, row, column)
@@ -212,20 +207,20 @@ def _adjusted(rows: tuple[Row, ...]) -> tuple[Row, ...]:
         for column, comparison in enumerate(one.comparisons)
         if comparison.p_value is not None
     )
-    made: dict[tuple[int, int], Comparison] = {}
+    made: dict[tuple[int, int], ValueShift] = {}
     largest = 0.0
     for rank, (p_value, row, column) in enumerate(tests):
         largest = min(1.0, max(largest, p_value * (len(tests) - rank)))
-        made[row, column] = Comparison("shifted" if largest < ALPHA else "no shift seen", largest)
+        made[row, column] = ValueShift("shifted" if largest < ALPHA else "no shift seen", largest)
     return tuple(
-        Row(one.claim, one.title, one.subject, one.cells, tuple(
+        DiffRow(one.claim, one.title, one.subject, one.cells, tuple(
             made.get((row, column), comparison) for column, comparison in enumerate(one.comparisons)
         ))
         for row, one in enumerate(rows)
     )  # fmt: skip
 
 
-def _settings(results: Sequence[Results], runs: Sequence[Run]) -> tuple[Setting, ...]:
+def _settings(results: Sequence[Results], runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
     tables = [{"profile": one.profile, **_flat(run.environment)} for one, run in zip(results, runs, strict=True)]
     names = sorted({name for table in tables for name in table}, key=natural)
     return tuple(Setting(name, tuple(table.get(name, "") or "not recorded" for table in tables)) for name in names)
@@ -249,10 +244,10 @@ def _names(paths: Sequence[Path]) -> tuple[str, ...]:
 def render_diff(compared: Diff) -> str:
     """The comparison as a page of the report's kind: no scripts, nothing loaded, the same bytes for the same runs."""
     title = f"Circuit claims: {len(compared.names)} runs side by side"
-    return page("diff.html.j2", title=title, diff=compared, headline=headline(compared), shift_words=SHIFT_WORDS)
+    return page("diff.html.j2", title=title, diff=compared, headline=diff_headline(compared), shift_words=SHIFT_WORDS)
 
 
-def headline(compared: Diff) -> str:
+def diff_headline(compared: Diff) -> str:
     """The comparison in one sentence."""
     differ = sum(setting.changed for setting in compared.settings)
     around = "1 setting of the environment differs." if differ == 1 else f"{differ} settings of the environment differ."
@@ -268,9 +263,9 @@ def diff_text(compared: Diff) -> str:
 
     Control characters of names and values are shown as escapes, so that no run can paint the reader's terminal.
     """
-    lines = [headline(compared)]
+    lines = [diff_headline(compared)]
     lines += [f"  {name} was interrupted: what it lacks may only not have been reached" for name in compared.incomplete]
-    parts: tuple[tuple[str, Sequence[Row], Callable[[Row], list[str]]], ...] = (
+    parts: tuple[tuple[str, Sequence[DiffRow], Callable[[DiffRow], list[str]]], ...] = (
         ("verdicts that changed", compared.changed, lambda row: _row_lines(row, compared.names)),
         ("values that shifted", compared.shifted, lambda row: _row_lines(row, compared.names)),
         ("not in every run", compared.partial, lambda row: _row_lines(row, compared.names)),
@@ -284,7 +279,7 @@ def diff_text(compared: Diff) -> str:
     return "\n".join(one_line(line) for line in lines)
 
 
-def _row_lines(row: Row, names: Sequence[str]) -> list[str]:
+def _row_lines(row: DiffRow, names: Sequence[str]) -> list[str]:
     lines = [f"  {row.claim} on {row.subject}"]
     width = max(map(len, names))
     for index, (name, cell) in enumerate(zip(names, row.cells, strict=True)):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from circuit_claims.judging.json_values import to_plain
 from circuit_claims.report.collect import EVENTS, ReportError, read_run
-from circuit_claims.report.model import SCHEMA, Record, Results, Run, stable_view
+from circuit_claims.report.model import SCHEMA, Record, Results, RunRecord, stable_view
 
 RESULTS, RUN = "results.json", "run.json"
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
@@ -34,19 +34,19 @@ def _subjects_by_scope(data: dict[str, Any]) -> dict[str, Any]:
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _subjects_by_scope}
 
 
-def to_json(data: Any) -> bytes:
+def json_bytes(data: Any) -> bytes:
     """`data` as the bytes of a JSON file: sorted keys, two spaces, UTF-8 escapes, no number JSON does not know."""
     return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
 
 
 def results_bytes(results: Results) -> bytes:
     """The file `results.json` of `results`; equal results give equal bytes."""
-    return to_json(stable_view(results))
+    return json_bytes(stable_view(results))
 
 
-def run_bytes(run: Run) -> bytes:
+def run_bytes(run: RunRecord) -> bytes:
     """The file `run.json` of `run`."""
-    return to_json(to_plain(run.model_dump(by_alias=True, mode="python")))
+    return json_bytes(to_plain(run.model_dump(by_alias=True, mode="python")))
 
 
 def load_results(path: Path) -> Results:
@@ -62,13 +62,13 @@ def load_results(path: Path) -> Results:
     return _load(Results, path)
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path) -> RunRecord:
     """The `run.json` in the folder `path`, or beside the `results.json` at `path`; empty where there is none."""
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     if (folder / RUN).exists():
-        return _load(Run, folder / RUN)
-    return read_run(folder).run if (folder / EVENTS).exists() else Run()
+        return _load(RunRecord, folder / RUN)
+    return read_run(folder).run if (folder / EVENTS).exists() else RunRecord()
 
 
 def _load(record: type[Any], path: Path) -> Any:
@@ -138,4 +138,4 @@ def results_schema() -> dict[str, Any]:
 if __name__ == "__main__":
     from circuit_claims.keeping.atomic import write_bytes_atomically
 
-    write_bytes_atomically(SCHEMA_FILE, to_json(results_schema()))
+    write_bytes_atomically(SCHEMA_FILE, json_bytes(results_schema()))

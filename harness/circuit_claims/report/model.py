@@ -1,7 +1,7 @@
-"""What a report holds: `Results` (what was found) apart from `Run` (when, where, how long). Frozen, JSON in and out.
+"""What a report holds: `Results` (what was measured) apart from `RunRecord` (when, where, how long). Frozen records.
 
 `Results` carries no time, duration, memory, host or origin, so two runs that measure the same thing have equal
-results, byte for byte; everything that may differ between them is in `Run`.
+results, byte for byte; everything that may differ between them is in `RunRecord`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "contro
 
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(NAMES)}]}
 _VALUE_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}
-Number = Annotated[float, BeforeValidator(to_number), WithJsonSchema(_NUMBER_SCHEMA)]
+JsonNumber = Annotated[float, BeforeValidator(to_number), WithJsonSchema(_NUMBER_SCHEMA)]
 Value = Annotated[float | str | None, BeforeValidator(to_number), WithJsonSchema(_VALUE_SCHEMA)]
 Plain = Annotated[Any, BeforeValidator(to_plain)]
-Table = Annotated[dict[str, Any], BeforeValidator(to_plain)]
+JsonTable = Annotated[dict[str, Any], BeforeValidator(to_plain)]
 
 
 class Record(BaseModel):
@@ -34,9 +34,9 @@ class Record(BaseModel):
 class IntervalRecord(Record):
     """A confidence interval, its level, and how it was made."""
 
-    low: Number
-    high: Number
-    level: Number
+    low: JsonNumber
+    high: JsonNumber
+    level: JsonNumber
     method: str = ""
 
 
@@ -47,14 +47,14 @@ class MeasurementRecord(Record):
     value: Value = None
     interval: IntervalRecord | None = None
     unit: str = ""
-    support: dict[str, Number] = {}
-    p_value: Number | None = None
+    support: dict[str, JsonNumber] = {}
+    p_value: JsonNumber | None = None
     n: int = 0
     seed: int | None = None
     dtype: str = ""
     batch: int | None = None
     status: str = "complete"
-    facts: Table = {}
+    facts: JsonTable = {}
     key: str = ""
 
 
@@ -107,7 +107,7 @@ class ClaimRecord(Record):
     unit: str = ""
     expected: Plain = None
     trust: str = "?"
-    margin: Number | None = None
+    margin: JsonNumber | None = None
     margin_reason: str = ""
     subjects: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_by_scope)] = {}
     text: str = ""
@@ -124,7 +124,7 @@ class SubjectRecord(Record):
     """What was measured: a name and its card (architecture, sizes, licence, digest, tokens it has, ...)."""
 
     name: str
-    card: Table = {}
+    card: JsonTable = {}
 
 
 class VerdictRecord(Record):
@@ -140,10 +140,10 @@ class VerdictRecord(Record):
     rule: str = ""
     flip: str = ""
     expected: Plain = None
-    margin: Number | None = None
+    margin: JsonNumber | None = None
     measurement: MeasurementRecord | None = None
     controls: tuple[ControlRecord, ...] = ()
-    evidence: tuple[Table, ...] = ()
+    evidence: tuple[JsonTable, ...] = ()
     deviation: DeviationRecord | None = None
     rerun: str = ""
     command: str = ""
@@ -159,6 +159,7 @@ class Results(Record):
     """What a run found: `results.json`. Equal for two runs that measured the same thing.
 
     `complete` is false for a run that was interrupted. `unreported` are claims with no verdict on any subject.
+    A number that is not finite is the string NaN, Infinity or -Infinity, wherever it stands.
     """
 
     schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
@@ -181,14 +182,14 @@ class CostRecord(Record):
 
     claim: str
     subject: str
-    seconds: Number | None = None
-    measured_seconds: Number | None = None
+    seconds: JsonNumber | None = None
+    measured_seconds: JsonNumber | None = None
     peak_bytes: int | None = None
     origin: str = ""
     controls: dict[str, str] = {}
 
 
-class Session(Record):
+class SessionRecord(Record):
     """One start of the harness: when, how it was called, on what, and how it ended (None: it did not end)."""
 
     id: str = ""
@@ -196,7 +197,7 @@ class Session(Record):
     finished: str = ""
     exitstatus: int | None = None
     argv: tuple[str, ...] = ()
-    environment: Table = {}
+    environment: JsonTable = {}
 
 
 class SetAside(Record):
@@ -206,11 +207,11 @@ class SetAside(Record):
     reason: str = ""
 
 
-class Run(Record):
+class RunRecord(Record):
     """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
 
     schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[SessionRecord, ...] = ()
     costs: tuple[CostRecord, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     notes: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
 from circuit_claims.report import groups, opening, text, views
 from circuit_claims.report.collect import Collected, read_run
@@ -22,7 +23,7 @@ from circuit_claims.report.figures.cache import figure_cache
 from circuit_claims.report.figures.evidence import Draw, drawn_by
 from circuit_claims.report.figures.palette import css
 from circuit_claims.report.files import RESULTS, RUN, results_bytes, run_bytes
-from circuit_claims.report.model import Results, Run
+from circuit_claims.report.model import Results, RunRecord
 
 INDEX = "index.html"
 
@@ -64,7 +65,7 @@ def render_index(collected: Collected) -> str:
     return page("index.html.j2", title="Circuit claims: report", **_index_context(results, run, papers))
 
 
-def _index_context(results: Results, run: Run, papers: tuple[views.PaperView, ...]) -> dict[str, Any]:
+def _index_context(results: Results, run: RunRecord, papers: tuple[views.PaperView, ...]) -> dict[str, Any]:
     return {
         "results": results,
         "run": run,
@@ -109,7 +110,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=text.number, duration=text.duration, size=text.size)
+    environment.filters.update(number=number, duration=text.duration, size=text.size)
     environment.filters.update(moment=text.moment, brief=text.shorten)
     environment.globals.update(_words())
     return environment

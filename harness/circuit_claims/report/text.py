@@ -53,10 +53,10 @@ _INVISIBLE = frozenset(_UNSEEN + _REORDER)
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
-def head_name(layer: int, head: int, like: str = "L12H0") -> str:
+def head_as_written(layer: int, head: int, like: str = "L12H0") -> str:
     """A head as its paper writes it: `like` "L12H0" or "1:6". KeyError for another.
 
-    >>> head_name(0, 4), head_name(0, 4, "1:6")
+    >>> head_as_written(0, 4), head_as_written(0, 4, "1:6")
     ('L0H4', '0:4')
     """
     return HEAD_NAMES[like].format(layer, head)

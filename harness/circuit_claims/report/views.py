@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from circuit_claims.judging.claims import trust_words
+from circuit_claims.judging.evidence import Bars
 from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures import plots
 from circuit_claims.report.figures.evidence import Exhibit, exhibit
@@ -19,7 +20,7 @@ from circuit_claims.report.model import (
     MeasurementRecord,
     PaperRecord,
     Results,
-    Run,
+    RunRecord,
     SubjectRecord,
     VerdictRecord,
 )
@@ -115,7 +116,7 @@ def verdict_anchor(verdict: VerdictRecord) -> str:
     return slug("verdict", verdict.claim, verdict.subject)
 
 
-def paper_views(results: Results, run: Run) -> tuple[PaperView, ...]:
+def paper_views(results: Results, run: RunRecord) -> tuple[PaperView, ...]:
     """Papers with their claims and verdicts, in the order of the results; what names no known paper comes last."""
     papers = {paper.id: paper for paper in results.papers}
     claims = _claims_with_strays(results)
@@ -138,7 +139,7 @@ def _claims_with_strays(results: Results) -> tuple[ClaimRecord, ...]:
 
 
 def _claim_view(
-    claim: ClaimRecord, results: Results, run: Run, costs: Mapping[tuple[str, str], CostRecord]
+    claim: ClaimRecord, results: Results, run: RunRecord, costs: Mapping[tuple[str, str], CostRecord]
 ) -> ClaimView:
     cards = {subject.name: subject for subject in results.subjects}
     verdicts = tuple(
@@ -156,7 +157,7 @@ def _claim_view(
 
 
 def verdict_view(
-    verdict: VerdictRecord, claim: ClaimRecord, cost: CostRecord | None, card: SubjectRecord | None, run: Run
+    verdict: VerdictRecord, claim: ClaimRecord, cost: CostRecord | None, card: SubjectRecord | None, run: RunRecord
 ) -> VerdictView:
     """Everything the section of one verdict shows; figures are drawn here."""
     anchor = verdict_anchor(verdict)
@@ -224,13 +225,15 @@ def _strip(verdict: VerdictRecord, claim: ClaimRecord, name: str) -> Markup | No
         return plots.strip(points, band_of(claim.kind, expected, margin), expected, unit, name)
     if any(share > 0 for share in measurement.support.values()):
         ranking = sorted(measurement.support.items(), key=lambda item: (-item[1], item[0]))[:8]
-        evidence = {
-            "labels": [label for label, _ in ranking],
-            "values": [share for _, share in ranking],
-            "threshold": 1.0 - margin,
-            "label": "share of resamples",
-        }
-        return plots.bars(evidence, name, "Share of resamples in which each comes first")
+        title = "Share of resamples in which each comes first"
+        shares = Bars(
+            title=title,
+            labels=[label for label, _ in ranking],
+            values=[share for _, share in ranking],
+            threshold=1.0 - margin,
+            label="share of resamples",
+        )
+        return plots.bars(shares, name, title)
     return None
 
 
@@ -252,14 +255,14 @@ def terms_of(verdict: VerdictRecord, claim: ClaimRecord) -> tuple[float | None, 
     return (float(expected) if is_number else None), float(margin or 0.0)
 
 
-def _point(name: str, measurement: MeasurementRecord, role: str) -> plots.Point:
+def _point(name: str, measurement: MeasurementRecord, role: str) -> plots.PlotPoint:
     interval = measurement.interval
     ends = (None, None) if interval is None else (interval.low, interval.high)
-    return plots.Point(name, float(measurement.value), *ends, role)  # type: ignore[arg-type]
+    return plots.PlotPoint(name, float(measurement.value), *ends, role)  # type: ignore[arg-type]
 
 
 def _provenance(
-    verdict: VerdictRecord, cost: CostRecord | None, card: SubjectRecord | None, run: Run
+    verdict: VerdictRecord, cost: CostRecord | None, card: SubjectRecord | None, run: RunRecord
 ) -> tuple[tuple[str, str], ...]:
     measurement, environment = verdict.measurement, run.environment
     rows = [

@@ -148,7 +148,7 @@ def llc(
     """Refined local learning coefficients of parts of a model by SGLD; a killed run goes on where it stopped."""
     from circuit_claims.keeping.store import Store
     from circuit_claims.running.devices import choose_device
-    from circuit_claims.running.llc_command import lines, run_llc
+    from circuit_claims.running.llc_command import estimate_lines, run_llc
     from circuit_claims.running.run import default_store
 
     refuse_unwritable(json_file)
@@ -157,7 +157,7 @@ def llc(
         length=length, seed=seed, trace_probes=trace_probes, device=choose_device(device), store=Store(default_store()),
         json_path=json_file, models_dir=models_dir, offline=offline, progress=_tell_progress,
     )  # fmt: skip
-    for line in lines(found):
+    for line in estimate_lines(found):
         out.print(line, markup=False, soft_wrap=True)
 
 
@@ -220,8 +220,8 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with ev
     out.print(f"report: {written.index}", markup=False, soft_wrap=True)
 
 
-@app.command()
-def diff(
+@app.command("diff")
+def diff_command(
     runs: Annotated[list[Path], typer.Argument(help="Two or more runs' folders, or one folder of runs with --all.")],
     html: Annotated[Path | None, typer.Option("--html", help="Write the comparison as a page here.")] = None,
     all_in: Annotated[bool, typer.Option("--all", help="Compare every run found in the folder given.")] = False,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuit_claims.judging.claims import Claim, Deviation
-from circuit_claims.judging.findings import Evidence, Finding
+from circuit_claims.judging.evidence import Evidence, Table
+from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.messages import measurement_line, verdict_text
 from circuit_claims.judging.verdicts import Verdict, apply_rule, judge, not_run
@@ -75,14 +76,13 @@ class Judge:
         verdicts = {name: apply_rule(claim, finding.measurement).outcome for name, finding in settings.items()}
         own = next(iter(verdicts.values()))
         rows = [[name, verdicts[name], measurement_line(finding.measurement)] for name, finding in settings.items()]
-        return {
-            "type": "table",
-            "title": "Settings under which the verdict changes",
-            "caption": "The first row is the setting the claim is judged under; marked rows come out differently.",
-            "columns": ["setting", "verdict", "measured"],
-            "rows": rows,
-            "mark_rows": [index for index, verdict in enumerate(verdicts.values()) if verdict != own],
-        }
+        return Table(
+            title="Settings under which the verdict changes",
+            caption="The first row is the setting the claim is judged under; marked rows come out differently.",
+            columns=["setting", "verdict", "measured"],
+            rows=rows,
+            mark_rows=[index for index, verdict in enumerate(verdicts.values()) if verdict != own],
+        )
 
     def cannot_run(self, reason: str, command: str = "") -> None:
         """Record every claim of the test that has no verdict yet as not run, with the command that would run it."""
@@ -136,7 +136,7 @@ class Judge:
             node=self.node,
             **_verdict_fields(claim, verdict),
             measurement=None if measurement is None else _measurement_json(measurement),
-            evidence=list(evidence),
+            evidence=[one.to_json() for one in evidence],
             deviation=None if deviation is None else deviation.model_dump(mode="json"),
             rerun=rerun,
             command=command,

@@ -79,14 +79,14 @@ def run_llc(
                  trace_probes=trace_probes)  # fmt: skip
     found = run_sweep(plan, store or MemoryStore(), progress=progress)
     if json_path is not None:
-        write_text_atomically(json_path, json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")
+        write_text_atomically(json_path, json.dumps(estimates_json(found), indent=1, allow_nan=False) + "\n")
     return found
 
 
-def to_json(found: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
+def estimates_json(estimates: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
     """The estimates as JSON values: value, interval, gate, diagnostics, settings and the mean of each chain."""
     rows = []
-    for place, estimate in found.items():
+    for place, estimate in estimates.items():
         made = estimate.to_measurement()
         interval = made.interval
         rows.append(
@@ -106,10 +106,10 @@ def to_json(found: Mapping[Place, LLCEstimate]) -> dict[str, Any]:
     return {"schema": SCHEMA, "estimates": rows}
 
 
-def lines(found: Mapping[Place, LLCEstimate]) -> list[str]:
+def estimate_lines(estimates: Mapping[Place, LLCEstimate]) -> list[str]:
     """A few lines an estimate, for people: value, interval, gate with its reasons, and what to hold it against."""
     texts = []
-    for place, estimate in found.items():
+    for place, estimate in estimates.items():
         span = "no interval"
         if estimate.interval is not None:
             span = f"{estimate.interval.level:.0%} interval [{estimate.interval.low:.3g}, {estimate.interval.high:.3g}]"
@@ -155,7 +155,8 @@ def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str
 
     local = resolve(name, models_dir=models_dir, offline=offline).verify()
     with quiet_loading():
-        network = transformers.AutoModelForCausalLM.from_pretrained(
+        from_pretrained: Any = transformers.AutoModelForCausalLM.from_pretrained  # typed as an unbound method
+        network = from_pretrained(
             str(local.folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
     return network.eval().to(device), lambda words: local.tokenizer().encode(words)

@@ -196,6 +196,8 @@ class ClaimsModule(pytest.Module):
             raise self.CollectError(f"{self.path} cannot be imported\n{words}") from None
 
 
+# First, because an xdist worker says with this hook that it has collected: what it met must be written by then.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What is expected from here on has an outcome at the end; a session in which no claim is left writes nothing."""
     if session.config.option.collectonly or not any(map(claim_ids, session.items)):

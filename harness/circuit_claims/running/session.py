@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import ClaimError
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.events import StreamError
@@ -53,8 +54,8 @@ class Session:
         expected = [
             {"claim": name, "subject": judge.subject, "node": judge.node} for judge in judges for name in judge.claims
         ]
-        if hasattr(self.config, "workerinput"):
-            write_text_atomically(Path(self.config.workerinput["claims_notice"]), json.dumps(expected))
+        if (worker := getattr(self.config, "workerinput", None)) is not None:
+            write_text_atomically(Path(worker["claims_notice"]), json.dumps(expected))
         elif expected:
             self.begin(expected)
 
@@ -179,7 +180,7 @@ class Session:
         if (xml := self.config.stash.get(xml_key, None)) is not None:
             entry = xml.node_reporter(report)
             text = str(report.longrepr)
-            entry.append_failure = lambda _: entry._add_simple("error", text.splitlines()[0], text)
+            entry.append_failure = lambda report: entry._add_simple("error", text.splitlines()[0], text)
 
     def finish(self, session: pytest.Session, exitstatus: int) -> None:
         """Give every expected claim an outcome, close the stream, write the report."""
@@ -209,7 +210,7 @@ class Session:
                 judge.cannot_run(f"the session ended before this test: {stopped}", judge.rerun)
 
 
-class UnjudgedError(Exception):
+class UnjudgedError(ClaimsError):
     """A test ended, by a crash or out of time, before it could judge."""
 
 
@@ -231,7 +232,7 @@ def _past_capture(config: pytest.Config) -> Callable[[str], None]:
     """Says a line while a test runs: what tests print is otherwise kept until they are over, and shown if they fail."""
 
     def tell(line: str) -> None:
-        capture = config.pluginmanager.getplugin("capturemanager")
+        capture: Any = config.pluginmanager.getplugin("capturemanager")
         with nullcontext() if capture is None else capture.global_and_fixture_disabled():
             print(f"\n{line}", file=sys.stderr, flush=True)
 

@@ -7,8 +7,9 @@ that `transformer-lens` 2.x gives them, in its order, so that one seed draws the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -113,7 +114,8 @@ class AttentionOnly(nn.Module):
         self.config = config = config or AttentionOnlyConfig()
         self.embed = nn.ParameterDict({"W_E": torch.empty(config.d_vocab, config.d_model)})
         self.pos_embed = nn.ParameterDict({"W_pos": torch.empty(config.n_ctx, config.d_model)})
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks: Sequence[Block] = cast("Sequence[Block]", layers)  # so that each is known to be a Block
         self.ln_final = LayerNorm(config)
         self.unembed = nn.ParameterDict(
             {"W_U": torch.empty(config.d_model, config.d_vocab), "b_U": torch.zeros(config.d_vocab)}

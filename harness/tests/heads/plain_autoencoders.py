@@ -7,8 +7,8 @@ from circuit_claims.heads.autoencoders.training import (
     Autoencoders,
     AutoencoderSettings,
     Frame,
-    draw,
-    prepare,
+    centre_and_scale,
+    draw_runs,
 )
 from jaxtyping import Float
 from torch import Tensor
@@ -19,8 +19,8 @@ def train_one(x: Float[Tensor, "n d_model"], seed: int, settings: AutoencoderSet
     settings = settings or AutoencoderSettings()
     frame = Frame.of(x, settings)
     inside = frame.inside(x)
-    draws = draw(inside, [seed], settings)
-    centre, scale = prepare(inside, draws.trained, settings)
+    draws = draw_runs(inside, [seed], settings)
+    centre, scale = centre_and_scale(inside, draws.trained, settings)
     rows = (inside[draws.trained[0]] - centre) * scale  # (n_train, d)
     decoder = draws.decoder[0].clone().requires_grad_()
     encoder = decoder if settings.tied else draws.decoder[0].clone().requires_grad_()

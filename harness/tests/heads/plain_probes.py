@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from circuit_claims.heads.probes import Probes, ProbeSettings, draw, prepare
+from circuit_claims.heads.probes import Probes, ProbeSettings, centre_and_scale_probes, draw_orders
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,8 +18,8 @@ def train_one_probe(
 ) -> Probes:
     """The probe of one seed and one modulus, step by step as written in `circuit_claims.heads.probes`."""
     settings = settings or ProbeSettings()
-    trained, orders = draw(len(x), [seed], settings)
-    centre, scale = prepare(x, trained, settings)
+    trained, orders = draw_orders(len(x), [seed], settings)
+    centre, scale = centre_and_scale_probes(x, trained, settings)
     rows, labels = (x[trained[0]] - centre) * scale, index[trained[0]] % modulus
     weights = x.new_zeros(modulus, x.shape[1]).requires_grad_()
     bias = x.new_zeros(modulus).requires_grad_()

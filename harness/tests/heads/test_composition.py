@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from circuit_claims.heads.composition import composition, head_effects, head_writes, path_effects, token_losses
-from circuit_claims.heads.head_types_planted import PAPER_LIKE, planted_model
+from circuit_claims.heads.composition import composition, head_loss_changes, head_writes, path_effects, token_losses
+from circuit_claims.heads.head_types_planted import PAPER_LIKE, planted_types_model
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from torch.nn import functional as F
 
@@ -35,7 +35,7 @@ def test_untrained_heads_compose_as_independent_matrices_do():
 
 
 def test_a_planted_induction_head_composes_with_the_previous_token_heads_alone():
-    found = composition(planted_model(PAPER_LIKE))
+    found = composition(planted_types_model(PAPER_LIKE))
     planted = [found[writer, reader] for writer in (1, 4) for reader in (6, 7)]
     others = [found[writer, reader] for writer in (0, 2, 3, 5, 6, 7) for reader in (6, 7)]
     assert min(planted) > 1.5 * max(others)
@@ -66,7 +66,7 @@ def test_cutting_the_path_to_a_planted_induction_head_costs_repeated_text_and_no
     half = torch.stack([torch.randperm(24, generator=torch.Generator().manual_seed(row)) for row in range(6)])
     repeated = torch.cat([half, half], 1)
     for order in (None, torch.arange(6).roll(1)):
-        effect = path_effects(planted_model(roles), repeated, order=order)[..., 24:].mean((2, 3))
+        effect = path_effects(planted_types_model(roles), repeated, order=order)[..., 24:].mean((2, 3))
         assert float(effect[1, 6]) > 0.5
         effect[1, 6] = 0
         assert float(effect.abs().max()) < 0.05
@@ -75,7 +75,7 @@ def test_cutting_the_path_to_a_planted_induction_head_costs_repeated_text_and_no
 def test_ablating_a_head_equals_zeroing_its_output_matrix_and_adding_its_mean():
     model = AttentionOnly(SMALL).initialise(3)
     tokens = torch.randint(0, 11, (3, 9), generator=torch.Generator().manual_seed(2))
-    found = head_effects(model, tokens)
+    found = head_loss_changes(model, tokens)
     with torch.no_grad():
         base = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         mean = head_writes(model, 0, model.blocks[0].ln1(model.embed["W_E"][tokens[:, :-1]]))[:, 1].mean((0, 1))

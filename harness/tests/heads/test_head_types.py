@@ -11,29 +11,29 @@ from circuit_claims.heads.head_types_planted import (
     OPENERS,
     PAPER_LIKE,
     STRINGS,
-    planted_model,
+    planted_types_model,
 )
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 BRACKETS = tuple(zip(OPENERS, CLOSERS, strict=True))
-PROBES = ht.Probes(BOS, BRACKETS, sequences=60)
+PROBES = ht.ProbeSequences(BOS, BRACKETS, sequences=60)
 
 
 def scores_of(model, seed=0):
-    return ht.measure_heads(model, PROBES, torch.Generator().manual_seed(seed))
+    return ht.head_type_scores(model, PROBES, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("head", "role"), [item for item in PAPER_LIKE.items() if item[1] != "skip n-gram"])
 def test_each_planted_head_gets_its_type(head, role):
-    types = ht.classify(scores_of(planted_model(PAPER_LIKE)))
+    types = ht.classify(scores_of(planted_types_model(PAPER_LIKE)))
     assert types[head] == role
     assert [name for name, kind in types.items() if kind == role] == [h for h, r in PAPER_LIKE.items() if r == role]
 
 
 def test_the_rest_are_multigram_heads():
-    types = ht.classify(scores_of(planted_model(PAPER_LIKE)))
+    types = ht.classify(scores_of(planted_types_model(PAPER_LIKE)))
     named = {head for head, role in PAPER_LIKE.items() if role != "skip n-gram"}
     assert {head for head, kind in types.items() if kind == "multigram"} == set(types) - named
 
@@ -45,7 +45,7 @@ def test_an_untrained_model_has_no_head_of_any_special_type():
 
 def test_without_its_previous_token_heads_an_induction_head_is_none():
     alone = {head: role for head, role in PAPER_LIKE.items() if role == "induction"}
-    assert "induction" not in ht.classify(scores_of(planted_model(alone))).values()
+    assert "induction" not in ht.classify(scores_of(planted_types_model(alone))).values()
 
 
 def test_a_row_of_attention_equals_a_loop_over_positions():
@@ -89,12 +89,14 @@ def test_brackets_are_found_in_a_vocabulary_and_only_where_both_are_tokens():
 
 
 def test_a_model_whose_tokenizer_has_no_brackets_has_no_bracket_heads():
-    scores = ht.measure_heads(planted_model(PAPER_LIKE), ht.Probes(BOS, sequences=30), torch.Generator().manual_seed(0))
+    scores = ht.head_type_scores(
+        planted_types_model(PAPER_LIKE), ht.ProbeSequences(BOS, sequences=30), torch.Generator().manual_seed(0)
+    )
     assert "bracket" not in ht.classify(scores).values()
 
 
 def test_support_of_clear_heads_is_one():
-    support = ht.label_support(scores_of(planted_model(PAPER_LIKE)), "induction", 50, np.random.default_rng(0))
+    support = ht.label_support(scores_of(planted_types_model(PAPER_LIKE)), "induction", 50, np.random.default_rng(0))
     assert support == {"1:6, 1:7": 1.0}
 
 
@@ -103,7 +105,7 @@ def test_support_of_clear_heads_is_one():
 def test_a_higher_threshold_never_adds_a_previous_token_head(scale, threshold):
     rng = np.random.default_rng(0)
     zero = np.zeros((4, 2, 8))
-    scores = ht.HeadScores(rng.random((4, 2, 8)) * scale, zero, zero, zero, np.zeros((1, 2, 8)))
+    scores = ht.HeadTypeScores(rng.random((4, 2, 8)) * scale, zero, zero, zero, np.zeros((1, 2, 8)))
     low, high = (ht.classify(scores, ht.Thresholds(previous=t)) for t in (threshold, min(threshold * 1.1, 1.0)))
     more = {head for head, kind in high.items() if kind == "previous-token"}
     assert more <= {head for head, kind in low.items() if kind == "previous-token"}

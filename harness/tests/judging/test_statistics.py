@@ -82,7 +82,7 @@ def test_where_all_cases_agree_the_exact_interval_gives_the_width():
 
 
 def test_a_p_value_is_low_as_often_as_it_says_under_the_null():
-    """5,000 values from the null of 99 shuffles: a share of one in ten would show outside [8.4 %, 11.6 %] 1 in 5,000"""
+    """5,000 draws of the null of 99 shuffles: a share of one in ten lies outside [8.4 %, 11.6 %] 1 in 5,000."""
     draws = np.random.default_rng(5).normal(size=(5_000, 100))
     p_values = np.array([permutation_p_value(row[0], row[1:]) for row in draws])
     assert 0.084 <= (p_values <= 0.10).mean() <= 0.116

@@ -16,9 +16,11 @@ from circuit_claims.keeping.keys import closure
 from circuit_claims.keeping.measure import Context, measure
 from circuit_claims.keeping.store import Store, to_json
 from circuit_claims.papers.successor_heads.amounts import profile_of
+from circuit_claims.papers.successor_heads.beyond.evidence import numerals_null
 from circuit_claims.papers.successor_heads.beyond.held_out import roman_numerals
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, spell
 from circuit_claims.papers.successor_heads.succession import quantities
+from circuit_claims.papers.successor_heads.succession.evidence import path_table
 from circuit_claims.papers.successor_heads.succession.measures import (
     Settings,
     across_settings,
@@ -183,7 +185,7 @@ def test_roman_numerals_are_read_off_the_leading_head(planted):
     assert (finding.measurement.value, finding.measurement.facts["head"]) == (1.0, "L1H2")
     assert verdict.outcome == "reproduced"
     assert {item.control.name for item in verdict.controls} == {*NEGATIVE, "planted successor head"}
-    assert roman_numerals(planted).evidence()["observed"] == 1.0
+    assert numerals_null(roman_numerals(planted)).observed == 1.0
 
 
 def test_the_path_of_the_plant_scores_higher_and_pooled_controls_have_no_order(planted):
@@ -194,7 +196,7 @@ def test_the_path_of_the_plant_scores_higher_and_pooled_controls_have_no_order(p
     for control in verdict.controls:
         assert control.control.measurement.support["mlp0 > embed"] < 0.95
         assert "5 draws" in control.control.measurement.quantity
-    rows = input_paths(planted).evidence("mlp0", "embed")["rows"]
+    rows = path_table(input_paths(planted), "mlp0", "embed").rows
     assert rows[0] == ["mlp0", "1.000", "1.000"]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from circuit_claims.report import write_report
+from circuit_claims.report.figures import cache
 from circuit_claims.report.figures.cache import drawn_once, figure_cache
 from markupsafe import Markup
 
@@ -29,9 +30,9 @@ def test_second_report_has_the_same_bytes_and_draws_nothing(tmp_path: Path, monk
     plain = write_report(sample_run).index.read_bytes()
     first = write_report(sample_run, figures=tmp_path / "figures").index.read_bytes()
     assert len(list((tmp_path / "figures").glob("*.svg"))) > 3
-    monkeypatch.setattr("circuit_claims.report.figures.svg.draw", None)
+    monkeypatch.setattr("circuit_claims.report.figures.svg.draw_svg", None)
     for module in ("plots", "plots_heads", "stacked", "grid_map"):
-        monkeypatch.setattr(f"circuit_claims.report.{module}.draw", None)
+        monkeypatch.setattr(f"circuit_claims.report.figures.{module}.draw_svg", None)
     second = write_report(sample_run, figures=tmp_path / "figures").index.read_bytes()
     assert plain == first == second
 
@@ -52,7 +53,7 @@ def test_other_code_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     plot = Plot()
     with figure_cache(tmp_path):
         plot.draw([1.0])
-        monkeypatch.setattr(kept, "drawing_code", lambda: "edited")
+        monkeypatch.setattr(cache, "drawing_code", lambda: "edited")
         plot.draw([1.0])
     assert plot.drawn == 2
 

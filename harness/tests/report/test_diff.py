@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from circuit_claims.report import diff_runs, diff_text, render_diff, write_report
 from circuit_claims.report.collect import ReportError, collect
-from circuit_claims.report.diff import ALPHA, compare, diff, shift_between
-from circuit_claims.report.model import MeasurementRecord, Run
+from circuit_claims.report.diff import ALPHA, Diff, compare_runs, shift_between
+from circuit_claims.report.model import MeasurementRecord, Results, RunRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,8 +66,12 @@ def test_equal_runs_differ_in_nothing(runs: list[Path]) -> None:
     assert "0 changed, 0 more with a shifted value, 0 not in every run" in diff_text(made)
 
 
+def _diff(first: Results, second: Results) -> Diff:
+    return compare_runs(("A", "B"), (first, second), (RunRecord(), RunRecord()))
+
+
 def test_results_alone_can_be_compared() -> None:
-    made = diff(collect(sample_events()).results, collect(changed_run()).results)
+    made = _diff(collect(sample_events()).results, collect(changed_run()).results)
     assert made.names == ("A", "B")
     assert len(made.changed) == 1
 
@@ -112,7 +116,7 @@ def test_the_page_is_strict_and_shows_every_run(runs: list[Path]) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_hostile_names_neither_break_the_page_nor_paint_the_terminal(text: str) -> None:
     results = collect([run_event(), verdict("SY-05", text, "failed", reason=text), end_event()]).results
-    made = compare((text, "b"), (results, results), (Run(), Run()))
+    made = compare_runs((text, "b"), (results, results), (RunRecord(), RunRecord()))
     assert not [line for line in diff_text(made).splitlines() if not line.replace("\u202f", " ").isprintable()]
     tree = html5lib.parse(render_diff(made), treebuilder="etree", namespaceHTMLElements=False)
     assert [one.get("class") for one in tree.iter("main")] == [None]
@@ -154,7 +158,7 @@ def test_many_rows_do_not_make_one_of_them_look_shifted() -> None:
 
     shift = 2.0
     alone = [collect([run_event(), event(0, value), end_event()]).results for value in (0.0, shift)]
-    (row,) = diff(*alone).rows
+    (row,) = _diff(*alone).rows
     p_value = row.comparisons[0].p_value
     assert p_value is not None
     assert 0.01 < p_value < ALPHA
@@ -163,7 +167,7 @@ def test_many_rows_do_not_make_one_of_them_look_shifted() -> None:
         collect([run_event(), event(0, value), *(event(i, value / 40) for i in range(1, 100)), end_event()]).results
         for value in (0.0, shift)
     ]
-    assert not diff(*many).shifted
+    assert not _diff(*many).shifted
 
 
 def test_one_run_is_not_a_comparison(runs: list[Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from circuit_claims.keeping.atomic import NoSpaceLeft
 from circuit_claims.report import files as report_files
 from circuit_claims.report import load_results, write_report
 from circuit_claims.report.collect import Collected, ReportError, collect
-from circuit_claims.report.files import SCHEMA_FILE, load_run, results_bytes, results_schema, to_json
+from circuit_claims.report.files import SCHEMA_FILE, json_bytes, load_run, results_bytes, results_schema
 from circuit_claims.report.model import stable_view
 
 from tests.report.sample import measurement, run_event, sample_events, to_lines, verdict, write_events
@@ -88,7 +88,7 @@ def test_an_older_file_goes_through_its_upgrade(tmp_path: Path, collected: Colle
     """A version 0 that never was: tallies under another name."""
     old = stable_view(collected.results) | {"schema": 0}
     old["counts"] = old.pop("tallies")
-    (tmp_path / "results.json").write_bytes(to_json(old))
+    (tmp_path / "results.json").write_bytes(json_bytes(old))
     with pytest.raises(ReportError, match=r"cannot be brought up to date(.|\n)*schema 0"):
         load_results(tmp_path)
     rename = {0: lambda data: {**{key: data[key] for key in data if key != "counts"}, "tallies": data["counts"]}}

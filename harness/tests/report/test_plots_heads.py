@@ -5,7 +5,7 @@ import math
 
 import pytest
 from circuit_claims.report.figures.evidence import exhibit
-from circuit_claims.report.figures.plots_heads import apart
+from circuit_claims.report.figures.plots_heads import spread_apart
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +80,7 @@ def test_evidence_that_lacks_a_part_says_so_and_stays_out(evidence):
 
 @given(st.lists(st.floats(-1, 2), max_size=12))
 def test_labels_keep_their_order_and_their_distance(values):
-    places = apart(sorted(values), (0.0, 1.0), gap=0.05)
+    places = spread_apart(sorted(values), (0.0, 1.0), gap=0.05)
     gaps = [after - before for before, after in itertools.pairwise(places)]
     assert all(gap >= 0.05 - 1e-9 for gap in gaps)
     assert all(math.isfinite(place) and place <= 1 + 1e-9 for place in places)

@@ -9,7 +9,7 @@ import torch
 from circuit_claims.keeping.store import Store
 from circuit_claims.llc.rows import cut_rows
 from circuit_claims.llc.sweep import Place
-from circuit_claims.running.llc_command import lines, load_attention_only, load_model, run_llc
+from circuit_claims.running.llc_command import estimate_lines, load_attention_only, load_model, run_llc
 from circuit_claims.texts import standard_text
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from circuit_claims.toy.tokenizer import train_tokenizer
@@ -42,7 +42,7 @@ def test_an_attention_only_file_from_weights_to_json(own_model, tmp_path):
     assert written["estimates"][0]["value"] == first.mean
     assert written["estimates"][0]["settings"]["n_beta"] == 30.0
     assert [p.from_store for p in seen] == [False] * 4
-    assert any("control" in line for line in lines(found))
+    assert any("control" in line for line in estimate_lines(found))
     again = run_llc(str(path), ["1:2", "0:1"], str(rows), store=Store(tmp_path / "s"), progress=seen.append, **RUN)
     assert [p.from_store for p in seen[4:]] == [True] * 4
     assert {key: value.mean for key, value in again.items()} == {key: value.mean for key, value in found.items()}
@@ -69,7 +69,7 @@ def test_the_trace_and_the_acceptance_are_told_and_written(own_model, tmp_path):
     path, rows = own_model
     run = {**RUN, "draws": 30, "json_path": tmp_path / "out.json"}
     (estimate,) = (found := run_llc(str(path), ["1:2"], str(rows), trace_probes=4, **run)).values()
-    told = "\n".join(lines(found))
+    told = "\n".join(estimate_lines(found))
     assert f"Metropolis acceptance {estimate.acceptance:.3g}" in told
     assert f"Hessian trace {estimate.surroundings.hessian_trace:.4g} ± " in told
     assert f"the limit of small curvature, is {0.075 * estimate.surroundings.hessian_trace:.4g}" in told
@@ -83,7 +83,7 @@ def test_the_trace_and_the_acceptance_are_told_and_written(own_model, tmp_path):
 def test_an_estimate_that_is_none_is_not_printed_as_a_number(own_model):
     path, rows = own_model
     found = run_llc(str(path), ["1:2"], str(rows), **{**RUN, "eps": 1e3})
-    told = lines(found)
+    told = estimate_lines(found)
     assert "no estimate, no interval" not in told[0]
     assert "no estimate, diverged" in told[0]
     assert not any("nan" in line for line in told)

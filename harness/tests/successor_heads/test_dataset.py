@@ -9,8 +9,8 @@ import pytest
 from circuit_claims.papers.successor_heads.dataset import (
     FORMS,
     SuccessionDataset,
-    assemble,
-    roman_numerals,
+    assemble_dataset,
+    roman_dataset,
     spell,
     succession,
 )
@@ -85,7 +85,7 @@ def test_each_distinct_comparison_is_laid_out_once(neox):
 
 
 def test_roman_numerals_are_held_out(neox):
-    roman = roman_numerals(neox)
+    roman = roman_dataset(neox)
     assert roman.table() == {"roman numerals": {"plain": 12, "space": 15}}
     assert not any(task.in_paper for task in roman.tasks)
     assert "roman numerals" not in succession(neox).task_names
@@ -109,10 +109,10 @@ def test_one_number_of_two_digits_keeps_the_numbers_even_with_id_zero():
 
 def test_a_missing_string_breaks_the_chain_and_the_wrap():
     seasons = DatasetTask("seasons", ("spring", "summer", "autumn", "winter"), cyclic=True)
-    dataset = assemble(Words(["spring", "summer", "winter"]), [seasons])
+    dataset = assemble_dataset(Words(["spring", "summer", "winter"]), [seasons])
     assert [(a.text, b.text) for a, b in plain_pairs(dataset)] == [("spring", "summer"), ("winter", "spring")]
     assert dataset.strands[0].links == ((0, 1), (2, 0))
-    assert assemble(Words(["spring", "summer", "winter"]), [seasons], wraps=False).strands[0].links == ((0, 1),)
+    assert assemble_dataset(Words(["spring", "summer", "winter"]), [seasons], wraps=False).strands[0].links == ((0, 1),)
 
 
 def test_a_vocabulary_without_the_strings_gives_an_empty_dataset():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, Task, assemble, succession
+from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, Task, assemble_dataset, succession
 from circuit_claims.papers.successor_heads.succession.nulls import _random_orders, shuffled_null
-from circuit_claims.papers.successor_heads.succession.score import Winners, find_winners, successor_scores
+from circuit_claims.papers.successor_heads.succession.score import Winners, find_winners, score_heads
 
 from tests.successor_heads.toy import Words, layers_of, planted_table, small_words
 
@@ -61,7 +61,7 @@ def test_the_observed_scores_are_those_of_the_true_order():
     winners = find_winners(layers_of(table, dataset), dataset)
     for exclude_self in (False, True):
         rng = np.random.default_rng(0)
-        scores = successor_scores(winners, dataset, generator=rng, exclude_self=exclude_self, bootstrap_draws=2)
+        scores = score_heads(winners, dataset, generator=rng, exclude_self=exclude_self, bootstrap_draws=2)
         null = shuffled_null(winners, dataset, generator=rng, shuffles=5, exclude_self=exclude_self)
         assert null.observed["score"] == pytest.approx(scores.score.max())
         assert null.observed["macro_score"] == pytest.approx(scores.macro_score.max())
@@ -109,7 +109,7 @@ def test_a_maximum_over_more_heads_is_larger_by_chance():
 def test_a_constant_answer_and_a_copy_gain_nothing_from_any_order():
     """A head that always says one string passes one pair of a cycle in every order; a copying head none."""
     cycle = Task("cycle", ("a", "b", "c", "d", "e"), cyclic=True)
-    dataset = assemble(Words("abcde"), [cycle])
+    dataset = assemble_dataset(Words("abcde"), [cycle])
     winner = np.stack([np.full(5, 2), np.arange(5)])
     null = shuffled_null(Winners(np.zeros((2, 2), int), winner, winner), dataset, generator=np.random.default_rng(0))
     assert set(null.score[:, 0]) == {0.2}

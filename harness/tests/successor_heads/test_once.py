@@ -11,7 +11,7 @@ import torch
 from circuit_claims.heads.ov_circuit import INPUT_PATHS, group_logits
 from circuit_claims.heads.planted import TensorTable, random_tensors, small_config
 from circuit_claims.models.architectures.layers import CircuitWeights
-from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, SuccessionDataset, assemble, succession
+from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, SuccessionDataset, assemble_dataset, succession
 from circuit_claims.papers.successor_heads.succession import once
 from circuit_claims.papers.successor_heads.succession.score import NOBODY, Winners, find_winners
 from hypothesis import HealthCheck, given, settings
@@ -49,7 +49,7 @@ def assert_same(found: Winners, expected: Winners) -> None:
 
 def in_another_order(places: list[int]) -> SuccessionDataset:
     days = replace(PAPER_TASKS[3], items=tuple(PAPER_TASKS[3].items[place] for place in places))
-    return assemble(VOCABULARY, [days, PAPER_TASKS[1]])
+    return assemble_dataset(VOCABULARY, [days, PAPER_TASKS[1]])
 
 
 class ReadOnce:

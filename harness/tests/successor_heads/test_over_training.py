@@ -17,7 +17,8 @@ from circuit_claims.keeping.store import Store
 from circuit_claims.models.errors import ModelNotAvailable
 from circuit_claims.models.resolve import resolve
 from circuit_claims.papers.successor_heads.amounts import profile_of
-from circuit_claims.papers.successor_heads.beyond.training import Training
+from circuit_claims.papers.successor_heads.beyond.evidence import curve_over_training
+from circuit_claims.papers.successor_heads.beyond.training import ScoreOverTraining
 from circuit_claims.running.subjects import Subject
 from safetensors.torch import load_file, save_file
 
@@ -59,7 +60,7 @@ def series(tmp_path_factory):
 def training(series, kind):
     find, root = series[0][kind], series[1]
     context = Context(Store(root / "store"), profile=profile_of("quick"))
-    return Training(Subject("planted", find(f"planted@step{STEPS[-1]}"), context, find), STEPS)
+    return ScoreOverTraining(Subject("planted", find(f"planted@step{STEPS[-1]}"), context, find), STEPS)
 
 
 def test_a_head_that_grows_slowly_agrees_with_the_claim(series):
@@ -71,9 +72,9 @@ def test_a_head_that_grows_slowly_agrees_with_the_claim(series):
     assert verdict.controls[0].outcome == "contradicted"
     assert found.table.facts["head"] == "L1H2"
     assert found.table.arrays["y"][-1] == 1.0
-    evidence = found.evidence()
-    assert evidence["x"][0] == 0.0
-    assert len(evidence["series"][0]["y"]) == len(STEPS)
+    evidence = curve_over_training(found)
+    assert evidence.x[0] == 0.0
+    assert len(evidence.series[0].y) == len(STEPS)
 
 
 def test_a_head_that_is_there_at_once_contradicts_it(series):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from circuit_claims.heads.groups import Group
-from circuit_claims.papers.successor_heads.dataset import Task, assemble, succession
+from circuit_claims.papers.successor_heads.dataset import Task, assemble_dataset, succession
 from circuit_claims.papers.successor_heads.succession.score import (
     Resamples,
     SuccessorScores,
     find_winners,
     form_hits,
-    successor_scores,
+    score_heads,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +36,7 @@ def scored(table: torch.Tensor, exclude_self: bool = False, draws: int = 50, **l
     dataset = succession(WORDS, **layout)
     winners = find_winners(layers_of(table, dataset), dataset)
     rng = np.random.default_rng(0)
-    return successor_scores(winners, dataset, generator=rng, exclude_self=exclude_self, bootstrap_draws=draws)
+    return score_heads(winners, dataset, generator=rng, exclude_self=exclude_self, bootstrap_draws=draws)
 
 
 def random_table(seed: int, layers: int = 2, heads: int = 3, rounded: bool = False) -> torch.Tensor:
@@ -98,11 +98,11 @@ def test_a_head_that_copies_and_increments_shows_only_without_the_token_itself()
 def test_a_set_of_two_tokens_is_no_test_once_the_token_itself_is_out():
     pair = Task("pair", ("alpha", "beta"))
     long = Task("long", ("one", "two", "three"))
-    dataset = assemble(Words(["alpha", "beta", "one", "two", "three"]), [pair, long])
+    dataset = assemble_dataset(Words(["alpha", "beta", "one", "two", "three"]), [pair, long])
     winners = find_winners(layers_of(torch.zeros(1, 1, 5, 5), dataset), dataset)
     rng = np.random.default_rng(0)
-    with_self = successor_scores(winners, dataset, generator=rng)
-    without = successor_scores(winners, dataset, generator=rng, exclude_self=True)
+    with_self = score_heads(winners, dataset, generator=rng)
+    without = score_heads(winners, dataset, generator=rng, exclude_self=True)
     assert (with_self.pair_count, without.pair_count) == (3, 2)
     assert np.isnan(without.task_scores[0, 0])
     assert without.macro_score[0] == without.score[0] == 0.0
@@ -132,7 +132,7 @@ def test_the_score_does_not_depend_on_the_order_of_token_ids(order):
         dataset = succession(vocabulary)
         winners = find_winners(layers_of(logits, dataset), dataset)
         rng = np.random.default_rng(0)
-        results.append(successor_scores(winners, dataset, generator=rng, bootstrap_draws=2))
+        results.append(score_heads(winners, dataset, generator=rng, bootstrap_draws=2))
     np.testing.assert_allclose(results[0].score, results[1].score)
     np.testing.assert_allclose(results[0].macro_score, results[1].macro_score)
     np.testing.assert_allclose(results[0].copy_score, results[1].copy_score)
@@ -243,7 +243,7 @@ def test_errors_say_what_was_expected_and_what_was_found():
     empty = succession(Words(["Monday"]))
     winners = find_winners([[torch.zeros(1, 1, 1)]], empty)
     with pytest.raises(ValueError, match="at least one pair, found none"):
-        successor_scores(winners, empty, generator=np.random.default_rng(0))
+        score_heads(winners, empty, generator=np.random.default_rng(0))
     with pytest.raises(KeyError, match="no head named L9H9: expected one from L0H0 to L0H0"):
         scored(random_table(0, 1, 1)).row("L9H9")
 

@@ -26,7 +26,7 @@ WORTH_PACKING = 0.8
 # Parameters, moments and copies of one training are kept under this; more seeds are trained in turns.
 MOST_BYTES = 1 << 30
 
-Scale = Literal["unit mean norm", "root d_model", "as is"]
+VectorScale = Literal["unit mean norm", "root d_model", "as is"]
 Basis = Literal["span", "model"]
 
 
@@ -50,7 +50,7 @@ class AutoencoderSettings:
     epochs: int = 100
     held_out: float = 0.1
     learning_rate: float = 3e-3
-    scale: Scale = "unit mean norm"
+    scale: VectorScale = "unit mean norm"
     centre: bool = True
     tied: bool = False
     unit_decoder: bool = True
@@ -108,7 +108,7 @@ class Autoencoders:
         return self.decoder / self.scale[:, None, None]
 
 
-def draw(x: Float[Tensor, "n d_model"], seeds: Sequence[int], settings: AutoencoderSettings) -> Draws:
+def draw_runs(x: Float[Tensor, "n d_model"], seeds: Sequence[int], settings: AutoencoderSettings) -> Draws:
     """Everything random about the training of `seeds` on the rows of `x`."""
     n, d_model = x.shape
     trained, decoders, orders = [], [], []
@@ -153,7 +153,7 @@ class Frame:
         return replace(runs, centre=runs.centre @ self.basis.T + self.origin, **out)
 
 
-def prepare(
+def centre_and_scale(
     x: Float[Tensor, "n d_model"], trained: Int[Tensor, "seed n_train"], settings: AutoencoderSettings
 ) -> tuple[Float[Tensor, "seed d_model"], Float[Tensor, " seed"]]:
     """Centre and scale of each run, from its training vectors alone."""
@@ -192,15 +192,15 @@ def train_autoencoders(
 
 
 def _train(x: Tensor, seeds: Sequence[int], settings: AutoencoderSettings) -> Autoencoders:
-    draws = draw(x, seeds, settings)
-    centre, scale = prepare(x, draws.trained, settings)
+    draws = draw_runs(x, seeds, settings)
+    centre, scale = centre_and_scale(x, draws.trained, settings)
     rows = (x[draws.trained] - centre[:, None]) * scale[:, None, None]  # (seed, n_train, d_model)
     state = _State.start(draws.decoder)
     step = 0
     for epoch in range(settings.epochs):
         for places in draws.orders[:, epoch].split(settings.batch, dim=1):
             step += 1
-            batch = rows_of(rows, places)
+            batch = gather_rows(rows, places)
             state.step(batch, settings, step)
         state.pack()
     state.write_back()
@@ -219,7 +219,7 @@ def _train(x: Tensor, seeds: Sequence[int], settings: AutoencoderSettings) -> Au
     )
 
 
-def rows_of(rows: Float[Tensor, "seed n d"], places: Int[Tensor, "seed b"]) -> Float[Tensor, "seed b d"]:
+def gather_rows(rows: Float[Tensor, "seed n d"], places: Int[Tensor, "seed b"]) -> Float[Tensor, "seed b d"]:
     """Each seed's rows at its own places: one gather of whole rows."""
     first = torch.arange(len(rows))[:, None] * rows.shape[1]
     return rows.flatten(0, 1).index_select(0, (places + first).flatten()).unflatten(0, places.shape)
@@ -302,10 +302,10 @@ def mean_max_cosine(runs: Autoencoders, *, alive_only: bool = True) -> Float[Ten
     unit = runs.decoder / runs.decoder.norm(dim=2, keepdim=True)
     kept = [row[mask] if alive_only else row for row, mask in zip(unit, runs.alive, strict=True)]
     found = torch.full((len(kept), len(kept)), float("nan"))
-    for one, mine in enumerate(kept):
+    for one, own in enumerate(kept):
         for other in range(one):
-            if len(mine) and len(kept[other]):
-                cosines = mine @ kept[other].T
+            if len(own) and len(kept[other]):
+                cosines = own @ kept[other].T
                 found[one, other] = cosines.amax(1).mean()
                 found[other, one] = cosines.amax(0).mean()
     return found

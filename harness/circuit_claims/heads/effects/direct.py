@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.heads.effects.forward import AblationModel, Block, Pass
+from circuit_claims.heads.effects.forward import AblationModel, DecoderBlock, Pass
 from circuit_claims.heads.effects.reference import Reference
 from circuit_claims.heads.effects.results import DirectEffects
 from circuit_claims.heads.effects.settings import ABLATIONS, Ablation, FinalNorm
@@ -88,7 +88,7 @@ class Written:
     scale: Float[Tensor, " case"]
 
 
-def _written(block: Block, y: Float[Tensor, "case d_model"]) -> Written:
+def _written(block: DecoderBlock, y: Float[Tensor, "case d_model"]) -> Written:
     weight = block.post_norm.weight
     return Written(y, y if weight is None else y * weight, scale_of(block.post_norm, y))
 
@@ -270,7 +270,7 @@ def direct_effects(model: AblationModel, run: Pass, reference: Reference) -> Dir
         outputs = {ablation: reference.replacement(run, layer, ablation) for ablation in ABLATIONS}
         for norm, drops in effects.lost(_changes(run.z[layer], list(outputs.values()))).items():
             by_ablation = drops.split([len(output) for output in outputs.values()], dim=-1)
-            for ablation, part in zip(outputs, by_ablation, strict=True):
+            for ablation, part in zip(ABLATIONS, by_ablation, strict=True):
                 lost.setdefault((ablation, norm), []).append(part.mean(-1))
     table = {name: torch.cat(drops).float().cpu().numpy() for name, drops in lost.items()}
     return DirectEffects(

@@ -49,6 +49,13 @@ class Tape:
 _TAPE: ContextVar[Tape | None] = ContextVar("ablation tape", default=None)
 
 
+def _written(tensor: Tensor | None) -> Tensor:
+    """What a pass must have left on its tape."""
+    if tensor is None:
+        raise RuntimeError("a forward pass ended without writing on its tape: the model's layers were not hooked")
+    return tensor
+
+
 class _Enough(Exception):
     """Ends a pass that has come as far as it is needed."""
 
@@ -91,7 +98,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Block:
+class DecoderBlock:
     """One layer as ablations see it: W_O, (d_model, head d_head), its bias, and Gemma's norm after attention."""
 
     W_O: Float[Tensor, "d_model head_x_d_head"]
@@ -110,7 +117,7 @@ class AblationModel:
     names: Names
     dims: Dimensions
     layers: tuple[nn.Module, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[DecoderBlock, ...]
     final_norm: Norm
     W_U: Float[Tensor, "d_vocab d_model"]
     grams: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -147,7 +154,7 @@ class AblationModel:
         args, kwargs = start.calls[layer]
         with recording(Tape(patterns_of=tuple(heads), keep=False)) as tape, suppress(_Enough):
             self.layers[layer](start.resid[layer][None], *args, **kwargs)
-        return tape.patterns[0]
+        return _written(tape.patterns)[0]
 
     @torch.inference_mode()
     def run_from(
@@ -180,9 +187,10 @@ class AblationModel:
         def every(kept: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
             return tuple(kept[layer][row] for layer in range(self.dims.n_layers))
 
-        batch = len(tape.final)
+        final = _written(tape.final)
+        batch = len(final)
         calls = tuple(_of_row(tape.calls[layer], row, batch) for layer in range(self.dims.n_layers))
-        return Pass(tokens, every(tape.z), every(tape.written), every(tape.resid), tape.final[row], calls)
+        return Pass(tokens, every(tape.z), every(tape.written), every(tape.resid), final[row], calls)
 
 
 def open_model(local: LocalModel, device: str = "cpu") -> AblationModel:
@@ -224,11 +232,11 @@ def _of_row(value: Any, row: int, batch: int) -> Any:
     return value
 
 
-def _block(layer: nn.Module, out: Any, names: Names, dims: Dimensions) -> Block:
+def _block(layer: nn.Module, out: Any, names: Names, dims: Dimensions) -> DecoderBlock:
     weight = out.weight.detach().T if names.transposed else out.weight.detach()
     bias = getattr(out, "bias", None)
     post = layer.get_submodule(names.head_post_norm) if names.head_post_norm else None
-    return Block(weight, None if bias is None else bias.detach(), _norm(post, names, dims))
+    return DecoderBlock(weight, None if bias is None else bias.detach(), _norm(post, names, dims))
 
 
 def _norm(module: Any, names: Names, dims: Dimensions) -> Norm:

@@ -88,7 +88,7 @@ class HeadEffects:
     @classmethod
     def from_arrays(cls, head: Head, arrays: Mapping[str, np.ndarray]) -> HeadEffects:
         """The inverse of `arrays`."""
-        names = [(effect, ablation) for effect in EFFECTS for ablation in ABLATIONS]
+        names: list[tuple[Effect, Ablation]] = [(effect, ablation) for effect in EFFECTS for ablation in ABLATIONS]
         changes = {name: arrays[" ".join(name)] for name in names if " ".join(name) in arrays}
         plain = {name: arrays[name] for name in cls.__dataclass_fields__ if name not in ("head", "changes")}
         return cls(head=head, changes=changes, **plain)

@@ -259,15 +259,15 @@ def succession(tokens: Vocabulary, *, wraps: bool = True, mixed_forms: bool = Fa
     if splits_numbers(tokens):
         tasks = (DIGITS, *(task for task in PAPER_TASKS if task is not NUMBERS))
     left_out = tuple(task for task in PAPER_TASKS if task not in tasks)
-    return assemble(tokens, tasks, not_applicable=left_out, wraps=wraps, mixed_forms=mixed_forms)
+    return assemble_dataset(tokens, tasks, not_applicable=left_out, wraps=wraps, mixed_forms=mixed_forms)
 
 
-def roman_numerals(tokens: Vocabulary, *, mixed_forms: bool = False) -> SuccessionDataset:
+def roman_dataset(tokens: Vocabulary, *, mixed_forms: bool = False) -> SuccessionDataset:
     """The held-out task: Roman numerals I to XX, plain and after a space (SH-24). The paper gives no list."""
-    return assemble(tokens, (ROMAN,), mixed_forms=mixed_forms)
+    return assemble_dataset(tokens, (ROMAN,), mixed_forms=mixed_forms)
 
 
-def assemble(
+def assemble_dataset(
     tokens: Vocabulary,
     tasks: Sequence[Task],
     *,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from circuit_claims.judging.evidence import PassageExample, Passages
 from circuit_claims.judging.numbers import number
-from circuit_claims.report.model import to_number
 
 MOST_PASSAGES = 24
 BLANKS = {"\n": "↵", "\t": "⇥", " ": "␣", "\r": "␍"}
@@ -33,29 +31,29 @@ class Passage:
     promoted: tuple[tuple[str, str], ...]
 
 
-def passages_of(evidence: Mapping[str, Any]) -> tuple[Passage, ...]:
-    """The passages of evidence of type `passages`; raises KeyError or TypeError for one that lacks what it needs."""
-    return tuple(_passage(item) for item in list(evidence["examples"])[:MOST_PASSAGES])
+def passages_of(evidence: Passages) -> tuple[Passage, ...]:
+    """The passages as pieces of text, at most `MOST_PASSAGES`."""
+    return tuple(_passage(item) for item in list(evidence.examples)[:MOST_PASSAGES])
 
 
-def _passage(item: Mapping[str, Any]) -> Passage:
+def _passage(item: PassageExample) -> Passage:
     pieces: list[Piece] = []
-    for token in item["tokens"]:
-        rank = int(token.get("rank") or 0)
+    for token in item.tokens:
+        rank = token.rank
         if rank:
-            share = to_number(token.get("share"))
-            words = f"{100 * share:.0f} %" if isinstance(share, (int, float)) and share == share else ""
-            pieces += _marked(str(token["text"]), rank, words)
+            share = token.share
+            words = f"{100 * share:.0f} %" if share is not None and share == share else ""
+            pieces += _marked(token.text, rank, words)
         elif pieces and not pieces[-1].rank:
-            pieces[-1] = Piece(pieces[-1].text + str(token["text"]))
+            pieces[-1] = Piece(pieces[-1].text + token.text)
         else:
-            pieces.append(Piece(str(token["text"])))
-    promoted = tuple((seen(str(text)), number(value)) for text, value in item.get("promoted") or ())
+            pieces.append(Piece(token.text))
+    promoted = tuple((seen(text), number(value)) for text, value in item.promoted)
     return Passage(
-        label=str(item.get("label") or ""),
-        note=str(item.get("note") or ""),
+        label=item.label,
+        note=item.note,
         pieces=tuple(pieces),
-        following=seen(str(item["next"])),
+        following=seen(item.next),
         promoted=promoted,
     )
 

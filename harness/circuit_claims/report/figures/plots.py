@@ -15,6 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from circuit_claims.judging.evidence import Bars, Curves, HeadMap, NullDistribution, RankedBars
 from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import (
     WIDTH,
@@ -31,8 +32,8 @@ from circuit_claims.report.figures.axes import (
 )
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import LEVELS, SERIES, scale
-from circuit_claims.report.figures.svg import draw
-from circuit_claims.report.text import head_name, one_line, shorten
+from circuit_claims.report.figures.svg import draw_svg
+from circuit_claims.report.text import head_as_written, one_line, shorten
 
 MOST_ROWS = 24
 MOST_VALUES = 40
@@ -40,7 +41,7 @@ DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4,
 
 
 @dataclass(frozen=True)
-class Point:
+class PlotPoint:
     """One row of a strip: a name, a value, an interval if there is one, and what it is.
 
     `role` is `measured`, `negative` (a control that must fail) or `positive` (one that must pass).
@@ -57,7 +58,7 @@ MARKERS = {"measured": "o", "negative": "D", "positive": "s"}
 
 
 @drawn_once
-def strip(points: Sequence[Point], band: tuple[float, float], expected: float, unit: str, name: str) -> Markup:
+def strip(points: Sequence[PlotPoint], band: tuple[float, float], expected: float, unit: str, name: str) -> Markup:
     """The paper's value as a band, the measured point with its interval and the controls, on one axis.
 
     `band` is the range that counts as reproduced; an end may be infinite (one-sided claims).
@@ -81,20 +82,19 @@ def strip(points: Sequence[Point], band: tuple[float, float], expected: float, u
     height = 60 + names.height * len(points)
     spoken = "; ".join(_spoken(point) for point in points)
     sides = f"Counts as reproduced from {number(band[0])} to {number(band[1])}."
-    return draw(paint, name, f"Paper's value {number(expected)} {unit}", f"{sides} {spoken}.", WIDTH, height)
+    return draw_svg(paint, name, f"Paper's value {number(expected)} {unit}", f"{sides} {spoken}.", WIDTH, height)
 
 
 @drawn_once
-def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def head_map(evidence: HeadMap, name: str, title: str) -> Markup:
     """A layer x head heat map in `LEVELS` steps of one hue, with its scale; the marked head is outlined and named.
 
-    A cell without a value is crossed out. `mark` is one head [layer, head] or a list of such; `head_names` "1:6" names
-    heads that way.
+    A cell without a value is crossed out.
     """
-    values = [finite(row) for row in evidence["values"]]
+    values = [finite(row) for row in evidence.values]
     layers, heads = len(values), max(map(len, values))
     known = [value for row in values for value in row if math.isfinite(value)]
-    low, high = limits(evidence.get("vmin"), evidence.get("vmax"), known)
+    low, high = limits(evidence.vmin, evidence.vmax, known)
     cell = max(4.0, min(14.0 if layers > 6 else 26.0, 380 / max(layers, 1)))
     height = layers * cell + 66
 
@@ -110,47 +110,45 @@ def head_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
         style(axes, numbers="")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        scale_bar(figure, height, low, high, str(evidence.get("label") or ""), top=24, bottom=42)
+        scale_bar(figure, height, low, high, str(evidence.label), top=24, bottom=42)
 
-    return draw(paint, name, title, _head_words(values, evidence), WIDTH, height)
+    return draw_svg(paint, name, title, _head_words(values, evidence), WIDTH, height)
 
 
 @drawn_once
-def bars(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def bars(evidence: Bars, name: str, title: str) -> Markup:
     """One bar a label with its interval, the paper's threshold as a dashed line, the null as a grey mark a bar."""
     return _rows(evidence, name, title, as_bars=True)
 
 
 @drawn_once
-def ranked(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def ranked(evidence: RankedBars, name: str, title: str) -> Markup:
     """One point a label with its interval, best first as given; the null of the maximum is a grey band."""
     return _rows(evidence, name, title, as_bars=False)
 
 
 @drawn_once
-def lines(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def lines(evidence: Curves, name: str, title: str) -> Markup:
     """Up to six curves over `x`, each with its own colour and dashes, and a band where low and high are given."""
-    x, series = finite(evidence["x"]), list(evidence["series"])[:SERIES]
+    x, series = finite(evidence.x), list(evidence.series)[:SERIES]
     height = 250 + 18 * len(series)
 
     def paint(figure: Any) -> None:
         axes = axes_at(figure, height, 56, 14, 10 + 18 * len(series), 44)
         for index, one in enumerate(series):
-            colour, y = C[f"series{index}"], finite(one["y"])
+            colour, y = C[f"series{index}"], finite(one.y)
             axes.plot(x, y, color=colour, linestyle=DASHES[index], linewidth=2, marker=_dot(y), markersize=3)
-            if one.get("low") and one.get("high"):
-                axes.fill_between(x, finite(one["low"]), finite(one["high"]), color=colour, alpha=0.18, linewidth=0)
-            _legend(figure, height, index, str(one["name"]), colour)
-        axes.set_xlabel(one_line(str(evidence.get("xlabel") or "")), color=C["muted"])
-        axes.set_ylabel(one_line(str(evidence.get("ylabel") or "")), color=C["muted"])
-        scale_x(axes, x, evidence.get("xscale") == "log")
+            if one.low and one.high:
+                axes.fill_between(x, finite(one.low), finite(one.high), color=colour, alpha=0.18, linewidth=0)
+            _legend(figure, height, index, str(one.name), colour)
+        axes.set_xlabel(one_line(str(evidence.xlabel)), color=C["muted"])
+        axes.set_ylabel(one_line(str(evidence.ylabel)), color=C["muted"])
+        scale_x(axes, x, evidence.xscale == "log")
         axes.grid(axis="y", color=C["grid"], linewidth=0.8)
         style(axes)
 
-    spoken = "; ".join(
-        f"{one['name']}: from {number(one['y'][0])} to {number(one['y'][-1])}" for one in series if one["y"]
-    )
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    spoken = "; ".join(f"{one.name}: from {number(one.y[0])} to {number(one.y[-1])}" for one in series if one.y)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
 def _dot(y: list[float]) -> str:
@@ -159,10 +157,10 @@ def _dot(y: list[float]) -> str:
 
 
 @drawn_once
-def distribution(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def distribution(evidence: NullDistribution, name: str, title: str) -> Markup:
     """A histogram of the null's draws with the observed value as a line."""
-    draws = [value for value in finite(evidence["values"]) if math.isfinite(value)]
-    observed = finite([evidence.get("observed")])[0]
+    draws = [value for value in finite(evidence.values) if math.isfinite(value)]
+    observed = finite([evidence.observed])[0]
     low, high = reach_of([*draws, observed])
 
     def paint(figure: Any) -> None:
@@ -175,11 +173,11 @@ def distribution(evidence: dict[str, Any], name: str, title: str) -> Markup:
             axes.text(x, 1.02, f"observed {number(observed)}", color=C["measured"], ha=align, va="bottom",
                       transform=axes.get_xaxis_transform())  # fmt: skip
         axes.set_ylabel("draws", color=C["muted"])
-        finish(axes, str(evidence.get("label") or ""), named_rows=False)
+        finish(axes, str(evidence.label), named_rows=False)
 
     beyond = sum(value >= observed for value in draws)
     spoken = f"{len(draws)} draws from the null, {beyond} of them at or above the observed {number(observed)}."
-    return draw(paint, name, title, spoken, WIDTH, 210)
+    return draw_svg(paint, name, title, spoken, WIDTH, 210)
 
 
 def _histogram(axes: Any, draws: list[float]) -> None:
@@ -194,12 +192,12 @@ def _histogram(axes: Any, draws: list[float]) -> None:
     axes.bar(values, [counts[value] for value in values], width=width, color=C["null"], linewidth=0)
 
 
-def _rows(evidence: dict[str, Any], name: str, title: str, as_bars: bool) -> Markup:
-    labels = [str(label) for label in evidence["labels"]][:MOST_ROWS]
+def _rows(evidence: Bars, name: str, title: str, as_bars: bool) -> Markup:
+    labels = [str(label) for label in evidence.labels][:MOST_ROWS]
     count = len(labels)
-    columns = {key: finite(evidence.get(key))[:count] for key in ("values", "low", "high")}
-    threshold, null = finite([evidence.get("threshold")])[0], _null_ranges(evidence, count)
-    ends = [value for column in (*columns.values(), *null, finite(evidence.get("null_band"))) for value in column]
+    columns = {key: finite(getattr(evidence, key))[:count] for key in ("values", "low", "high")}
+    threshold, null = finite([evidence.threshold])[0], _null_ranges(evidence, count)
+    ends = [value for column in (*columns.values(), *null, finite(evidence.null_band)) for value in column]
     low, high = reach_of([*ends, threshold, *([0.0] if as_bars else [])])
     names = row_names(labels)
     height = 62 + names.height * count
@@ -208,7 +206,7 @@ def _rows(evidence: dict[str, Any], name: str, title: str, as_bars: bool) -> Mar
         axes = axes_at(figure, height, names.left, 14, 22, 40)
         axes.set_xlim(0 if as_bars and low >= -1e-12 else low, high)
         axes.set_ylim(count - 0.4, -0.6)
-        if band := evidence.get("null_band"):
+        if band := evidence.null_band:
             axes.axvspan(*finite(band), color=C["null"], alpha=0.25, linewidth=0)
         for row in range(count):
             _row(axes, row, columns, null, as_bars)
@@ -217,11 +215,11 @@ def _rows(evidence: dict[str, Any], name: str, title: str, as_bars: bool) -> Mar
             align, x = beside(threshold, (low, high))
             axes.text(x, -0.72, f"threshold {number(threshold)}", color=C["paper"], ha=align, va="bottom", fontsize=11)
         name_rows(axes, names)
-        finish(axes, str(evidence.get("label") or ""))
+        finish(axes, str(evidence.label))
 
     spoken = "; ".join(f"{label} {number(value)}" for label, value in zip(labels, columns["values"], strict=False))
     line = f" Threshold {number(threshold)}." if math.isfinite(threshold) else ""
-    return draw(paint, name, title, f"{spoken}.{line}", WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}.{line}", WIDTH, height)
 
 
 def _row(axes: Any, row: int, columns: dict[str, list[float]], null: list[list[float]], as_bars: bool) -> None:
@@ -238,17 +236,17 @@ def _row(axes: Any, row: int, columns: dict[str, list[float]], null: list[list[f
                   markeredgewidth=3)  # fmt: skip
 
 
-def _null_ranges(evidence: dict[str, Any], count: int) -> list[list[float]]:
+def _null_ranges(evidence: Bars, count: int) -> list[list[float]]:
     """The null a row: one number for all rows, or for each row a number or a pair (low, high)."""
-    null = evidence.get("null")
-    if null is None or evidence.get("null_band"):
+    null = evidence.null
+    if null is None or evidence.null_band:
         return []
-    per_row = null if isinstance(null, list) else [null] * count
-    ranges = [finite(item if isinstance(item, list) else [item]) for item in per_row[:count]]
+    per_row = null if isinstance(null, tuple) else [null] * count
+    ranges = [finite(item if isinstance(item, tuple) else [item]) for item in per_row[:count]]
     return [[value for value in pair if math.isfinite(value)] for pair in ranges]
 
 
-def _point(axes: Any, row: int, point: Point, reach: tuple[float, float]) -> None:
+def _point(axes: Any, row: int, point: PlotPoint, reach: tuple[float, float]) -> None:
     colour = C["measured" if point.role == "measured" else "control"]
     if point.low is not None and point.high is not None and not math.isnan(point.low + point.high):
         ends = [max(point.low, reach[0]), min(point.high, reach[1])]
@@ -265,13 +263,13 @@ def _point(axes: Any, row: int, point: Point, reach: tuple[float, float]) -> Non
         )  # fmt: skip
 
 
-def _spoken(point: Point) -> str:
+def _spoken(point: PlotPoint) -> str:
     words = {"measured": "measured", "negative": "control that must fail", "positive": "control that must pass"}
     interval = "" if point.low is None else f", interval {number(point.low)} to {number(point.high)}"
     return f"{words[point.role]} {point.name}: {number(point.value)}{interval}"
 
 
-def _ends(points: Sequence[Point]) -> list[float]:
+def _ends(points: Sequence[PlotPoint]) -> list[float]:
     ends = [end for point in points for end in (point.value, point.low, point.high)]
     return [end for end in ends if end is not None and math.isfinite(end)]
 
@@ -309,18 +307,10 @@ def _level(value: float, low: float, high: float) -> int:
     return min(LEVELS - 1, int(share * LEVELS))
 
 
-def _marked(evidence: dict[str, Any], values: list[list[float]]) -> list[tuple[int, int]]:
-    """The heads under `mark` that are in the map: one pair, or a list of pairs."""
-    mark = evidence.get("mark")
-    pairs = mark if isinstance(mark, list) and mark and isinstance(mark[0], list) else [mark]
-    found = [(int(pair[0]), int(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2]
-    return [(layer, head) for layer, head in found if 0 <= layer < len(values) and 0 <= head < len(values[layer])]
-
-
-def _mark(axes: Any, evidence: dict[str, Any], values: list[list[float]]) -> None:
+def _mark(axes: Any, evidence: HeadMap, values: list[list[float]]) -> None:
     from matplotlib.patches import Rectangle
 
-    marked = _marked(evidence, values)
+    marked = evidence.mark
     for layer, head in marked:
         axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=C["mark"], linewidth=2.2))
     if marked:
@@ -329,8 +319,8 @@ def _mark(axes: Any, evidence: dict[str, Any], values: list[list[float]]) -> Non
         axes.text(0, 1, words, color=C["mark"], transform=axes.transAxes, ha="left", va="bottom")
 
 
-def _name(evidence: dict[str, Any], layer: int, head: int) -> str:
-    return head_name(layer, head, str(evidence.get("head_names") or "L12H0"))
+def _name(evidence: HeadMap, layer: int, head: int) -> str:
+    return head_as_written(layer, head, evidence.head_names)
 
 
 def scale_bar(figure: Any, height: float, low: float, high: float, label: str, *, top: float, bottom: float) -> None:
@@ -354,9 +344,9 @@ def scale_bar(figure: Any, height: float, low: float, high: float, label: str, *
     figure.text((WIDTH - 4) / WIDTH, above, words, color=C["muted"], ha="right", va="bottom", fontsize=11)
 
 
-def _head_words(values: list[list[float]], evidence: dict[str, Any]) -> str:
+def _head_words(values: list[list[float]], evidence: HeadMap) -> str:
     best = ", ".join(f"{_name(evidence, layer, head)} {number(value)}" for layer, head, value in top_heads(values, 5))
-    names = ", ".join(_name(evidence, *place) for place in _marked(evidence, values))
+    names = ", ".join(_name(evidence, *place) for place in evidence.mark)
     marked = f" Marked: {names}." if names else ""
     return f"{len(values)} layers, {sum(map(len, values))} heads. Highest: {best}.{marked}"
 

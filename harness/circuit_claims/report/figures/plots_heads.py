@@ -7,17 +7,18 @@ never stands alone. `kinds` lists the kinds in the order of their colours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from circuit_claims.judging.evidence import ClusterMap, Curve, HeadCurves, Panel, PatternPanel, Patterns, Scatter
 from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import WIDTH, C, axes_at, finite, reach_of, style
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import LEVELS, SERIES, scale
-from circuit_claims.report.figures.svg import draw
+from circuit_claims.report.figures.svg import draw_svg
 from circuit_claims.report.text import one_line, shorten
 
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
@@ -27,13 +28,13 @@ MOST_PANELS, MOST_SERIES, MOST_TOKENS = 6, 16, 32
 
 
 @drawn_once
-def head_curves(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def head_curves(evidence: HeadCurves, name: str, title: str) -> Markup:
     """One panel below the other, each with a curve a head, a band where low and high are given, its name at the end."""
-    panels, kinds = list(evidence["panels"])[:MOST_PANELS], _kinds(evidence)
-    x, top = finite(evidence["x"]), 12 + LEGEND * len(kinds)
+    panels, kinds = list(evidence.panels)[:MOST_PANELS], _kinds(evidence)
+    x, top = finite(evidence.x), 12 + LEGEND * len(kinds)
     height = top + len(panels) * (PANEL + GAP)
-    ends = [value for panel in panels for one in panel["series"] for key in ("y", "low", "high")
-            for value in finite(one.get(key))]  # fmt: skip
+    ends = [value for panel in panels for one in panel.series for key in ("y", "low", "high")
+            for value in finite(getattr(one, key))]  # fmt: skip
     reach = reach_of(ends)
 
     def paint(figure: Any) -> None:
@@ -41,22 +42,22 @@ def head_curves(evidence: dict[str, Any], name: str, title: str) -> Markup:
         for index, panel in enumerate(panels):
             below = height - top - (index + 1) * PANEL - index * GAP - 16
             axes = axes_at(figure, height, 52, 44, height - below - PANEL, below)
-            _stages(axes, evidence.get("stages") or ())
-            _curves(axes, x, list(panel["series"])[:MOST_SERIES], kinds, reach)
-            axes.set_title(one_line(str(panel["name"])), fontsize=12, loc="left", color=C["ink"], pad=4)
-            axes.set_ylabel(one_line(str(evidence.get("ylabel") or "")), color=C["muted"], fontsize=11)
-            if evidence.get("xscale") == "log":
+            _stages(axes, evidence.stages or ())
+            _curves(axes, x, list(panel.series)[:MOST_SERIES], kinds, reach)
+            axes.set_title(one_line(str(panel.name)), fontsize=12, loc="left", color=C["ink"], pad=4)
+            axes.set_ylabel(one_line(str(evidence.ylabel)), color=C["muted"], fontsize=11)
+            if evidence.xscale == "log":
                 _log_steps(axes, x)
             if index == len(panels) - 1:
-                axes.set_xlabel(one_line(str(evidence.get("xlabel") or "")), color=C["muted"])
+                axes.set_xlabel(one_line(str(evidence.xlabel)), color=C["muted"])
             axes.grid(axis="y", color=C["grid"], linewidth=0.8)
             style(axes)
 
     spoken = "; ".join(_spoken(panel) for panel in panels)
     stages = ", ".join(
-        f"{stage} from {number(first)} to {number(last)}" for stage, first, last in evidence.get("stages") or ()
+        f"{stage} from {number(first)} to {number(last)}" for stage, first, last in evidence.stages or ()
     )
-    return draw(paint, name, title, f"{spoken}." + (f" Stages: {stages}." if stages else ""), WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}." + (f" Stages: {stages}." if stages else ""), WIDTH, height)
 
 
 def _stages(axes: Any, stages: Sequence[Sequence[Any]]) -> None:
@@ -78,35 +79,31 @@ def _log_steps(axes: Any, x: Sequence[float]) -> None:
     axes.set_xlim(min(x, default=0.0), max(x, default=1.0))
 
 
-def _spoken(panel: Mapping[str, Any]) -> str:
-    ends = ", ".join(
-        f"{one['name']} ({one.get('kind', '')}) {number(one['y'][-1])}" for one in panel["series"] if one["y"]
-    )
-    return f"{panel['name']}, at the end: {ends}"
+def _spoken(panel: Panel) -> str:
+    ends = ", ".join(f"{one.name} ({one.kind}) {number(one.y[-1])}" for one in panel.series if one.y)
+    return f"{panel.name}, at the end: {ends}"
 
 
-def _curves(axes: Any, x: list[float], series: Sequence[Mapping[str, Any]], kinds: Sequence[str], reach: Any) -> None:
+def _curves(axes: Any, x: list[float], series: Sequence[Curve], kinds: Sequence[str], reach: Any) -> None:
     ends = []
     for one in series:
-        colour, dash, _ = _look(str(one.get("kind", "")), kinds)
-        y = finite(one["y"])
+        colour, dash, _ = _look(str(one.kind), kinds)
+        y = finite(one.y)
         axes.plot(x[: len(y)], y, color=colour, linestyle=dash, linewidth=1.6)
-        if one.get("low") and one.get("high"):
-            axes.fill_between(
-                x[: len(y)], finite(one["low"]), finite(one["high"]), color=colour, alpha=0.15, linewidth=0
-            )
+        if one.low and one.high:
+            axes.fill_between(x[: len(y)], finite(one.low), finite(one.high), color=colour, alpha=0.15, linewidth=0)
         if y and math.isfinite(y[-1]):
-            ends.append((y[-1], str(one["name"]), colour))
+            ends.append((y[-1], str(one.name), colour))
     axes.set_ylim(*reach)
     ends.sort(key=lambda end: end[0])
-    for (_, words, colour), place in zip(ends, apart([end[0] for end in ends], reach), strict=True):
+    for (_, words, colour), place in zip(ends, spread_apart([end[0] for end in ends], reach), strict=True):
         axes.text(1.015, place, one_line(words), color=colour, transform=axes.transAxes, va="center", fontsize=10)
 
 
-def apart(values: Sequence[float], reach: tuple[float, float], gap: float = 0.058) -> list[float]:
+def spread_apart(values: Sequence[float], reach: tuple[float, float], gap: float = 0.058) -> list[float]:
     """Heights (0 to 1) for labels at rising `values`, at least `gap` from each other and as near as may be.
 
-    >>> [round(place, 2) for place in apart([0.0, 0.0, 1.0], (0.0, 1.0), gap=0.1)]
+    >>> [round(place, 2) for place in spread_apart([0.0, 0.0, 1.0], (0.0, 1.0), gap=0.1)]
     [0.0, 0.1, 1.0]
     """
     places = [min(max((value - reach[0]) / (reach[1] - reach[0]), 0.0), 1.0) for value in values]
@@ -120,39 +117,39 @@ def apart(values: Sequence[float], reach: tuple[float, float], gap: float = 0.05
 
 
 @drawn_once
-def scatter(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def scatter(evidence: Scatter, name: str, title: str) -> Markup:
     """One named point a head, with its interval along y where low and high are given."""
-    points, kinds = list(evidence["points"])[: 4 * MOST_SERIES], _kinds(evidence)
+    points, kinds = list(evidence.points)[: 4 * MOST_SERIES], _kinds(evidence)
     height, top = 300 + LEGEND * len(kinds), 14 + LEGEND * len(kinds)
-    xs, ys = finite([point["x"] for point in points]), finite([point["y"] for point in points])
-    ends = [value for point in points for value in finite([point.get("low"), point.get("high")])]
+    xs, ys = finite([point.x for point in points]), finite([point.y for point in points])
+    ends = [value for point in points for value in finite([point.low, point.high])]
 
     def paint(figure: Any) -> None:
         axes = axes_at(figure, height, 56, 30, top, 46)
         _legend(figure, height, kinds, markers=True)
         for point, x, y in zip(points, xs, ys, strict=True):
-            colour, _, marker = _look(str(point.get("kind", "")), kinds)
-            low, high = finite([point.get("low"), point.get("high")])
+            colour, _, marker = _look(str(point.kind), kinds)
+            low, high = finite([point.low, point.high])
             if math.isfinite(low + high):
                 axes.plot([x, x], [low, high], color=colour, linewidth=1.1)
             axes.plot([x], [y], color=colour, marker=marker, markersize=6, linestyle="none")
-            axes.annotate(one_line(str(point["name"])), (x, y), (5, 3), textcoords="offset points", fontsize=9.5,
+            axes.annotate(one_line(str(point.name)), (x, y), (5, 3), textcoords="offset points", fontsize=9.5,
                           color=C["ink"])  # fmt: skip
         axes.set_xlim(*reach_of(xs))
         axes.set_ylim(*reach_of([*ys, *ends]))
-        axes.set_xlabel(one_line(str(evidence.get("xlabel") or "")), color=C["muted"])
-        axes.set_ylabel(one_line(str(evidence.get("ylabel") or "")), color=C["muted"])
+        axes.set_xlabel(one_line(str(evidence.xlabel)), color=C["muted"])
+        axes.set_ylabel(one_line(str(evidence.ylabel)), color=C["muted"])
         axes.grid(color=C["grid"], linewidth=0.8)
         style(axes)
 
-    spoken = "; ".join(f"{point['name']}: {number(point['x'])}, {number(point['y'])}" for point in points)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    spoken = "; ".join(f"{point.name}: {number(point.x)}, {number(point.y)}" for point in points)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
 @drawn_once
-def cluster_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def cluster_map(evidence: ClusterMap, name: str, title: str) -> Markup:
     """A row a method, a column a head: cells of one cluster share letter and shade; beside each row its agreement."""
-    heads, kinds, rows = list(evidence["heads"]), list(evidence["kinds_of_heads"]), list(evidence["rows"])
+    heads, kinds, rows = list(evidence.heads), list(evidence.kinds_of_heads), list(evidence.rows)
     cell, left = 22, 176
     height = 34 + cell * (len(rows) + 1)
 
@@ -162,13 +159,11 @@ def cluster_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
         axes.set_ylim(len(rows) + 1, 0)
         _cluster_row(axes, 0, [(one_line(str(kind)) or "?")[0].lower() for kind in kinds])
         for index, row in enumerate(rows, start=1):
-            _cluster_row(axes, index, ["ABCDEFGHIJKLMNOP"[int(one) % 16] for one in row["clusters"]])
-            axes.text(
-                len(heads) + 0.15, index + 0.5, number(row["agreement"]), va="center", fontsize=10, color=C["ink"]
-            )
+            _cluster_row(axes, index, ["ABCDEFGHIJKLMNOP"[int(one) % 16] for one in row.clusters])
+            axes.text(len(heads) + 0.15, index + 0.5, number(row.agreement), va="center", fontsize=10, color=C["ink"])
         axes.text(len(heads) + 0.15, 0.5, "index", va="center", fontsize=10, color=C["muted"])
         axes.set_yticks([index + 0.5 for index in range(len(rows) + 1)],
-                        ["type", *(shorten(one_line(str(row["name"])), 27) for row in rows)], fontsize=10)  # fmt: skip
+                        ["type", *(shorten(one_line(str(row.name)), 27) for row in rows)], fontsize=10)  # fmt: skip
         axes.set_xticks(
             [index + 0.5 for index in range(len(heads))], [one_line(str(head)) for head in heads], fontsize=10
         )
@@ -178,8 +173,8 @@ def cluster_map(evidence: dict[str, Any], name: str, title: str) -> Markup:
         for spine in axes.spines.values():
             spine.set_visible(False)
 
-    spoken = "; ".join(f"{row['name']}: adjusted Rand index {number(row['agreement'])}" for row in rows)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    spoken = "; ".join(f"{row.name}: adjusted Rand index {number(row.agreement)}" for row in rows)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
 def _cluster_row(axes: Any, row: int, letters: Sequence[str]) -> None:
@@ -195,9 +190,9 @@ def _cluster_row(axes: Any, row: int, letters: Sequence[str]) -> None:
 
 
 @drawn_once
-def pattern(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def pattern_panels(evidence: Patterns, name: str, title: str) -> Markup:
     """Attention patterns as triangles: a row where the head looks from, a column where to; tokens on both sides."""
-    panels = list(evidence["panels"])[:MOST_PANELS]
+    panels = list(evidence.panels)[:MOST_PANELS]
     side = WIDTH - 110
     height = len(panels) * (side + 96) + 6
 
@@ -208,12 +203,12 @@ def pattern(evidence: dict[str, Any], name: str, title: str) -> Markup:
             _triangle(axes, panel)
 
     spoken = "; ".join(_looks(panel) for panel in panels)
-    return draw(paint, name, title, f"{spoken}.", WIDTH, height)
+    return draw_svg(paint, name, title, f"{spoken}.", WIDTH, height)
 
 
-def _triangle(axes: Any, panel: Mapping[str, Any]) -> None:
-    tokens = [shorten(one_line(str(token)) or " ", 10) for token in panel["tokens"]][:MOST_TOKENS]
-    rows = np.array([finite(row)[: len(tokens)] for row in panel["rows"][: len(tokens)]])
+def _triangle(axes: Any, panel: PatternPanel) -> None:
+    tokens = [shorten(one_line(str(token)) or " ", 10) for token in panel.tokens][:MOST_TOKENS]
+    rows = np.array([finite(row)[: len(tokens)] for row in panel.rows[: len(tokens)]])
     levels = np.clip((rows / max(np.nanmax(rows), 1e-12) * LEVELS).astype(int), 0, LEVELS - 1)
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
@@ -232,21 +227,21 @@ def _triangle(axes: Any, panel: Mapping[str, Any]) -> None:
         )
     axes.set_xlim(-0.5, len(tokens) - 0.5)
     axes.set_ylim(len(tokens) - 0.5, -0.5)
-    axes.set_title(one_line(str(panel["name"])), fontsize=12, loc="left", color=C["ink"], pad=5)
+    axes.set_title(one_line(str(panel.name)), fontsize=12, loc="left", color=C["ink"], pad=5)
     axes.set_xticks(range(len(tokens)), tokens, rotation=90)
     axes.set_yticks(range(len(tokens)), tokens)
     style(axes, numbers="")
     axes.tick_params(labelsize=8.5, length=2)
 
 
-def _looks(panel: Mapping[str, Any]) -> str:
-    row = finite(panel["rows"][-1])
+def _looks(panel: PatternPanel) -> str:
+    row = finite(panel.rows[-1])
     best = max(range(len(row)), key=lambda index: row[index])
-    return f"{panel['name']}: from the last token most to {panel['tokens'][best]!r}, {number(row[best])}"
+    return f"{panel.name}: from the last token most to {panel.tokens[best]!r}, {number(row[best])}"
 
 
-def _kinds(evidence: Mapping[str, Any]) -> list[str]:
-    return [str(kind) for kind in evidence.get("kinds") or ()][:SERIES]
+def _kinds(evidence: HeadCurves | Scatter) -> list[str]:
+    return [str(kind) for kind in evidence.kinds or ()][:SERIES]
 
 
 def _look(kind: str, kinds: Sequence[str]) -> tuple[str, Any, str]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from circuit_claims.judging.evidence import StackedBars, StackedRow
 from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures.axes import WIDTH, C, axes_at, finish, finite, name_rows, row_names
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import SERIES
-from circuit_claims.report.figures.svg import draw
+from circuit_claims.report.figures.svg import draw_svg
 from circuit_claims.report.text import one_line, shorten
 
 HATCHES = ("", "////", "----", "\\\\\\\\", "xxxx", "++++")
@@ -20,13 +21,13 @@ LEGEND_ROW = 17
 
 
 @drawn_once
-def stacked(evidence: dict[str, Any], name: str, title: str) -> Markup:
+def stacked(evidence: StackedBars, name: str, title: str) -> Markup:
     """One bar a row, its segments in the order given; what is missing to one is left blank, a percentage in each.
 
     A row with `paper` set is drawn with a bold edge and the word paper in its label.
     """
-    segments, rows = [str(item) for item in evidence["segments"]][:SERIES], list(evidence["rows"])
-    names = row_names([str(row["label"]) for row in rows])
+    segments, rows = [str(item) for item in evidence.segments][:SERIES], list(evidence.rows)
+    names = row_names([str(row.label) for row in rows])
     top = 14 + LEGEND_ROW * math.ceil(len(segments) / 2)
     height = top + 44 + names.height * len(rows)
 
@@ -35,12 +36,12 @@ def stacked(evidence: dict[str, Any], name: str, title: str) -> Markup:
         axes.set_xlim(0, 1)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         for place, row in enumerate(rows):
-            _bar(axes, place, finite(row["values"])[: len(segments)], bool(row.get("paper")))
+            _bar(axes, place, finite(row.values)[: len(segments)], bool(row.paper))
         name_rows(axes, names)
-        finish(axes, str(evidence.get("label") or ""))
+        finish(axes, str(evidence.label))
         _legend(figure, height, segments)
 
-    return draw(paint, name, title, _spoken(segments, rows), WIDTH, height)
+    return draw_svg(paint, name, title, _spoken(segments, rows), WIDTH, height)
 
 
 def _bar(axes: Any, place: int, values: list[float], paper: bool) -> None:
@@ -75,13 +76,13 @@ def _legend(figure: Any, height: float, segments: list[str]) -> None:
         figure.text((x + 28) / WIDTH, 1 - y / height, shown, color=C["ink"], va="center", fontsize=11)
 
 
-def _spoken(segments: list[str], rows: list[dict[str, Any]]) -> str:
+def _spoken(segments: list[str], rows: list[StackedRow]) -> str:
     said = []
     for row in rows:
         parts = [
             f"{segment} {number(100 * value)} %"
-            for segment, value in zip(segments, finite(row["values"]), strict=False)
+            for segment, value in zip(segments, finite(row.values), strict=False)
             if math.isfinite(value)
         ]
-        said.append(f"{row['label']}: {', '.join(parts) or 'not given'}")
+        said.append(f"{row.label}: {', '.join(parts) or 'not given'}")
     return "; ".join(said) + "."

@@ -20,7 +20,7 @@ from circuit_claims.report.text import visible
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "circuit_claims.report",
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -49,7 +49,9 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def draw(paint: Callable[[Any], None], name: str, title: str, description: str, width: float, height: float) -> Markup:
+def draw_svg(
+    paint: Callable[[Any], None], name: str, title: str, description: str, width: float, height: float
+) -> Markup:
     """The figure that `paint(figure)` fills, `width` x `height` px, as inline SVG.
 
     `name` must be unique in the page: every id inside starts with it. `title` and `description` are what a screen

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuit_claims.llc.losses import DivergenceFrom, NextToken
-from circuit_claims.toy.potentials.readout import LogSumExp, Readout
+from circuit_claims.toy.potentials.readout import FoldedReadout, LogSumExp
 
 if TYPE_CHECKING:
     from circuit_claims.toy.model import AttentionOnly
@@ -64,11 +64,13 @@ class RowTable:
     def rows(self, rows: Int[Tensor, " batch"]) -> Tensor:
         """The results of `rows`, stacked."""
         self.fill(rows)
-        return self._table[rows.to(self._table.device)] if self.kept else self._compute(rows)
+        table = self._table
+        return table[rows.to(table.device)] if self.kept and table is not None else self._compute(rows)
 
     def row(self, row: int) -> Tensor | None:
         """A view of one row that is known, None otherwise."""
-        return self._table[row] if self.kept and self._known[row // BLOCK] else None
+        table = self._table
+        return table[row] if self.kept and table is not None and self._known[row // BLOCK] else None
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ class AttentionPrefix:
     ) -> None:
         self.model, self.data, self.layer, self.loss = model, data, layer, loss
         self.device = next(model.parameters()).device
-        self.readout = Readout.of(model, dtype)
-        self._exact = self.readout if dtype == torch.float32 else Readout.of(model)
+        self.readout = FoldedReadout.of(model, dtype)
+        self._exact = self.readout if dtype == torch.float32 else FoldedReadout.of(model)
         self.length = data.shape[1] - 1
         self.positions = model.positions(self.length).detach()
         self.is_last = layer == model.config.n_layers - 1

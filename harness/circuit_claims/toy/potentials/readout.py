@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ TINY = 1e-30
 
 
 @dataclass(frozen=True)
-class Readout:
+class FoldedReadout:
     """Folded readout: `weight` is d x vocab with columns of mean zero, `bias` one number a token.
 
     `coarse` is the weight in the dtype of the large products, None for fp32 (bfloat16 halves and more their time; its
@@ -37,7 +37,7 @@ class Readout:
     coarse: Tensor | None = None
 
     @classmethod
-    def of(cls, model: AttentionOnly, dtype: torch.dtype = torch.float32) -> Readout:
+    def of(cls, model: AttentionOnly, dtype: torch.dtype = torch.float32) -> FoldedReadout:
         """The readout of a model, detached from it."""
         with torch.no_grad():
             unembed = model.unembed["W_U"]
@@ -83,7 +83,7 @@ def mass_of(
     return mass, total, total.log() + top[:, 0]
 
 
-def buffers(readout: Readout, count: int) -> list[Tensor]:
+def buffers(readout: FoldedReadout, count: int) -> list[Tensor]:
     """`count` buffers of one chunk of logits each."""
     vocab = readout.bias.shape[0]
     return [torch.empty(CHUNK, vocab, dtype=torch.float32, device=readout.bias.device) for _ in range(count)]
@@ -101,7 +101,7 @@ class LogSumExp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, readout: Readout) -> Tensor:
+    def forward(ctx: Any, x: Tensor, readout: FoldedReadout) -> Tensor:
         """Log-sum-exp, n numbers; the softmax's mean readout is kept for the backward pass."""
         (buffer,) = buffers(readout, 1)
         out, mean = x.new_empty(len(x)), torch.empty_like(x)
@@ -118,7 +118,7 @@ class LogSumExp(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """upstream times the softmax's mean readout."""
         (mean,) = ctx.saved_tensors
         return upstream[:, None] * mean, None

@@ -8,9 +8,9 @@ import pytest
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves.cells import BLOCKS, NUMBERS, Cell, CellKey
 from circuit_claims.papers.refined_llc.curves.compare import (
-    Comparison,
+    CellComparison,
     block_error,
-    compare,
+    compare_cells,
     memory,
     refuse_differences,
 )
@@ -44,7 +44,7 @@ def test_alarms_come_as_often_as_stated(settings):
     """At 0.01, 3,000 pairs: 30 are due; more than 60, or fewer than 3, come once in ten million."""
     generator = np.random.default_rng(0)
     pairs = sampled(settings, 6_000, generator).reshape(3_000, 2, 4, BLOCKS)
-    found = [compare(as_cell(one), as_cell(other), settings, false_alarm=0.01) for one, other in pairs]
+    found = [compare_cells(as_cell(one), as_cell(other), settings, false_alarm=0.01) for one, other in pairs]
     alarms = sum(not one.agrees for one in found)
     assert 3 <= alarms <= 60
 
@@ -54,7 +54,7 @@ def test_it_is_far_tighter_than_four_means_allow():
     from scipy.stats import t
 
     traces = sampled(PAPER, 200, np.random.default_rng(1)).reshape(100, 2, 4, BLOCKS)
-    found = [compare(as_cell(one), as_cell(other), PAPER) for one, other in traces]
+    found = [compare_cells(as_cell(one), as_cell(other), PAPER) for one, other in traces]
     wide = [float(t.ppf(1 - 5e-5, 6)) * math.hypot(*(one.mean(1).std(ddof=1) / 2 for one in pair)) for pair in traces]
     assert np.median([one.allowed for one in found]) < 0.65 * np.median(wide)
 
@@ -66,7 +66,7 @@ def test_a_change_of_six_joint_errors_is_seen():
     missed = 0
     for one, other in traces:
         shift = 6 * math.hypot(block_error(one, PAPER)[0], block_error(other, PAPER)[0])
-        missed += compare(as_cell(one), as_cell(other + shift), PAPER).agrees
+        missed += compare_cells(as_cell(one), as_cell(other + shift), PAPER).agrees
     assert missed <= 30
 
 
@@ -81,12 +81,12 @@ def test_a_diverged_chain_is_left_out_and_one_alone_says_nothing():
     trace[0] = np.nan
     assert block_error(trace, PAPER) == block_error(trace[1:], PAPER)
     assert block_error(trace[:2], PAPER) == (math.inf, 1.0)
-    assert compare(as_cell(trace[1:]), as_cell(trace[:2]), PAPER).allowed == math.inf
+    assert compare_cells(as_cell(trace[1:]), as_cell(trace[:2]), PAPER).allowed == math.inf
 
 
 @pytest.mark.parametrize(("recorded", "live", "agrees"), [(math.nan,) * 2 + (True,), (1.0, math.nan, False)])
 def test_cells_whose_chains_all_diverged_agree_with_their_like_alone(recorded, live, agrees):
-    assert Comparison(CellKey("9", "1:6", "code"), recorded, live, math.inf).agrees is agrees
+    assert CellComparison(CellKey("9", "1:6", "code"), recorded, live, math.inf).agrees is agrees
 
 
 def test_the_blanks_that_a_table_pads_few_draws_with_count_for_nothing():
@@ -102,8 +102,8 @@ def test_what_all_chains_do_alike_is_no_noise():
 
 def test_every_cell_that_differs_is_named():
     trace = np.random.default_rng(0).normal(size=(4, BLOCKS))
-    far = compare(as_cell(trace), as_cell(trace + 100), PAPER)
-    near = compare(as_cell(trace), as_cell(trace), PAPER)
+    far = compare_cells(as_cell(trace), as_cell(trace + 100), PAPER)
+    near = compare_cells(as_cell(trace), as_cell(trace), PAPER)
     refuse_differences([near])
     with pytest.raises(Differs, match="1 recorded cell differs") as error:
         refuse_differences([near, far])

@@ -12,9 +12,9 @@ from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves import evidence as show
 from circuit_claims.papers.refined_llc.curves.cells import BLOCKS, NUMBERS, Cell, CellKey, CellTable
+from circuit_claims.papers.refined_llc.curves.compare import CellComparison
 from circuit_claims.papers.refined_llc.curves.findings import Coefficients
 from circuit_claims.papers.refined_llc.curves.planted import ERROR, TYPES, planted_counts, planted_table
-from circuit_claims.papers.refined_llc.curves.recorded import Comparison
 from circuit_claims.papers.refined_llc.curves.settings import settings_of, under_settings
 from circuit_claims.papers.refined_llc.multigrams.findings import closer_ratio, overlap_growth, planted_paths
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
@@ -54,7 +54,7 @@ def planted_coefficients(types=TYPES, changes=None):
         name="own-run", seed=0, steps=(0, *planted_table().steps), head_types=lambda: types,
         context=SimpleNamespace(profile=PROFILES["quick"]), run=SimpleNamespace(folder=Path("two_layer")),
     )  # fmt: skip
-    again = (Comparison(CellKey("100", "1:6", "code"), 3.0, 3.1, 0.5),)
+    again = (CellComparison(CellKey("100", "1:6", "code"), 3.0, 3.1, 0.5),)
     return Coefficients(run, planted_cells(changes), again)
 
 
@@ -146,13 +146,11 @@ def test_code_is_drawn_beside_the_mixture_where_layer_1_was_recorded_on_both():
     some = left_of(found, lambda key: key.text != "code" or (key.weights[0] == "1" and key.checkpoint in steps[::-2]))
     (thinned,) = show.code_panels(some)
     assert [str(step) for step in thinned["x"]] == steps[::-2][::-1]
-    assert [panel["name"] for panel in thinned["panels"]] == ["layer 1, training mixture", "layer 1, code"]
-    for before, after in zip(whole["panels"], thinned["panels"], strict=True):
-        assert {one["name"]: one["y"][-1] for one in before["series"]} == {
-            one["name"]: one["y"][-1] for one in after["series"]
-        }
+    assert [panel.name for panel in thinned.panels] == ["layer 1, training mixture", "layer 1, code"]
+    for before, after in zip(whole.panels, thinned.panels, strict=True):
+        assert {one.name: one.y[-1] for one in before.series} == {one.name: one.y[-1] for one in after.series}
     (ends,) = show.code_panels(left_of(found, lambda key: key.text != "code" or key.checkpoint == steps[-1]))
-    assert ends["type"] == "ranked"
+    assert ends.type == "ranked"
 
 
 def test_every_piece_of_evidence_can_be_drawn():

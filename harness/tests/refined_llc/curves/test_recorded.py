@@ -199,7 +199,7 @@ def test_a_cell_that_differs_stops_every_claim_of_the_session(recorded, monkeypa
 def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch):
     monkeypatch.setattr(mm, "ROWS", 8)
     monkeypatch.setattr(mm, "PATH_ROWS", 4)
-    ablations = mf.Ablations(opened(recorded[0]))
+    ablations = mf.PathAblations(opened(recorded[0]))
     counts = ablations.counts()
     assert set(counts) == {"0:0", "0:1", "1:0", "1:1"}
     effects = ablations.effects("9")
@@ -207,9 +207,13 @@ def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch)
     assert set(ablations.types.values()) <= {"multigram", "bracket", "current-token", "previous-token", "induction"}
     assert -1 <= ablations.paths_and_composition().measurement.value <= 1
     assert ablations.nested().arrays["closers"].shape[:2] == (2, 2)
-    again = mf.Ablations(opened(recorded[0])).samples("9")
+    again = mf.PathAblations(opened(recorded[0])).samples("9")
     assert (again.origin, again.facts["agreement"]) == ("store", ablations.samples("9").facts["agreement"])
-    shown = [*together.sample_table(ablations), *together.path_maps(ablations), *together.nested_table(ablations)]
+    shown = [
+        *together.sample_table(ablations),
+        *together.path_ablation_maps(ablations),
+        *together.nested_table(ablations),
+    ]
     shown += [together.overlap_bars(ablations), *together.overlap_maps(ablations)]
     shown += [show.types_table(ablations.run), show.attention_patterns(ablations.run)]
     assert [exhibit(one, f"e{index}").trouble for index, one in enumerate(shown)] == [""] * len(shown)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from circuit_claims.heads.head_types_planted import BOS, STRINGS, planted_model
+from circuit_claims.heads.head_types_planted import BOS, STRINGS, planted_types_model
 from circuit_claims.papers.refined_llc.multigrams.brackets import (
     closing_pairs,
     head_margin_loss,
@@ -55,7 +55,7 @@ def test_margins_equal_the_models_own_logits():
 
 
 def test_a_planted_bracket_head_carries_the_margin_and_no_other_head_or_path_does():
-    model, made = planted_model({"0:3": "bracket"}), probes()
+    model, made = planted_types_model({"0:3": "bracket"}), probes()
     inner = ~made.outer
     loss = head_margin_loss(model, made).abs().mean(2)
     assert float(loss[0, 3]) > 5 * float(loss.flatten().sort().values[-2])

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from circuit_claims.heads.composition import head_effects
-from circuit_claims.heads.head_types_planted import BOS, CLOSERS, OPENERS, PAPER_LIKE, STRINGS, planted_model
+from circuit_claims.heads.composition import head_loss_changes
+from circuit_claims.heads.head_types_planted import BOS, CLOSERS, OPENERS, PAPER_LIKE, STRINGS, planted_types_model
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.papers.refined_llc.multigrams import labels as mg
 from circuit_claims.papers.refined_llc.multigrams.measures import RULES, counts_of, sample_arrays
@@ -43,7 +43,7 @@ def planted_rows(kind):
 )
 def test_samples_of_a_planted_head_get_the_label_of_what_it_does(kind, head):
     roles = {name: role for name, role in PAPER_LIKE.items() if name != "1:7"}  # one induction head: no understudy
-    samples = mg.label_samples(planted_model(roles), planted_rows(kind), STRINGS, mg.Rules(at_least=0.2))
+    samples = mg.label_samples(planted_types_model(roles), planted_rows(kind), STRINGS, mg.Rules(at_least=0.2))
     own = [sample for sample in samples if sample.head == head]
     last = [sample for sample in own if kind == "induction" or sample.position == planted_rows(kind).shape[1] - 2]
     assert len(last) >= 20
@@ -54,7 +54,7 @@ def test_samples_of_a_planted_head_get_the_label_of_what_it_does(kind, head):
 
 def test_one_pattern_said_in_many_places_is_one_multigram():
     rows = planted_rows("n-gram")
-    samples = mg.label_samples(planted_model({"0:2": "skip n-gram"}), rows, STRINGS, mg.Rules(at_least=0.5))
+    samples = mg.label_samples(planted_types_model({"0:2": "skip n-gram"}), rows, STRINGS, mg.Rules(at_least=0.5))
     ends = [sample for sample in samples if sample.position == rows.shape[1] - 2]
     assert len(ends) == len(rows)
     assert mg.count_multigrams(ends, rows, HEADS)["0:2"] == 1
@@ -64,7 +64,11 @@ def test_one_pattern_said_in_many_places_is_one_multigram():
 @pytest.mark.parametrize("changes", [{}, {"at_least": 2.0}, {"most": 3}, {"at_least": 1.0, "most": 10}], ids=str)
 @pytest.mark.parametrize("rule", RULES)
 def test_stored_samples_count_under_stricter_rules_as_if_labelled_anew(changes, rule):
-    model, rows, rules = planted_model({"0:2": "skip n-gram", "0:3": "bracket"}), planted_rows("n-gram"), mg.Rules()
+    model, rows, rules = (
+        planted_types_model({"0:2": "skip n-gram", "0:3": "bracket"}),
+        planted_rows("n-gram"),
+        mg.Rules(),
+    )
     found = mg.label_samples(model, rows, STRINGS, rules)
     facts = {"rules": asdict(rules), "heads": HEADS}
     stored = Measurement("samples", None, arrays=sample_arrays(found, rows, HEADS), facts=facts)
@@ -133,13 +137,13 @@ def test_agreement_is_one_for_equal_labels_and_kappa_zero_for_independent_ones()
         return mg.Sample("0:0", 0, 0, 1.0, 0, 0, first, second)
 
     same = [made(label, label) for label in ("n-gram", "bracket")]
-    assert mg.agreement(same) == (1.0, 1.0)
+    assert mg.label_agreement(same) == (1.0, 1.0)
     crossed = [made(a, b) for a in ("n-gram", "bracket") for b in ("n-gram", "bracket")]
-    assert mg.agreement(crossed) == (0.5, 0.0)
+    assert mg.label_agreement(crossed) == (0.5, 0.0)
 
 
 def test_effects_given_are_those_that_would_be_measured():
-    model, rows = planted_model({"0:2": "skip n-gram"}), planted_rows("n-gram")
+    model, rows = planted_types_model({"0:2": "skip n-gram"}), planted_rows("n-gram")
     assert mg.label_samples(model, rows, STRINGS) == mg.label_samples(
-        model, rows, STRINGS, effects=head_effects(model, rows)
+        model, rows, STRINGS, effects=head_loss_changes(model, rows)
     )

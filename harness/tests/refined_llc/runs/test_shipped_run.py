@@ -68,8 +68,8 @@ def test_its_first_steps_in_bf16_are_those_in_fp32(run):
 
     whole, first = loss_curves(LiveRun(run, Context(store=None), "own-run", "own"))
     assert whole["x"][-1] == run.steps[-1]
-    rounded, exact = (series["y"] for series in first["series"])
+    rounded, exact = (series.y for series in first.series)
     assert len(rounded) == len(exact) >= 8
     apart = max(abs(a - b) for a, b in zip(rounded, exact, strict=True))
     assert 0 < apart < 0.01
-    assert f"at most {apart:.4f} nats" in first["caption"]
+    assert f"at most {apart:.4f} nats" in first.caption

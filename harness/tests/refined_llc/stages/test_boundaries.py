@@ -17,7 +17,7 @@ from circuit_claims.papers.refined_llc.runs.recorded_planted import (
     planted_data,
     through_levels,
 )
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged
+from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves
 from circuit_claims.papers.refined_llc.stages.boundaries import (
     FIRST_STEP,
     PUBLISHED_BOUNDARIES,
@@ -27,7 +27,7 @@ from circuit_claims.papers.refined_llc.stages.boundaries import (
 )
 from circuit_claims.papers.refined_llc.stages.first_generation import FirstGeneration
 from circuit_claims.papers.refined_llc.stages.measures import FALL, llc_of, stages
-from circuit_claims.papers.refined_llc.stages.run_measures import formation, half_rise, heads
+from circuit_claims.papers.refined_llc.stages.run_measures import formation, heads, last_half_rise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -218,10 +218,10 @@ def test_a_run_that_never_trained_stays_at_its_first_checkpoint(run):
 
 def test_half_of_a_rise():
     steps = np.array([0, 100, 200, 300])
-    assert half_rise(steps, np.array([1.0, 0.0, 0.0, 2.0])) == pytest.approx(245, abs=3)
-    assert half_rise(steps, np.array([3.0, 2.0, 1.0, 0.0])) == float("inf")
+    assert last_half_rise(steps, np.array([1.0, 0.0, 0.0, 2.0])) == pytest.approx(245, abs=3)
+    assert last_half_rise(steps, np.array([3.0, 2.0, 1.0, 0.0])) == float("inf")
 
 
 def test_curves_out_of_order_are_refused():
     with pytest.raises(ValueError, match="in rising order"):
-        Curves(np.array([0, 0]), np.zeros(2), lambda _: np.zeros(2), "")
+        RunCurves(np.array([0, 0]), np.zeros(2), lambda _: np.zeros(2), "")

@@ -19,7 +19,7 @@ from circuit_claims.papers.successor_heads.counting.factoring import (
 )
 from circuit_claims.papers.successor_heads.counting.planted_counter import HEAD, planted_counter, token_ids
 from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterTokens
-from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout, mlp0_of
+from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits, mlp0_of
 from circuit_claims.papers.successor_heads.steering.tokens import counted_items
 
 TOKENS = CounterTokens(token_ids())
@@ -27,11 +27,11 @@ MANY = 2000
 
 
 @functools.cache
-def planted() -> tuple[Domains, HeadReadout]:
+def planted() -> tuple[Domains, HeadLogits]:
     weights = CircuitWeights.open(planted_counter())
     items = counted_items(TOKENS)
     vectors = mlp0_of(weights, [token for one in items for token in one.tokens])
-    return Domains.of(items, vectors), HeadReadout.open(weights, HEAD)
+    return Domains.of(items, vectors), HeadLogits.open(weights, HEAD)
 
 
 @functools.cache
@@ -100,8 +100,8 @@ def test_too_few_pairs_are_refused_with_what_was_found():
 def test_an_interval_over_tokens_is_wider_than_one_over_pairs():
     """All pairs of one token x fail together: forty tokens, not sixteen hundred coins."""
     x, y = (side.ravel() for side in np.meshgrid(np.arange(40), np.arange(40), indexing="ij"))
-    from circuit_claims.papers.successor_heads.counting.factoring import Pairs
+    from circuit_claims.papers.successor_heads.counting.factoring import SwappedPairs
 
-    value, low, high = share_interval(x % 2 == 0, Pairs(x, y, y), np.random.default_rng(0), 1000)
+    value, low, high = share_interval(x % 2 == 0, SwappedPairs(x, y, y), np.random.default_rng(0), 1000)
     assert value == 0.5
     assert high - low > 0.2

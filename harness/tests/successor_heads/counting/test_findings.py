@@ -15,8 +15,9 @@ from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.store import Store
 from circuit_claims.papers.successor_heads.amounts import profile_of
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject, Plan
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 
 ROOT = Path(__file__).resolve().parents[4]
 PAPER = load_paper(ROOT / "claims" / "successor_heads" / "paper.toml")
@@ -61,7 +62,7 @@ def test_every_claim_holds_on_the_planted_counter_with_its_controls_as_they_must
 def test_claims_about_ten_fail_with_another_period(name, period, context):
     if (name, period) == ("SH-12b", 12):
         period = 7  # only a circle of seven gives a probe of seven anything to go by
-    finding = FINDINGS[name](Counting(CounterSubject(context, Plan(period))))
+    finding = FINDINGS[name](Counting(CounterSubject(context, CounterPlan(period))))
     assert apply_rule(PAPER.claim(name), finding.measurement).outcome != "reproduced"
 
 

@@ -9,7 +9,6 @@ from circuit_claims.papers.successor_heads.natural_text.behaviours import (
     BEHAVIOURS,
     OTHER,
     Line,
-    agreement,
     behaviour_of,
     effective_number,
     is_acronym,
@@ -17,6 +16,7 @@ from circuit_claims.papers.successor_heads.natural_text.behaviours import (
     is_greater,
     is_successor,
     label_cases,
+    variant_agreement,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,11 +118,11 @@ def test_a_label_never_hangs_on_what_comes_later(tokens, data):
 
 def test_agreement_is_one_for_the_same_and_kappa_nought_for_chance():
     labels = np.array([0, 0, 1, 1, 4, 4, 4, 4])
-    assert agreement(labels, labels) == (1.0, 1.0)
-    same, kappa = agreement(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+    assert variant_agreement(labels, labels) == (1.0, 1.0)
+    same, kappa = variant_agreement(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
     assert (same, kappa) == (0.5, 0.0)
-    assert np.isnan(agreement(labels[:0], labels[:0])).all()
-    assert np.isnan(agreement(np.full(3, OTHER), np.full(3, OTHER))[1])
+    assert np.isnan(variant_agreement(labels[:0], labels[:0])).all()
+    assert np.isnan(variant_agreement(np.full(3, OTHER), np.full(3, OTHER))[1])
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=5, max_size=5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from circuit_claims.papers.successor_heads.natural_text.cases import NEITHER, compare, find_examples
+from circuit_claims.papers.successor_heads.natural_text.cases import NEITHER, find_examples, matched_cases
 from circuit_claims.papers.successor_heads.natural_text.listings import PER_DOCUMENT, cut_listings, numbered_items
 from circuit_claims.texts import Document
 from hypothesis import given
@@ -66,7 +66,7 @@ def test_means_are_compared_kind_by_kind_in_the_same_proportions():
     kind = np.concatenate([kind, [[0, -1, -1, -1, -1, -1, -1, -1]]])
     marks = np.concatenate([marks, np.zeros((1, 8), dtype=bool)])
     values = np.where(kind == 0, 5.0, 1.0)
-    found = compare(values, kind, marks, np.array([0, 1]), (2, 2))
+    found = matched_cases(values, kind, marks, np.array([0, 1]), (2, 2))
     own, matched = found.means(np.array([[1, 1], [1, 0], [0, 1]]))
     assert own[0] == pytest.approx((2 * 5 + 1) / 3)
     assert matched[0] == pytest.approx(own[0])

@@ -174,20 +174,20 @@ def test_matched_heads_are_others_of_about_the_same_size():
 def test_evidence_holds_what_the_tables_hold(found):
     paper = paper_shares(FOLDER / "test_natural_text.py")
     bars = behaviour_bars(found, paper)
-    labels = [row["label"].strip() for row in bars["rows"]]
+    labels = [row.label.strip() for row in bars.rows]
     assert labels[0] == "winning"
     assert sum(label.startswith("paper") for label in labels) == len(paper) == 1 + len(EFFECT_ROWS)
-    for row in bars["rows"]:
-        assert row.get("paper") or sum(row["values"]) == pytest.approx(1)
-    shown = passages(found)["examples"]
-    assert {example["label"] for example in shown} <= set(BEHAVIOURS)
+    for row in bars.rows:
+        assert row.paper or sum(row.values) == pytest.approx(1)
+    shown = passages(found).examples
+    assert {example.label for example in shown} <= set(BEHAVIOURS)
     for example in shown:
-        ranks = [token["rank"] for token in example["tokens"] if "rank" in token]
+        ranks = [token.rank for token in example.tokens if token.rank]
         assert sorted(ranks) == sorted(set(ranks))
         assert set(ranks) <= set(range(1, max(VARIANTS.values()) + 1))
-    assert len(rules_agree(found)["rows"]) == 1 + len(EFFECT_ROWS)
-    assert heads_by_wins(found)["mark_rows"] == [0]
-    assert len(spread_bars(found)["labels"]) >= 2
-    assert all("succession cases" in item["caption"] for item in loss_bars(found))
+    assert len(rules_agree(found).rows) == 1 + len(EFFECT_ROWS)
+    assert heads_by_wins(found).mark_rows == (0,)
+    assert len(spread_bars(found).labels) >= 2
+    assert all("succession cases" in item.caption for item in loss_bars(found))
     table = heads_on_listings(found.listings())
-    assert len(table["rows"]) == 8
+    assert len(table.rows) == 8

@@ -10,13 +10,14 @@ import torch
 from circuit_claims.heads.ov_circuit import effective_ov_logits
 from circuit_claims.heads.planted import random_tensors, small_config
 from circuit_claims.models.architectures.layers import CircuitWeights
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.planted_counter import HEAD, planted_counter, token_ids, vocabulary
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterTokens, Plan
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterTokens
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, succession
 from circuit_claims.papers.successor_heads.steering.arithmetic import (
     NOBODY,
     SCALES,
-    HeadReadout,
+    HeadLogits,
     best_scale,
     contrasts,
     layout,
@@ -35,7 +36,7 @@ from circuit_claims.papers.successor_heads.steering.greater_than import (
     share_above,
 )
 from circuit_claims.papers.successor_heads.steering.tokens import Items, counted_items, items_of
-from circuit_claims.papers.successor_heads.succession.sweep import sweep
+from circuit_claims.papers.successor_heads.succession.sweep import sweep_heads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,18 +63,18 @@ def directions(period: int) -> torch.Tensor:
 
 def table(task: str, period: int = 10):
     (items,) = counted_items(TOKENS, [task])
-    return steering_table(HeadReadout.open(weights(period), HEAD), items, directions(period))
+    return steering_table(HeadLogits.open(weights(period), HEAD), items, directions(period))
 
 
 @pytest.mark.parametrize("period", PERIODS)
 def test_the_planted_head_counts_whatever_the_period(period):
     """Every number has its successor on top of the whole vocabulary; the other heads are at chance."""
     ids = [TOKENS.ids[f" {number}"] for number in range(501)]
-    logits = HeadReadout.open(weights(period), HEAD).logits(
+    logits = HeadLogits.open(weights(period), HEAD).logits(
         mlp0_of(weights(period), ids[:-1]), range(weights().dims.d_vocab)
     )
     assert logits.argmax(1).tolist() == ids[1:]
-    scores = sweep(weights(period), succession(TOKENS), bootstrap_draws=50, shuffles=50).scores
+    scores = sweep_heads(weights(period), succession(TOKENS), bootstrap_draws=50, shuffles=50).scores
     first, second = scores.ranking("score")[:2]
     assert scores.name(int(first)) == "L1H2"
     assert scores.score[first] > 0.95
@@ -90,7 +91,7 @@ def test_the_planted_vocabulary_has_every_task_and_each_string_once():
 
 def test_a_period_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="expected 3 to 12, found 13"):
-        Plan(13)
+        CounterPlan(13)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -101,7 +102,7 @@ def test_a_readout_is_the_circuits_head(architecture):
     tokens = torch.arange(12)
     for layer, logits in enumerate(effective_ov_logits(small, tokens, tokens)):
         for head in range(small.n_heads):
-            read = HeadReadout.open(small, (layer, head)).logits(mlp0_of(small, range(12)), range(12))
+            read = HeadLogits.open(small, (layer, head)).logits(mlp0_of(small, range(12)), range(12))
             assert torch.allclose(read, logits[head], atol=2e-4)
 
 
@@ -136,7 +137,7 @@ def test_arithmetic_fails_with_another_period(period, task):
 def test_a_table_is_the_slow_one():
     """Cell by cell: one vector, one edit, the logits sorted, the successor of the edited order looked up by hand."""
     found = table("ordinal words")
-    items, readout, f = found.items, HeadReadout.open(weights(), HEAD), directions(10)
+    items, readout, f = found.items, HeadLogits.open(weights(), HEAD), directions(10)
     for row, place in enumerate(found.rows):
         n = items.index[place]
         for residue in range(10):
@@ -216,29 +217,29 @@ def test_a_share_and_its_mirror_image_add_up_to_one(logits, at):
 def test_the_planted_bias_is_found_and_its_absence_too():
     numbers = counted_items(TOKENS, ["numbers"])
     generator = np.random.default_rng(0)
-    with_bias = head_bias(HeadReadout.open(weights(), HEAD), numbers)
-    without = head_bias(HeadReadout.open(weights(10, False), HEAD), numbers)
-    shuffled = head_bias(HeadReadout.open(weights(), HEAD), numbers, [generator.permutation(200)])
+    with_bias = head_bias(HeadLogits.open(weights(), HEAD), numbers)
+    without = head_bias(HeadLogits.open(weights(10, False), HEAD), numbers)
+    shuffled = head_bias(HeadLogits.open(weights(), HEAD), numbers, [generator.permutation(200)])
     assert with_bias.interval(generator, 500)[0] > 0.55
     assert without.value == pytest.approx(0.5, abs=0.04)
     assert shuffled.value == pytest.approx(0.5, abs=0.04)
 
 
 def test_the_true_directions_of_residues_have_no_bias():
-    bias = feature_bias(HeadReadout.open(weights(), HEAD), counted_items(TOKENS, ["numbers"]), directions(10))
+    bias = feature_bias(HeadLogits.open(weights(), HEAD), counted_items(TOKENS, ["numbers"]), directions(10))
     assert bias.value == pytest.approx(0.5, abs=0.1)
     assert bias.n == 10
 
 
 def test_a_profile_peaks_at_the_successor():
-    distances, profile = mean_profile(HeadReadout.open(weights(), HEAD), counted_items(TOKENS, ["numbers"])[0])
+    distances, profile = mean_profile(HeadLogits.open(weights(), HEAD), counted_items(TOKENS, ["numbers"])[0])
     assert distances[int(np.nanargmax(profile))] == 0
 
 
 def test_a_task_too_short_for_a_bias_says_so():
     few = Items("digits", "plain", ("0", "1"), (1, 2), (0, 1))
     with pytest.raises(ValueError, match="greater-than bias: expected a task with values on both sides"):
-        head_bias(HeadReadout.open(weights(), HEAD), [few])
+        head_bias(HeadLogits.open(weights(), HEAD), [few])
 
 
 def test_draws_of_the_weights_are_told_apart_from_their_tokens():

@@ -167,7 +167,9 @@ def save_cells(folder: Path, table: CellTable) -> None:
 
     cells = [table.cells[key] for key in sorted(table.cells)]
     chains = max((len(cell.per_chain) for cell in cells), default=0)
-    arrays = {name: np.array([cell.numbers[name] for cell in cells], dtype=np.float32) for name in NUMBERS}
+    arrays: dict[str, np.ndarray] = {
+        name: np.array([cell.numbers[name] for cell in cells], dtype=np.float32) for name in NUMBERS
+    }
     arrays["per_chain"] = _padded([cell.per_chain for cell in cells], (chains,)).astype(np.float32)
     arrays["trace"] = _padded([cell.trace for cell in cells], (chains, BLOCKS)).astype(np.float16)
     blob = save(arrays)

@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 
 Method = Literal["k-means, sklearn", "k-means, tslearn", "k-means, DTW", "k-shape", "hierarchical"]
@@ -58,11 +57,12 @@ def cluster(curves: Float[np.ndarray, "head step"], k: int, method: Method, seed
         return renumbered(_fit(curves, k, method, seed))
 
 
-def _fit(curves: np.ndarray, k: int, method: Method, seed: int) -> np.ndarray:
+def _fit(curves: np.ndarray, k: int, method: Method, seed: int) -> Any:
     if method == "k-means, sklearn":
         from sklearn.cluster import KMeans
 
-        return KMeans(k, n_init=10, random_state=seed).fit_predict(curves)
+        starts: Any = 10  # the library's annotation knows "auto" alone
+        return KMeans(k, n_init=starts, random_state=seed).fit_predict(curves)
     if method == "hierarchical":
         from sklearn.cluster import AgglomerativeClustering
 
@@ -77,7 +77,7 @@ def _fit(curves: np.ndarray, k: int, method: Method, seed: int) -> np.ndarray:
     return TimeSeriesKMeans(k, metric=metric, n_init=3, random_state=seed).fit_predict(curves[..., None])
 
 
-def renumbered(labels: Sequence[int]) -> Int[np.ndarray, " head"]:
+def renumbered(labels: Sequence[int] | np.ndarray) -> Int[np.ndarray, " head"]:
     """The same partition with clusters numbered in the order in which they first come.
 
     >>> renumbered([7, 3, 7]).tolist()
@@ -93,7 +93,7 @@ def scaled(curves: Float[np.ndarray, "head step"]) -> Float[np.ndarray, "head st
     return (curves - curves.mean(axis=1, keepdims=True)) / np.where(spread > FLAT, spread, 1.0)
 
 
-def adjusted_rand(first: Sequence[object], second: Sequence[object]) -> float:
+def adjusted_rand(first: Sequence[object] | np.ndarray, second: Sequence[object] | np.ndarray) -> float:
     """Hubert and Arabie's (1985) agreement of two partitions, in whatever labels.
 
     >>> adjusted_rand(["a", "a", "b"], [1, 1, 0])
@@ -118,7 +118,7 @@ def compare_methods(
 
 
 def shuffled_agreement(
-    types: Sequence[str], clusters: Sequence[int], shuffles: int, generator: np.random.Generator
+    types: Sequence[str], clusters: Sequence[int] | np.ndarray, shuffles: int, generator: np.random.Generator
 ) -> Float[np.ndarray, " shuffle"]:
     """The agreement when the types are dealt out to the heads at random: the null of the index."""
     return np.array([adjusted_rand(generator.permutation(list(types)), clusters) for _ in range(shuffles)])

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import Measurement
 from circuit_claims.keeping.store import key_of
 from circuit_claims.llc.losses import Loss, loss_of_knowing_nothing
 from circuit_claims.llc.module_potential import held_still

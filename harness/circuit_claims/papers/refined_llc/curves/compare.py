@@ -28,7 +28,7 @@ class RecordedCellDiffers(ClaimsError, AssertionError):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CellComparison:
     """One cell measured again with other random numbers: the recorded value, the live one, how far apart is allowed."""
 
     key: CellKey
@@ -43,7 +43,9 @@ class Comparison:
         return both_diverged or abs(self.recorded - self.live) <= self.allowed
 
 
-def compare(recorded: Cell, live: Cell, settings: SGLDSettings, false_alarm: float = FALSE_ALARM) -> Comparison:
+def compare_cells(
+    recorded: Cell, live: Cell, settings: SGLDSettings, false_alarm: float = FALSE_ALARM
+) -> CellComparison:
     """Two measurements of one cell with independent random numbers.
 
     Welch's t: each side's error and degrees of freedom are those of `block_error`.
@@ -54,10 +56,10 @@ def compare(recorded: Cell, live: Cell, settings: SGLDSettings, false_alarm: flo
     errors, freedoms = (np.array(each) for each in zip(*sides, strict=True))
     joint = float(math.hypot(*errors))
     if not 0 < joint < math.inf:
-        return Comparison(recorded.key, recorded.mean, live.mean, joint)
+        return CellComparison(recorded.key, recorded.mean, live.mean, joint)
     freedom = joint**4 / float((errors**4 / freedoms).sum())
     half = float(t.ppf(1 - false_alarm / 2, freedom)) * joint
-    return Comparison(recorded.key, recorded.mean, live.mean, half)
+    return CellComparison(recorded.key, recorded.mean, live.mean, half)
 
 
 def block_error(trace: Float[np.ndarray, "chain block"], settings: SGLDSettings) -> tuple[float, float]:
@@ -96,7 +98,7 @@ def memory(settings: SGLDSettings, blocks: int) -> int:
     return 0 if rate == 0 else blocks if rate >= 1 else min(blocks, math.ceil(math.log(FORGOTTEN) / math.log(rate)))
 
 
-def refuse_differences(found: Sequence[Comparison]) -> None:
+def refuse_differences(found: Sequence[CellComparison]) -> None:
     """Raise `RecordedCellDiffers` naming every cell that does not agree."""
     wrong = [each for each in found if not each.agrees]
     if not wrong:

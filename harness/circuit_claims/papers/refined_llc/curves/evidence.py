@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.findings import Evidence
+from circuit_claims.api import (
+    ClusterMap,
+    ClusterRow,
+    Curve,
+    Curves,
+    Evidence,
+    HeadCurves,
+    Panel,
+    PatternPanel,
+    Patterns,
+    RankedBars,
+    Scatter,
+    ScatterPoint,
+    Table,
+)
 from circuit_claims.papers.refined_llc.curves.tables import HeadTable
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.curves.findings import Coefficients
-    from circuit_claims.papers.refined_llc.multigrams.findings import Ablations
+    from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
+    from circuit_claims.papers.refined_llc.runs.training_run import Score
 
 KINDS = ["previous-token", "current-token", "induction", "bracket", "multigram"]
 Z = 1.645
@@ -35,7 +50,7 @@ def _where(table: HeadTable) -> str:
 
 def wrllc_curves(
     table: HeadTable, types: Mapping[str, str], title: str = "wrLLC of every head over training", ylabel: str = "wrLLC"
-) -> Evidence:
+) -> HeadCurves:
     """One panel a layer, a curve a head with its 90 % Monte Carlo band, coloured by type."""
     panels = []
     for layer in sorted({head[0] for head in table.heads}):
@@ -43,12 +58,20 @@ def wrllc_curves(
         for column, head in enumerate(table.heads):
             if head[0] == layer:
                 mean, error = table.mean[:, column], table.error[:, column]
-                ends = {"low": (mean - Z * error).tolist(), "high": (mean + Z * error).tolist()}
-                series.append({"name": head, "kind": types[head], "y": mean.tolist(), **ends})
-        panels.append({"name": f"layer {layer}", "series": series})
+                low, high = (mean - Z * error).tolist(), (mean + Z * error).tolist()
+                series.append(Curve(name=head, kind=types[head], y=mean.tolist(), low=low, high=high))
+        panels.append(Panel(name=f"layer {layer}", series=series))
     caption = f"{_where(table)} Bands: 90 %, Monte Carlo error over chains and draws. Types as at the end of training."
-    return {"type": "head_curves", "title": title, "caption": caption, "kinds": KINDS, "x": list(table.steps),
-            "xlabel": "training step", "ylabel": ylabel, "xscale": "log", "panels": panels}  # fmt: skip
+    return HeadCurves(
+        title=title,
+        caption=caption,
+        kinds=KINDS,
+        x=list(table.steps),
+        xlabel="training step",
+        ylabel=ylabel,
+        xscale="log",
+        panels=panels,
+    )
 
 
 def layer_curves(found: Coefficients, loss: str = "next token") -> Evidence:
@@ -61,37 +84,51 @@ def layer_curves(found: Coefficients, loss: str = "next token") -> Evidence:
             mean = mine.mean.mean(1)
             half = Z * np.sqrt((mine.error**2).sum(1)) / len(heads)
             name = f"layer {layer}: {', '.join(heads)}"
-            series.append(
-                {"name": name, "y": mean.tolist(), "low": (mean - half).tolist(), "high": (mean + half).tolist()}
-            )
-    return {"type": "lines", "title": "Mean coefficient of each layer's multigram heads", "x": list(table.steps),
-            "caption": f"{_where(table)} Bands: 90 %, Monte Carlo error.", "xlabel": "training step",
-            "ylabel": "wrLLC" if loss == "next token" else "rLLC", "xscale": "log", "series": series}  # fmt: skip
+            series.append(Curve(name=name, y=mean.tolist(), low=(mean - half).tolist(), high=(mean + half).tolist()))
+    return Curves(
+        title="Mean coefficient of each layer's multigram heads",
+        x=list(table.steps),
+        caption=f"{_where(table)} Bands: 90 %, Monte Carlo error.",
+        xlabel="training step",
+        ylabel="wrLLC" if loss == "next token" else "rLLC",
+        xscale="log",
+        series=series,
+    )
 
 
 def score_curves(run: LiveRun) -> list[Evidence]:
     """Previous-token and prefix scores of every head over training, and K-composition's place among them."""
     types, found = run.head_types(), []
-    for score, words in (("previous", "previous-token score"), ("prefix", "prefix-matching (induction) score")):
+    kinds: dict[Score, str] = {"previous": "previous-token score", "prefix": "prefix-matching (induction) score"}
+    for score, words in kinds.items():
         curves = run.head_scores(score)
         panels = [
-            {
-                "name": f"layer {layer}",
-                "series": [
-                    {
-                        "name": f"{layer}:{head}",
-                        "kind": types[f"{layer}:{head}"],
-                        "y": curves.values[:, layer, head].tolist(),
-                    }
+            Panel(
+                name=f"layer {layer}",
+                series=[
+                    Curve(
+                        name=f"{layer}:{head}",
+                        kind=types[f"{layer}:{head}"],
+                        y=curves.values[:, layer, head].tolist(),
+                    )
                     for head in range(curves.values.shape[2])
                 ],
-            }
+            )
             for layer in range(curves.values.shape[1])
         ]
         caption = f"{curves.method}. Thresholds: see the table of types; layer 1 has a baseline from short contexts."
-        found.append({"type": "head_curves", "title": f"{words.capitalize()} over training", "caption": caption,
-                      "kinds": KINDS, "x": [int(step) for step in curves.steps], "xlabel": "training step",
-                      "ylabel": "mean attention", "xscale": "log", "panels": panels})  # fmt: skip
+        found.append(
+            HeadCurves(
+                title=f"{words.capitalize()} over training",
+                caption=caption,
+                kinds=KINDS,
+                x=[int(step) for step in curves.steps],
+                xlabel="training step",
+                ylabel="mean attention",
+                xscale="log",
+                panels=panels,
+            )
+        )
     return found
 
 
@@ -111,13 +148,17 @@ def types_table(run: LiveRun) -> Evidence:
         f"layer 1, bracket {at.bracket} with a closing rank of {at.closing}; the rest are multigram heads. Bracket and "
         "current-token rules are this project's: the authors give none."
     )
-    return {"type": "table", "title": "Head types at the end of training", "caption": caption,
-            "columns": ["head", "type", *columns], "rows": rows,
-            "mark_rows": [index for index, row in enumerate(rows) if row[1] != "multigram"],
-            "mark_label": "no multigram head"}  # fmt: skip
+    return Table(
+        title="Head types at the end of training",
+        caption=caption,
+        columns=["head", "type", *columns],
+        rows=rows,
+        mark_rows=[index for index, row in enumerate(rows) if row[1] != "multigram"],
+        mark_label="no multigram head",
+    )
 
 
-def controls_table(found: Coefficients, ablations: Ablations) -> Evidence:
+def controls_table(found: Coefficients, ablations: PathAblations) -> Evidence:
     """Beside each head's final wrLLC: the same weights at n beta = 0, as noise, by curvature, ablated, untrained."""
     table, chosen = found.last("training mixture"), found.cells.settings["paper"]
     start = found.untrained("training mixture")
@@ -129,20 +170,27 @@ def controls_table(found: Coefficients, ablations: Ablations) -> Evidence:
     rows = []
     for column, head in enumerate(table.heads):
         numbers = by_head[head]
-        rows.append([
-            head, found.types[head], f"{table.mean[0, column]:.2f} ± {table.error[0, column]:.2f}",
-            f"{start.mean[0, column]:.2f}", f"{numbers['control_llc']:.2f}", f"{numbers['noise_llc']:.2f}",
-            f"{chosen.n_beta / (2 * chosen.gamma) * numbers['hessian_trace']:.2f}",
-            f"{resampled[int(head[0]), int(head[2:])]:.4f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                head,
+                found.types[head],
+                f"{table.mean[0, column]:.2f} ± {table.error[0, column]:.2f}",
+                f"{start.mean[0, column]:.2f}",
+                f"{numbers['control_llc']:.2f}",
+                f"{numbers['noise_llc']:.2f}",
+                f"{chosen.n_beta / (2 * chosen.gamma) * numbers['hessian_trace']:.2f}",
+                f"{resampled[int(head[0]), int(head[2:])]:.4f}",
+            ]
+        )
     caption = (
         f"{_where(table)} Untrained: the same on the initialisation. n beta = 0: weights that never saw the loss. "
         "Noise: isotropic, as long as the chains' displacement. Curvature: n beta / (2 gamma) times the Hessian trace, "
         "the limit of small curvature. Ablation: loss added, in nats, when the head's output comes from another row."
     )
     columns = ["head", "type", "wrLLC", "untrained", "n beta = 0", "noise", "curvature", "ablation"]
-    return {"type": "table", "title": "Final wrLLC of each head, and its controls", "caption": caption,
-            "columns": columns, "rows": rows, "mark_rows": []}  # fmt: skip
+    return Table(
+        title="Final wrLLC of each head, and its controls", caption=caption, columns=columns, rows=rows, mark_rows=[]
+    )
 
 
 def code_panels(found: Coefficients) -> list[Evidence]:
@@ -157,13 +205,11 @@ def code_panels(found: Coefficients) -> list[Evidence]:
         for role in roles
     ]
     panels = [
-        {**panel, "name": f"layer 1, {role}"}
-        for role, one in zip(roles, curves, strict=True)
-        for panel in one["panels"]
+        panel.replaced(name=f"layer 1, {role}") for role, one in zip(roles, curves, strict=True) for panel in one.panels
     ]
-    caption = " ".join(str(one["caption"]) for one in curves)
+    caption = " ".join(one.caption for one in curves)
     title = "wrLLC of layer 1 on the training mixture and on code"
-    return [{**curves[0], "title": title, "panels": panels, "caption": caption}]
+    return [curves[0].replaced(title=title, panels=panels, caption=caption)]
 
 
 def _ends(found: Coefficients) -> Evidence:
@@ -172,10 +218,15 @@ def _ends(found: Coefficients) -> Evidence:
     labels = [f"{head} {role}" for head in heads for role in tables]
     values = [float(table.mean[0, column]) for column in range(len(heads)) for table in tables.values()]
     errors = [float(table.error[0, column]) for column in range(len(heads)) for table in tables.values()]
-    return {"type": "ranked", "title": "Final coefficients of layer 1 on the training mixture and on code",
-            "caption": " ".join(_where(table) for table in tables.values()), "labels": labels, "values": values,
-            "low": [v - Z * e for v, e in zip(values, errors, strict=True)],
-            "high": [v + Z * e for v, e in zip(values, errors, strict=True)], "label": "coefficient"}  # fmt: skip
+    return RankedBars(
+        title="Final coefficients of layer 1 on the training mixture and on code",
+        caption=" ".join(_where(table) for table in tables.values()),
+        labels=labels,
+        values=values,
+        low=[v - Z * e for v, e in zip(values, errors, strict=True)],
+        high=[v + Z * e for v, e in zip(values, errors, strict=True)],
+        label="coefficient",
+    )
 
 
 def cluster_evidence(found: Coefficients) -> Evidence:
@@ -190,28 +241,43 @@ def cluster_evidence(found: Coefficients) -> Evidence:
     wide = compare_methods(both.mean.T, both.heads, whole, max(2, len(set(whole))))
     caption = (
         f"{_where(table)} As many clusters as types. Scaled: each curve to mean 0 and variance 1. "
-        "With both layers together the index is "
-        + "; ".join(f"{one.label} {one.agreement:.2f}" for one in wide) + "."
-    )  # fmt: skip
-    rows = [{"name": one.label, "clusters": list(one.clusters), "agreement": one.agreement} for one in methods]
-    return {"type": "cluster_map", "title": "Clusters of layer 1's wrLLC curves and head types", "caption": caption,
-            "heads": list(table.heads), "kinds_of_heads": kinds, "rows": rows}  # fmt: skip
+        "With both layers together the index is " + "; ".join(f"{one.label} {one.agreement:.2f}" for one in wide) + "."
+    )
+    rows = [ClusterRow(name=one.label, clusters=list(one.clusters), agreement=one.agreement) for one in methods]
+    return ClusterMap(
+        title="Clusters of layer 1's wrLLC curves and head types",
+        caption=caption,
+        heads=list(table.heads),
+        kinds_of_heads=kinds,
+        rows=rows,
+    )
 
 
 def multigram_scatter(found: Coefficients, counts: Mapping[str, int]) -> Evidence:
     """Final wrLLC against multigrams, a point a head."""
     table = found.last("training mixture")
     points = [
-        {"name": head, "kind": found.types[head], "x": counts[head], "y": float(table.mean[0, column]),
-         "low": float(table.mean[0, column] - Z * table.error[0, column]),
-         "high": float(table.mean[0, column] + Z * table.error[0, column])}
+        ScatterPoint(
+            name=head,
+            kind=found.types[head],
+            x=counts[head],
+            y=float(table.mean[0, column]),
+            low=float(table.mean[0, column] - Z * table.error[0, column]),
+            high=float(table.mean[0, column] + Z * table.error[0, column]),
+        )
         for column, head in enumerate(table.heads)
-    ]  # fmt: skip
+    ]
     caption = (
         f"{_where(table)} Multigrams: different n-grams and skip n-grams among the tokens each head's ablation costs."
     )
-    return {"type": "scatter", "title": "Final wrLLC against memorised multigrams", "caption": caption, "kinds": KINDS,
-            "xlabel": "different multigrams", "ylabel": "wrLLC", "points": points}  # fmt: skip
+    return Scatter(
+        title="Final wrLLC against memorised multigrams",
+        caption=caption,
+        kinds=KINDS,
+        xlabel="different multigrams",
+        ylabel="wrLLC",
+        points=points,
+    )
 
 
 def attention_patterns(
@@ -237,10 +303,13 @@ def attention_patterns(
             head = max(heads, key=lambda name: score[int(name[0]), int(name[2:])])
             rows = looks[:, int(head[0]), int(head[2:])].tolist()
             panels.append(
-                {"name": f"{head} {kind}", "tokens": [tokenizer.decode([each]) for each in ids], "rows": rows}
+                PatternPanel(name=f"{head} {kind}", tokens=[tokenizer.decode([each]) for each in ids], rows=rows)
             )
-    return {"type": "pattern", "title": "Where one head of each type looks", "panels": panels,
-            "caption": "The head of each type with the highest score, at the end of training."}  # fmt: skip
+    return Patterns(
+        title="Where one head of each type looks",
+        panels=panels,
+        caption="The head of each type with the highest score, at the end of training.",
+    )
 
 
 def measured_again(found: Coefficients) -> Evidence:
@@ -266,9 +335,13 @@ def measured_again(found: Coefficients) -> Evidence:
             "None: no text that cells were recorded on is here as it was then (Python's own change with its version; "
             "others are given with --texts FOLDER), or all cells were measured anew."
         )
-    return {"type": "table", "title": "Recorded cells measured again in this run", "caption": caption,
-            "columns": ["cell", "recorded", "live", "allowed difference", "outcome"], "rows": rows,
-            "mark_rows": []}  # fmt: skip
+    return Table(
+        title="Recorded cells measured again in this run",
+        caption=caption,
+        columns=["cell", "recorded", "live", "allowed difference", "outcome"],
+        rows=rows,
+        mark_rows=[],
+    )
 
 
 def by_data(found: Coefficients) -> Evidence:
@@ -280,7 +353,12 @@ def by_data(found: Coefficients) -> Evidence:
         "All weights sampled, at the end of training. Bars: 90 %, Monte Carlo error. "
         f"Failing the gate: {', '.join(measured.facts['fail the gate']) or 'none'}."
     )
-    return {"type": "ranked", "title": "drLLC by data set", "caption": caption, "label": "drLLC",
-            "labels": [cell.key.text for cell in ordered], "values": [cell.mean for cell in ordered],
-            "low": [cell.mean - Z * cell.error for cell in ordered],
-            "high": [cell.mean + Z * cell.error for cell in ordered]}  # fmt: skip
+    return RankedBars(
+        title="drLLC by data set",
+        caption=caption,
+        label="drLLC",
+        labels=[cell.key.text for cell in ordered],
+        values=[cell.mean for cell in ordered],
+        low=[cell.mean - Z * cell.error for cell in ordered],
+        high=[cell.mean + Z * cell.error for cell in ordered],
+    )

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import Finding, Measurement
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.clustering import CLUSTERINGS, FEWER, clustering_agreement
 from circuit_claims.papers.refined_llc.curves.planted import TYPES, planted_counts, planted_table
@@ -29,8 +28,8 @@ from circuit_claims.running.judge import TextUse
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.curves.cells import CellTable
-    from circuit_claims.papers.refined_llc.curves.recorded import Comparison
-    from circuit_claims.papers.refined_llc.multigrams.findings import Ablations
+    from circuit_claims.papers.refined_llc.curves.compare import CellComparison
+    from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
 SIMPLE = ("induction", "bracket")
@@ -47,7 +46,7 @@ class Coefficients:
 
     run: LiveRun
     cells: CellTable
-    again: tuple[Comparison, ...]
+    again: tuple[CellComparison, ...]
     live: bool = False
     typed: LiveRun | None = None
 
@@ -242,7 +241,7 @@ class Coefficients:
 
     def rise_by_layer(self) -> Finding:
         """Which layer's multigram heads make half of their rise first (RL-14)."""
-        return self._layers(self.table("training mixture"), planted_table(), ct.half_rise)
+        return self._layers(self.table("training mixture"), planted_table(), ct.first_half_rise)
 
     def rises(self) -> dict[str, Callable[[], Finding]]:
         """The same under other head types."""
@@ -350,7 +349,7 @@ class Coefficients:
             },
         )
 
-    def countings(self, ablations: Ablations) -> dict[str, Callable[[], Finding]]:
+    def countings(self, ablations: PathAblations) -> dict[str, Callable[[], Finding]]:
         """The correlation under other ways to count multigrams, the judged one first."""
         from circuit_claims.papers.refined_llc.multigrams.labels import Rules
 

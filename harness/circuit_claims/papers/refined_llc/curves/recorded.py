@@ -17,7 +17,7 @@ from circuit_claims.heads.head_types import all_heads
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
 from circuit_claims.papers.refined_llc.curves.cells import CellsError, CellTable, load_cells, seconds_each
 from circuit_claims.papers.refined_llc.curves.coefficients import Ingredients, Part, measure_cells, rows_digest
-from circuit_claims.papers.refined_llc.curves.compare import Comparison, compare, refuse_differences
+from circuit_claims.papers.refined_llc.curves.compare import CellComparison, compare_cells, refuse_differences
 from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, STANDARD, record_command, text_for
 from circuit_claims.papers.refined_llc.curves.rows import comparable
 from circuit_claims.papers.refined_llc.curves.texts import rows_here
@@ -86,7 +86,7 @@ def losses_of(run: LiveRun) -> dict[str, Loss]:
 
 def measure_again(
     run: LiveRun, table: CellTable, generator: np.random.Generator, *, count: int = 2, device: str = "cpu"
-) -> tuple[Comparison, ...]:
+) -> tuple[CellComparison, ...]:
     """Measure `count` randomly chosen cells live, with other random numbers, and compare.
 
     Only cells on texts that are here, with the rows of the recording, can be compared: nothing comes back where there
@@ -107,7 +107,7 @@ def measure_again(
         device=device,
     )
     live = measure_cells([at_hand[pick] for pick in sorted(picks)], given)
-    found = tuple(compare(table.cells[cell.key], cell, table.settings[cell.key.setting]) for cell in live)
+    found = tuple(compare_cells(table.cells[cell.key], cell, table.settings[cell.key.setting]) for cell in live)
     refuse_differences(found)
     return found
 
@@ -132,7 +132,11 @@ def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str =
     same = comparable(rows, table.texts)
     # The same seeds on the same rows: what differs beyond Monte Carlo error, differs for another reason.
     refuse_differences(
-        [compare(table.cells[key], cell, table.settings[key.setting]) for key, cell in live.items() if key.text in same]
+        [
+            compare_cells(table.cells[key], cell, table.settings[key.setting])
+            for key, cell in live.items()
+            if key.text in same
+        ]
     )
     texts = {name: rows_digest(each) for name, each in rows.items()}
     return replace(table, cells=live, texts=texts, recordings=(recording(),))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, percentile_interval, permutation_p_value
+from circuit_claims.api import Interval, Measurement, percentile_interval, permutation_p_value
+from circuit_claims.judging.measurement import Status
+from circuit_claims.judging.statistics import LEVEL
 
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 
@@ -31,7 +32,7 @@ class HeadTable:
     mean: Float[np.ndarray, "step head"]
     error: Float[np.ndarray, "step head"]
     sound: Bool[np.ndarray, "step head"]
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.steps), len(self.heads))
@@ -57,7 +58,7 @@ class HeadTable:
         return self.mean + generator.normal(size=self.mean.shape) * self.error
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """Complete unless more than a tenth of the estimates failed the gate."""
         return "complete" if np.mean(~self.sound) <= SPOILT else "partial"
 
@@ -66,7 +67,7 @@ class HeadTable:
         """Where the figures come from: "live" where this run measured (or planted) all of them itself."""
         return "live" if self.facts.get("origin") in ("live", "planted") else "recorded"
 
-    def measured(self, quantity: str, value: float | str | None, **more: object) -> Measurement:
+    def measured(self, quantity: str, value: float | str | None, **more: Any) -> Measurement:
         """A measurement read off this table, with its status and facts."""
         facts = {
             **self.facts, **more.pop("facts", {}),
@@ -179,10 +180,10 @@ def spread_growth(
 Landmark = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
 
 
-def half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
+def first_half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
     """Where a curve first has made half of the way from its first value to its highest, between steps by log step.
 
-    >>> round(half_rise([1, 10, 100], np.array([0.0, 1.0, 2.0])), 3)
+    >>> round(first_half_rise([1, 10, 100], np.array([0.0, 1.0, 2.0])), 3)
     10.0
     """
     top = int(values.argmax())
@@ -272,7 +273,7 @@ def between_share(
     from scipy.stats import f
 
     values = per_chain if generator is None else generator.permutation(per_chain.flatten()).reshape(per_chain.shape)
-    sets, chains = values.shape
+    sets, chains = len(values), per_chain.shape[1]
     between = chains * values.mean(1).var(ddof=1)
     within = max(float(values.var(axis=1, ddof=1).mean()), 1e-300)
     ratio, freedom = between / within, (sets - 1, sets * (chains - 1))

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
+from circuit_claims.api import Finding, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.roles import use_of
 from circuit_claims.papers.refined_llc.multigrams.measures import (
     ablation_effects,
     counts_of,
+    digest_of_rows,
     multigram_samples,
     nested_brackets,
-    path_table,
-    text_digest,
+    path_ablation_table,
     text_names,
 )
 from circuit_claims.running.judge import TextUse
@@ -36,7 +34,7 @@ FIGURE_DRAWS, PLANTED_ROWS = 200, 16
 
 
 @dataclass(frozen=True)
-class Ablations:
+class PathAblations:
     """A live run's ablations at the end of training, early on, and before it.
 
     `typed` is the same run under other thresholds of head types, where a claim is tried under them.
@@ -48,7 +46,7 @@ class Ablations:
     @cached_property
     def text(self) -> str:
         """The digest of the rows everything here is measured on."""
-        return text_digest(self.run)
+        return digest_of_rows(self.run)
 
     @property
     def end(self) -> str:
@@ -92,7 +90,7 @@ class Ablations:
         """How the report names the text that heads are ablated on, and whether it only stands in."""
         return use_of(self.run, "training mixture", text_names(self.run))
 
-    def retyped(self) -> dict[str, Ablations]:
+    def retyped(self) -> dict[str, PathAblations]:
         """The same under other thresholds of head types that were thought of, by a name for a table."""
         return {name: replace(self, typed=run) for name, run in self.run.other_types().items()}
 
@@ -118,7 +116,7 @@ class Ablations:
         """The mean overlap over pairs of multigram heads at a checkpoint, with its 90 % interval; NaN without pairs."""
         heads = [self.multigram_heads(layer) for layer in (0, 1)]
         if not all(heads):
-            return (float("nan"),) * 3
+            return float("nan"), float("nan"), float("nan")
         effects, generator = self.effects(checkpoint), self.generator()
         count = effects.shape[2]
         picks = [generator.integers(count, size=count) for _ in range(FIGURE_DRAWS)]
@@ -128,7 +126,7 @@ class Ablations:
 
     def paths_and_composition(self, reader: str = "K", effect: str = "size") -> Finding:
         """Whether path ablation and composition name the same pairs of heads (RL-31b)."""
-        arrays = path_table(self.run, checkpoint=self.end, text=self.text).arrays
+        arrays = path_ablation_table(self.run, checkpoint=self.end, text=self.text).arrays
         x, y = arrays[reader].flatten(), arrays[effect].flatten()
         draws = self.run.context.profile.bootstrap_draws
 
@@ -195,10 +193,10 @@ def planted_paths() -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pai
     import torch
 
     from circuit_claims.heads.composition import composition, path_effects
-    from circuit_claims.heads.head_types_planted import PAPER_LIKE, planted_model
+    from circuit_claims.heads.head_types_planted import PAPER_LIKE, planted_types_model
 
     roles = {head: role for head, role in PAPER_LIKE.items() if role in ("previous-token", "induction")}
-    model, source = planted_model(roles), torch.Generator().manual_seed(0)
+    model, source = planted_types_model(roles), torch.Generator().manual_seed(0)
     once = torch.stack([torch.randperm(24, generator=source) for _ in range(PLANTED_ROWS)])
     effects = path_effects(model, torch.cat([once, once], 1)).abs().mean((2, 3))
     return composition(model).flatten().numpy(), effects.flatten().numpy()

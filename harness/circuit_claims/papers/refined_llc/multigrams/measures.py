@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.refined_llc.curves.roles import HELD_OUT, STANDARD
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def head_names(run: LiveRun) -> tuple[str, ...]:
     return all_heads(run.run.config.n_layers, run.run.config.n_heads)
 
 
-def text_digest(run: LiveRun) -> str:
+def digest_of_rows(run: LiveRun) -> str:
     """What tells these rows from those of another Python: a parameter of every measure below."""
     from circuit_claims.papers.refined_llc.curves.coefficients import rows_digest
 
@@ -66,11 +65,11 @@ def ablation_effects(run: Any, *, checkpoint: str, text: str, resample: bool = F
     """Loss added at each token by ablating each head: array `effects` (layer, head, row, pos), in nats."""
     import torch
 
-    from circuit_claims.heads.composition import head_effects
+    from circuit_claims.heads.composition import head_loss_changes
 
     rows = text_rows(run)
     order = torch.arange(len(rows)).roll(1) if resample else None
-    effects = head_effects(_model(run, checkpoint), rows, order=order).numpy().astype(np.float32)
+    effects = head_loss_changes(_model(run, checkpoint), rows, order=order).numpy().astype(np.float32)
     texts, put = list(text_names(run)), "another row's" if resample else "the mean"
     facts = {"checkpoint": checkpoint, "texts": texts, "replaced by": put}
     return Measurement("loss added by ablation", None, unit="nats", n=effects[0, 0].size, arrays={"effects": effects},
@@ -87,12 +86,12 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """
     import torch
 
-    from circuit_claims.papers.refined_llc import multigrams as mg
+    from circuit_claims.papers.refined_llc.multigrams import labels as mg
 
     rows, heads, strings = text_rows(run), head_names(run), token_strings(run)
     effects = torch.from_numpy(ablation_effects(run, checkpoint=checkpoint, text=text).arrays["effects"])
     found = mg.label_samples(_model(run, checkpoint), rows, strings, mg.Rules(), effects=effects)
-    same, kappa = mg.agreement(found)
+    same, kappa = mg.label_agreement(found)
     facts = {
         "heads": list(heads), "checkpoint": checkpoint, "rules": asdict(mg.Rules()), "texts": list(text_names(run)),
         "samples": [_shown(sample, rows, strings) for head in heads for sample in _strongest(found, head)],
@@ -104,14 +103,14 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str) -> Measurement:
 
 def sample_arrays(found: Sequence[Sample], rows: Any, heads: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of `multigram_samples`."""
-    from circuit_claims.papers.refined_llc.multigrams.labels import LABELS, pattern
+    from circuit_claims.papers.refined_llc.multigrams.labels import LABELS, label_pattern
 
     labels = [[LABELS.index(each) for each in (one.by_context, one.by_source)] for one in found]
     return {
         "head": np.array([heads.index(one.head) for one in found], dtype=np.int16),
         "effect": np.array([one.effect for one in found], dtype=np.float32),
         "label": np.array(labels, dtype=np.int8).reshape(-1, len(RULES)),
-        "pattern": np.array([pattern(one, rows) for one in found], dtype=np.int32).reshape(-1, 3),
+        "pattern": np.array([label_pattern(one, rows) for one in found], dtype=np.int32).reshape(-1, 3),
     }
 
 
@@ -142,7 +141,7 @@ def _strongest(samples: Sequence[Sample], head: str) -> list[Sample]:
     return sorted({id(each): each for each in [*first, *own]}.values(), key=lambda each: each not in first)[:SHOWN]
 
 
-def _shown(sample: Sample, rows: Any, strings: Sequence[str]) -> dict[str, Any]:
+def _shown(sample: Sample, rows: Any, strings: Any) -> dict[str, Any]:
     row = rows[sample.row].tolist()
     begin = max(0, min(sample.source, sample.position - 11))
     context = "".join(strings[token] for token in row[max(begin, sample.position - 39) : sample.position + 1])
@@ -162,7 +161,7 @@ def token_strings(run: LiveRun) -> list[str]:
 
 
 @measure
-def path_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
+def path_ablation_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """Path ablation of all 64 pairs of heads and their composition scores: arrays (writer, reader) for K, Q and V."""
     from circuit_claims.heads.composition import composition, path_effects
 

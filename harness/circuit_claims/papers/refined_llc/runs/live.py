@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from circuit_claims.api import bootstrap_counts
 from circuit_claims.heads.composition import composition
 from circuit_claims.heads.head_types import (
     OTHER_CURRENT,
     USUAL,
-    HeadScores,
-    Probes,
+    HeadTypeScores,
+    ProbeSequences,
     Thresholds,
     bracket_tokens,
     classify,
-    measure_heads,
+    head_type_scores,
 )
-from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, RunKind, RunNotAvailable, Score
+from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import Run
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class LiveRun:
     seed: int = 0
     texts_dirs: tuple[Path, ...] = ()
     thresholds: Thresholds = USUAL
-    _scores: dict[int, HeadScores] = field(default_factory=dict, repr=False)
+    _scores: dict[int, HeadTypeScores] = field(default_factory=dict, repr=False)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -96,19 +96,19 @@ class LiveRun:
         return self.run.model(step)
 
     @cached_property
-    def probes(self) -> Probes:
+    def probes(self) -> ProbeSequences:
         """Sequences that scores are measured on; bracket tokens where the run's tokenizer is here."""
         if not (self.run.card.get("tokenizer") and self.run.tokenizer_path.exists()):
-            return Probes(bos=BOS, sequences=SEQUENCES)
+            return ProbeSequences(bos=BOS, sequences=SEQUENCES)
         vocabulary = json.loads(self.run.tokenizer.definition)["model"]["vocab"]
         spelled = {token.replace("Ġ", " "): index for token, index in vocabulary.items()}
-        return Probes(bos=BOS, brackets=bracket_tokens(spelled), sequences=SEQUENCES)
+        return ProbeSequences(bos=BOS, brackets=bracket_tokens(spelled), sequences=SEQUENCES)
 
-    def scores_at(self, step: int) -> HeadScores:
+    def scores_at(self, step: int) -> HeadTypeScores:
         """All head scores after `step` updates, sequence by sequence; the same sequences at every step."""
         if step not in self._scores:
             generator = torch.Generator().manual_seed(self.seed)
-            self._scores[step] = measure_heads(self.model(step), self.probes, generator)
+            self._scores[step] = head_type_scores(self.model(step), self.probes, generator)
         return self._scores[step]
 
     def head_types(self) -> Mapping[str, str]:
@@ -122,7 +122,7 @@ class LiveRun:
             for current in OTHER_CURRENT
         }
 
-    def head_scores(self, score: Score) -> Curves:
+    def head_scores(self, score: Score) -> RunCurves:
         """A score of every head at each checkpoint, values (step, layer, head).
 
         The sequences are the same at every checkpoint, so a draw resamples them once for all.
@@ -134,14 +134,14 @@ class LiveRun:
             (times,) = bootstrap_counts(count, 1, generator)
             return np.einsum("q,sqlh->slh", times / count, each, optimize=True)
 
-        return Curves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
+        return RunCurves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
 
-    def k_composition(self) -> Curves:
+    def k_composition(self) -> RunCurves:
         """K-composition from the weights, values (step, writer, reader): exact, so every draw is the same."""
         values = np.stack([composition(self.model(step)).numpy() for step in self.steps])
-        return Curves(np.asarray(self.steps), values, lambda _generator: values, "weights, exact")
+        return RunCurves(np.asarray(self.steps), values, lambda _generator: values, "weights, exact")
 
-    def llc_curve(self, n_layers: int = 2) -> Curves:
+    def llc_curve(self, n_layers: int = 2) -> RunCurves:
         """Not measured live: raises `RunNotAvailable`."""
         raise RunNotAvailable(
             self.name,

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.findings import Evidence, Finding
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import (
+    Curve,
+    Curves,
+    Evidence,
+    Finding,
+    HeadCurves,
+    Measurement,
+    NullDistribution,
+    Panel,
+    Scatter,
+    ScatterPoint,
+    Table,
+)
 from circuit_claims.papers.refined_llc.runs.training_run import Score
 from circuit_claims.papers.refined_llc.stages.boundaries import PUBLISHED_BOUNDARIES, STAGE_NAMES
 from circuit_claims.papers.refined_llc.stages.measures import LENGTHS, Stages, llc_of
@@ -37,24 +48,34 @@ def thinned(steps: Int[np.ndarray, " n"] | Float[np.ndarray, " n"], most: int = 
 
 
 def _curves(
-    run: Any, title: str, caption: str, ylabel: str, kinds: list[str], x: Any, panels: list[dict[str, Any]]
+    run: Any, title: str, caption: str, ylabel: str, kinds: list[str], x: Any, panel: Panel, each: str = ""
 ) -> Evidence:
     """The published stages are those of the published run: another run's steps have other tokens behind them."""
-    stages = {} if run.kind == "own" else {"stages": STAGES}
+    stages = () if run.kind == "own" else STAGES
     words = caption if run.kind == "own" else f"{caption} Stages as published."
-    return {"type": "head_curves", "title": title, "caption": words, "kinds": kinds, "xlabel": "training step",
-            "ylabel": ylabel, "xscale": "log", "x": [round(float(step)) for step in x], "panels": panels,
-            **stages}  # fmt: skip
+    return HeadCurves(
+        title=title,
+        caption=words,
+        kinds=kinds,
+        xlabel="training step",
+        ylabel=ylabel,
+        xscale="log",
+        x=[round(float(step)) for step in x],
+        panels=[panel],
+        stages=stages,
+        each=each,
+    )
 
 
-def _series(name: str, kind: str, table: Measurement, rows: Any, at: int = 0) -> dict[str, Any]:
+def _series(name: str, kind: str, table: Measurement, rows: Any, at: int = 0) -> Curve:
     found = {key: np.asarray(table.arrays[key])[rows] for key in ("curve", "low", "high")}
     found = {key: values[:, at] if values.ndim > 1 else values for key, values in found.items()}
-    return {"name": name, "kind": kind, "y": found["curve"].tolist(), "low": found["low"].tolist(),
-            "high": found["high"].tolist()}  # fmt: skip
+    return Curve(
+        name=name, kind=kind, y=found["curve"].tolist(), low=found["low"].tolist(), high=found["high"].tolist()
+    )
 
 
-def score_curves(found: Heads, score: Score) -> Evidence:
+def head_score_curves(found: Heads, score: Score) -> Evidence:
     """The score over training of every head of the layer that the type is looked for in, named, coloured by type."""
     table, types = found.leaders(score).measurement, found.run.head_types()
     layer, rows = TYPE_OF[score][1], thinned(table.arrays["steps"])
@@ -63,22 +84,27 @@ def score_curves(found: Heads, score: Score) -> Evidence:
         for head in range(table.arrays["curve"].shape[1])
     ]
     caption = f"Bands: 90 %, {table.facts['method']}. Types as at the end of training."
-    panels = [{"name": f"layer {layer}", "series": series}]
-    return _curves(found.run, f"{SCORE_WORDS[score].capitalize()} over training", caption, "mean attention", KINDS,
-                   table.arrays["steps"][rows], panels)  # fmt: skip
+    return _curves(
+        found.run,
+        f"{SCORE_WORDS[score].capitalize()} over training",
+        caption,
+        "mean attention",
+        KINDS,
+        table.arrays["steps"][rows],
+        Panel(name=f"layer {layer}", series=series),
+    )
 
 
 def score_null(found: Heads, score: Score) -> Evidence:
     """The best score before training, against the one at the end."""
     table = found.best(score).measurement
-    return {
-        "type": "distribution",
-        "title": f"The best head at the first checkpoint: {SCORE_WORDS[score]}",
-        "caption": f"{table.facts['head']} leads at the end; p = {table.p_value:.2g}.",
-        "values": table.arrays["null"].tolist(),
-        "observed": float(table.value),  # type: ignore[arg-type]
-        "label": "highest score in the layer",
-    }
+    return NullDistribution(
+        title=f"The best head at the first checkpoint: {SCORE_WORDS[score]}",
+        caption=f"{table.facts['head']} leads at the end; p = {table.p_value:.2g}.",
+        values=table.arrays["null"].tolist(),
+        observed=float(table.value),  # type: ignore[arg-type]
+        label="highest score in the layer",
+    )
 
 
 def formation_table(found: Heads) -> Evidence:
@@ -90,9 +116,13 @@ def formation_table(found: Heads) -> Evidence:
         known = draws[np.isfinite(draws)]
         ends = f"{np.quantile(known, 0.05):,.0f} to {np.quantile(known, 0.95):,.0f}" if len(known) else "none"
         rows.append([kind, "never" if half is None else f"{half:,.0f}", ends])
-    return {"type": "table", "title": "Step at which each type has made half of its rise",
-            "caption": "Mean score of the type's two leading heads, from its least value to its last.",
-            "columns": ["type", "step", "90 % of draws"], "rows": rows, "mark_rows": []}  # fmt: skip
+    return Table(
+        title="Step at which each type has made half of its rise",
+        caption="Mean score of the type's two leading heads, from its least value to its last.",
+        columns=["type", "step", "90 % of draws"],
+        rows=rows,
+        mark_rows=[],
+    )
 
 
 def loss_curves(run: LiveRun) -> list[Evidence]:
@@ -105,10 +135,16 @@ def _losses(own: dict[str, list[float]]) -> Evidence:
     tested = np.flatnonzero(np.isfinite(own["test_loss"]))
     rows = np.union1d(thinned(np.asarray(own["step"])), tested[thinned(np.asarray(own["step"])[tested])])
     named = {"training batch": "train_loss", "held-out rows": "test_loss"}
-    series = [{"name": name, "y": [own[key][row] for row in rows]} for name, key in named.items()]
-    return {"type": "lines", "title": "Loss over training", "caption": "Mean over tokens, in nats.",
-            "x": [own["step"][row] for row in rows], "xlabel": "training step", "ylabel": "loss", "xscale": "log",
-            "series": series}  # fmt: skip
+    series = [Curve(name=name, y=[own[key][row] for row in rows]) for name, key in named.items()]
+    return Curves(
+        title="Loss over training",
+        caption="Mean over tokens, in nats.",
+        x=[own["step"][row] for row in rows],
+        xlabel="training step",
+        ylabel="loss",
+        xscale="log",
+        series=series,
+    )
 
 
 def _precisions(own: dict[str, list[float]], plain: dict[str, list[float]]) -> Evidence:
@@ -121,10 +157,18 @@ def _precisions(own: dict[str, list[float]], plain: dict[str, list[float]]) -> E
         "The same initialisation, batches and settings. The two differ by at most "
         f"{widest:.4f} nats, {float(np.mean(apart)):+.4f} in the mean."
     )
-    return {"type": "lines", "title": "The first steps in bf16 and in fp32", "caption": caption, "x": steps,
-            "xlabel": "training step", "ylabel": "loss on the training batch", "xscale": "log",
-            "series": [{"name": "bf16 products", "y": [rounded[step] for step in steps]},
-                       {"name": "fp32", "y": [exact[step] for step in steps]}]}  # fmt: skip
+    return Curves(
+        title="The first steps in bf16 and in fp32",
+        caption=caption,
+        x=steps,
+        xlabel="training step",
+        ylabel="loss on the training batch",
+        xscale="log",
+        series=[
+            Curve(name="bf16 products", y=[rounded[step] for step in steps]),
+            Curve(name="fp32", y=[exact[step] for step in steps]),
+        ],
+    )
 
 
 def composition_curves(found: Composition) -> Evidence:
@@ -137,9 +181,16 @@ def composition_curves(found: Composition) -> Evidence:
             series.append(_series(name, writers, table, rows))
             x = table.arrays["steps"][rows]
     caption = "Bands: 90 %, bootstrap over heads of both layers. An initialisation has 1/16 = 0.0625."
-    drawn = _curves(found.run, "K-composition with multigram heads of layer 1 over training", caption, "K-composition",
-                    ["multigram", "previous-token"], x, [{"name": "by type of writer", "series": series}])  # fmt: skip
-    return {**drawn, "each": "type of writing head"}
+    return _curves(
+        found.run,
+        "K-composition with multigram heads of layer 1 over training",
+        caption,
+        "K-composition",
+        ["multigram", "previous-token"],
+        x,
+        Panel(name="by type of writer", series=series),
+        "type of writing head",
+    )
 
 
 def coefficient_curves(found: Stages) -> Evidence:
@@ -151,15 +202,29 @@ def coefficient_curves(found: Stages) -> Evidence:
         x, draws = curves.steps[rows], np.random.default_rng(found.seed)
         spread = np.stack([curves.draw(draws)[rows] for _ in range(NOISE_DRAWS)]).std(0)
         values = curves.values[rows]
-        series.append({"name": name, "kind": kind, "y": values.tolist(), "low": (values - Z * spread).tolist(),
-                       "high": (values + Z * spread).tolist()})  # fmt: skip
+        series.append(
+            Curve(
+                name=name,
+                kind=kind,
+                y=values.tolist(),
+                low=(values - Z * spread).tolist(),
+                high=(values + Z * spread).tolist(),
+            )
+        )
     caption = (
         f"Single checkpoints, {len(x)} of them drawn; bands: 90 %, {curves.method}. Corrected: less 10.26 times the "
         "test loss, which the published first-generation estimator leaves in."
     )
-    drawn = _curves(found.run, "The model's LLC over training", caption, "LLC", ["as published", "corrected"], x,
-                    [{"name": "two-layer model", "series": series}])  # fmt: skip
-    return {**drawn, "each": "estimator"}
+    return _curves(
+        found.run,
+        "The model's LLC over training",
+        caption,
+        "LLC",
+        ["as published", "corrected"],
+        x,
+        Panel(name="two-layer model", series=series),
+        "estimator",
+    )
 
 
 def boundaries_table(found: Stages) -> Evidence:
@@ -171,10 +236,14 @@ def boundaries_table(found: Stages) -> Evidence:
             name = f"{length:g}" if length else f"likeliest ({table.facts['length']:.2g})"
             rows.append([words, name, *(_place(table, at) for at in range(len(table.arrays["y"])))])
     ends = [f"end of {name}" for name in STAGE_NAMES[:-1]]
-    return {"type": "table", "title": "Stage boundaries by smoothing and correction",
-            "caption": "Steps, in brackets the simultaneous 90 % band. Published: 900; 6,500; 8,500; 17,000. The first "
-            "row is the setting that is judged; length is the smoothing kernel's, in e-foldings of the step.",
-            "columns": ["curve", "length", *ends], "rows": rows, "mark_rows": []}  # fmt: skip
+    return Table(
+        title="Stage boundaries by smoothing and correction",
+        caption="Steps, in brackets the simultaneous 90 % band. Published: 900; 6,500; 8,500; 17,000. The first "
+        "row is the setting that is judged; length is the smoothing kernel's, in e-foldings of the step.",
+        columns=["curve", "length", *ends],
+        rows=rows,
+        mark_rows=[],
+    )
 
 
 def _place(table: Measurement, at: int) -> str:
@@ -192,11 +261,15 @@ def changes_table(found: Stages) -> Evidence:
         [f"{name}: {first:,} to {last:,}", *(_change(table, at) for table in columns)]
         for at, (name, first, last) in enumerate(STAGES)
     ]
-    return {"type": "table", "title": "Change of the LLC over each stage",
-            "caption": "In brackets the simultaneous 90 % band, noise of single checkpoints. The last stage ends "
-            "at the last checkpoint that has a coefficient.",
-            "columns": ["stage", "two layers, as published", "two layers, corrected", "one layer, as published"],
-            "rows": rows, "mark_rows": [STAGE_NAMES.index("LM3")], "mark_label": "the fall"}  # fmt: skip
+    return Table(
+        title="Change of the LLC over each stage",
+        caption="In brackets the simultaneous 90 % band, noise of single checkpoints. The last stage ends "
+        "at the last checkpoint that has a coefficient.",
+        columns=["stage", "two layers, as published", "two layers, corrected", "one layer, as published"],
+        rows=rows,
+        mark_rows=[STAGE_NAMES.index("LM3")],
+        mark_label="the fall",
+    )
 
 
 def _change(table: Measurement, at: int) -> str:
@@ -222,19 +295,28 @@ def spread_scatter(found: Stages) -> Evidence:
     table = found.spread().measurement
     rows = apart(table.arrays["loss"], thinned(table.arrays["steps"], most=16))
     points = [
-        {"name": f"{int(table.arrays['steps'][row]):,}", "kind": "checkpoint", "x": float(table.arrays["loss"][row]),
-         "y": float(table.arrays["spread"][row])}
+        ScatterPoint(
+            name=f"{int(table.arrays['steps'][row]):,}",
+            kind="checkpoint",
+            x=float(table.arrays["loss"][row]),
+            y=float(table.arrays["spread"][row]),
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     facts = table.facts
     caption = (
         f"A point a checkpoint, {len(rows)} of {table.n}, named by its step. Over all: correlation "
         f"{facts['correlation']:.3f}, median ratio {facts['median ratio']:.2f}, line with an intercept "
         f"{facts['slope']:.2f} x loss + {facts['offset']:.2f}. 20 chains that agree perfectly give 6.39 x loss."
     )
-    return {"type": "scatter", "title": "Spread of the LLC over chains against the test loss", "caption": caption,
-            "kinds": ["checkpoint"], "xlabel": "test loss in nats", "ylabel": "spread of the LLC",
-            "points": points}  # fmt: skip
+    return Scatter(
+        title="Spread of the LLC over chains against the test loss",
+        caption=caption,
+        kinds=["checkpoint"],
+        xlabel="test loss in nats",
+        ylabel="spread of the LLC",
+        points=points,
+    )
 
 
 def seeds_table(found: Finding) -> Evidence:
@@ -250,8 +332,12 @@ def seeds_table(found: Finding) -> Evidence:
         ]
         for match in matches
     ]
-    return {"type": "table", "title": "Initialisations by seed, against the published run after one update",
-            "caption": "Row norms of W_pos. One step of AdamW moves each of a row's 256 numbers by 0.001, so a norm by "
-            "0.016 at the very most and by about 0.001 if the signs are as good as random.",
-            "columns": ["seed", "correlation", "largest difference of a row", "norm of all weights", "published"],
-            "rows": rows, "mark_rows": [0], "mark_label": "published seed"}  # fmt: skip
+    return Table(
+        title="Initialisations by seed, against the published run after one update",
+        caption="Row norms of W_pos. One step of AdamW moves each of a row's 256 numbers by 0.001, so a norm by "
+        "0.016 at the very most and by about 0.001 if the signs are as good as random.",
+        columns=["seed", "correlation", "largest difference of a row", "norm of all weights", "published"],
+        rows=rows,
+        mark_rows=[0],
+        mark_label="published seed",
+    )

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from circuit_claims.judging.findings import Evidence, Finding
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL, or_binomial
-from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of, weights_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
@@ -20,11 +18,11 @@ def roman_score(subject: Any, *, settings: dict[str, Any], draws: int, shuffles:
 
     chosen = Settings(**settings)
     main = sweep_of(subject, chosen, draws, shuffles).scores
-    head = tuple(int(place) for place in main.heads[int(main.ranking("score")[0])])
+    layer, number = (int(place) for place in main.heads[int(main.ranking("score")[0])])
     found = roman(
         weights_of(subject, chosen),
         subject.tokens,
-        head,
+        (layer, number),
         path=chosen.path,
         bos=subject.tokens.bos_id,
         bootstrap_draws=draws,
@@ -62,7 +60,7 @@ class HeldOut:
 
     subject: Any
 
-    def _measured(self, subject: Any, **changes: str) -> Measurement:
+    def measured(self, subject: Any, **changes: Any) -> Measurement:
         profile = self.subject.context.profile
         amounts = {"draws": profile.bootstrap_draws, "shuffles": profile.shuffles}
         return roman_score(subject, settings=Settings(**changes).parameters(), **amounts)
@@ -71,34 +69,20 @@ class HeldOut:
         """The leading head's score; the null of one head chosen on other tokens needs no correction for the choice."""
         planted = PlantedSubject(self.subject.context)
         return Finding(
-            self._measured(self.subject),
+            self.measured(self.subject),
             {
                 "shuffled successor map": self._one_shuffle,
-                "untrained weights": lambda: self._measured(self.subject, weights="untrained"),
-                "planted successor head": lambda: self._measured(planted),
+                "untrained weights": lambda: self.measured(self.subject, weights="untrained"),
+                "planted successor head": lambda: self.measured(planted),
             },
         )
 
     def _one_shuffle(self) -> Measurement:
         """The same head scored against one shuffled order of the numerals, and the other shuffles as its null."""
-        found = self._measured(self.subject)
+        found = self.measured(self.subject)
         first, *others = found.arrays["null"].tolist()
         p_value = (1 + sum(other >= first - 1e-9 for other in others)) / (1 + len(others))
         return found.derive(found.quantity, first, interval=_interval(first, found.n, (first, first)), p_value=p_value)
-
-    def evidence(self) -> Evidence:
-        """The head's score on the numerals beside its scores under shuffled numerals."""
-        found = self._measured(self.subject)
-        singles = ", ".join(f"{count} {form}" for form, count in found.facts["available"].items())
-        return {
-            "type": "distribution",
-            "title": f"{found.facts['head']} on Roman numerals I to XX",
-            "caption": f"Single-token numerals: {singles}; {found.n} pairs. Rank {found.facts['rank']} of all heads on "
-            f"them, copy score {found.facts['copy_score']:.2f}. Grey: the same head under shuffled numerals.",
-            "values": found.arrays["null"].tolist(),
-            "observed": found.value,
-            "label": "successor score on Roman numerals",
-        }
 
 
 def roman_numerals(subject: Any) -> HeldOut:

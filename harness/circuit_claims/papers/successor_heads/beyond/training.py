@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Evidence, Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
@@ -29,11 +27,11 @@ def training_curve(
     kept under all of them, not only under the subject's own. Arrays `x` (step), `y`, `low`, `high` hold the
     curve with a band for all steps together.
     """
-    from circuit_claims.papers.successor_heads.beyond.emergence import emergence
+    from circuit_claims.papers.successor_heads.beyond.emergence import emergence_curve
 
     chosen = Settings(**settings)
     scores = [sweep_of(subject.at_step(step), chosen, draws, shuffles).scores for step in steps]
-    curve = emergence(steps, scores, metric="score")
+    curve = emergence_curve(steps, scores, metric="score")
     low, high = (min(end, 1e9) for end in curve.steepest_interval)
     facts = {"head": curve.head, "rise": curve.rise, "from": curve.steepest_from, "widest_gap": curve.widest_gap}
     method = f"{draws:,} bootstrap draws over tokens, the same at every step"
@@ -50,7 +48,7 @@ def training_curve(
 
 
 @dataclass(frozen=True)
-class Training:
+class ScoreOverTraining:
     """The leading head of one subject, followed through its saved training steps."""
 
     subject: Any
@@ -73,22 +71,7 @@ class Training:
         planted = PlantedSubject(self.subject.context)
         return Finding(self.table, {"planted phase change": lambda: self._curve(planted)})
 
-    def evidence(self) -> Evidence:
-        """The curve with its band over training steps."""
-        arrays = self.table.arrays
-        series = {name: arrays[key].tolist() for name, key in (("y", "y"), ("low", "low"), ("high", "high"))}
-        return {
-            "type": "lines",
-            "title": f"{self.table.facts['head']} over training",
-            "caption": "Successor score of the head that leads at the end, against log2(1 + step); the band holds for "
-            "all steps together at 90 %.",
-            "x": np.log2(1.0 + arrays["x"]).tolist(),
-            "series": [{"name": self.table.facts["head"], **series}],
-            "xlabel": "log2(1 + training step)",
-            "ylabel": "successor score",
-        }
 
-
-def emergence(subject: Any) -> Training:
+def emergence(subject: Any) -> ScoreOverTraining:
     """The subject's training, step by step. Raises `ModelNotAvailable` where an early step cannot be had."""
-    return Training(subject)
+    return ScoreOverTraining(subject)

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import bootstrap_counts, or_binomial, percentiles
-from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout, strict_winner
+from circuit_claims.api import Measurement, bootstrap_counts
+from circuit_claims.judging.statistics import or_binomial, percentiles
+from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits, strict_winner
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -72,7 +72,7 @@ class Domains:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class SwappedPairs:
     """Swapped pairs as rows of `Domains`: index from `x`, domain from `y`, `z` the token that has both."""
 
     x: Int[np.ndarray, " pair"]
@@ -82,14 +82,14 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, rows: np.ndarray) -> Pairs:
+    def take(self, rows: np.ndarray) -> SwappedPairs:
         """Some of the pairs."""
-        return Pairs(self.x[rows], self.y[rows], self.z[rows])
+        return SwappedPairs(self.x[rows], self.y[rows], self.z[rows])
 
 
 def swapped_pairs(
     domains: Domains, generator: np.random.Generator, most: int, *, x_from: Sequence[int], y_from: Sequence[int]
-) -> Pairs:
+) -> SwappedPairs:
     """Random pairs of tokens of two domains, x from one of `x_from` and y from one of `y_from`, in random order.
 
     Every pair of domains has the same chance, so that the numbers do not drown the rest; no pair occurs twice.
@@ -105,7 +105,7 @@ def swapped_pairs(
             found |= {(int(p), int(q)): where[b, int(domains.index[p])] for p, q in zip(x, y, strict=True)}
     keys = np.asarray(list(found), dtype=np.int64).reshape(-1, 2)
     order = generator.permutation(len(keys))[:most]
-    return Pairs(keys[order, 0], keys[order, 1], np.asarray(list(found.values()), dtype=np.int64)[order])
+    return SwappedPairs(keys[order, 0], keys[order, 1], np.asarray(list(found.values()), dtype=np.int64)[order])
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Maps:
         return replace(self, index=torch.zeros_like(self.index))
 
 
-def learn_maps(domains: Domains, pairs: Pairs, generator: np.random.Generator) -> Maps:
+def learn_maps(domains: Domains, pairs: SwappedPairs, generator: np.random.Generator) -> Maps:
     """The two maps by ridge regression on `pairs`.
 
     The ridge is the one that decodes most pairs whose x is among a fifth of the tokens left aside for it: pairs of
@@ -144,7 +144,7 @@ def learn_maps(domains: Domains, pairs: Pairs, generator: np.random.Generator) -
     return next(iter(_solve(domains, pairs, RIDGES[best : best + 1])))
 
 
-def _solve(domains: Domains, pairs: Pairs, ridges: Sequence[float]) -> list[Maps]:
+def _solve(domains: Domains, pairs: SwappedPairs, ridges: Sequence[float]) -> list[Maps]:
     """Solved through the pairs' Gram matrix or the normal equations, whichever is smaller."""
     x = torch.cat([domains.vectors[pairs.x], domains.vectors[pairs.y]], dim=1)  # (pair, 2 rank)
     target = domains.vectors[pairs.z]
@@ -165,7 +165,7 @@ def _solve(domains: Domains, pairs: Pairs, ridges: Sequence[float]) -> list[Maps
     return found
 
 
-def decoded(domains: Domains, maps: Maps, pairs: Pairs) -> Bool[np.ndarray, " pair"]:
+def decoded(domains: Domains, maps: Maps, pairs: SwappedPairs) -> Bool[np.ndarray, " pair"]:
     """Output space: whether the token nearest to the sum, of all tokens of all domains, is z."""
     if not len(pairs):
         return np.zeros(0, dtype=bool)
@@ -175,7 +175,7 @@ def decoded(domains: Domains, maps: Maps, pairs: Pairs) -> Bool[np.ndarray, " pa
 
 
 def counted_on(
-    domains: Domains, maps: Maps | None, pairs: Pairs, readout: HeadReadout
+    domains: Domains, maps: Maps | None, pairs: SwappedPairs, readout: HeadLogits
 ) -> tuple[Bool[np.ndarray, " pair"], Bool[np.ndarray, " pair"]]:
     """Successor space: whether the head's top token within y's domain is z's successor, and which pairs have one.
 
@@ -200,7 +200,7 @@ def _or_nobody(place: int | None) -> int:
 
 
 def share_interval(
-    passed: Bool[np.ndarray, " pair"], pairs: Pairs, generator: np.random.Generator, draws: int
+    passed: Bool[np.ndarray, " pair"], pairs: SwappedPairs, generator: np.random.Generator, draws: int
 ) -> tuple[float, float, float]:
     """Share of pairs, with a 90 % interval: bootstrap over the tokens x and y at once, or the exact binomial over
     pairs where that is wider (pairs that share a token are not independent)."""
@@ -221,14 +221,14 @@ def _weights(generator: np.random.Generator, draws: int, n: int) -> Float[np.nda
 class _Tried:
     """Maps tried on pairs: which decode in output space, which are counted on, and what the true vector gives there."""
 
-    pairs: Pairs
+    pairs: SwappedPairs
     decoded: Bool[np.ndarray, " pair"]
     counted: Bool[np.ndarray, " pair"]
     true: Bool[np.ndarray, " pair"]
     asked: Bool[np.ndarray, " pair"]
 
     @classmethod
-    def of(cls, domains: Domains, maps: Maps, pairs: Pairs, readout: HeadReadout) -> _Tried:
+    def of(cls, domains: Domains, maps: Maps, pairs: SwappedPairs, readout: HeadLogits) -> _Tried:
         counted, asked = counted_on(domains, maps, pairs, readout)
         true, _ = counted_on(domains, None, pairs, readout)
         return cls(pairs, decoded(domains, maps, pairs), counted, true, asked)
@@ -242,7 +242,7 @@ class _Tried:
         return {"value": value, "low": low, "high": high, "n": int(kept.sum())}
 
 
-def measured(domains: Domains, readout: HeadReadout, *, pairs: int, draws: int, shuffled: bool = False) -> Measurement:
+def measured(domains: Domains, readout: HeadLogits, *, pairs: int, draws: int, shuffled: bool = False) -> Measurement:
     """Learn the maps on four fifths of `pairs` swapped pairs and try them on the rest and on Roman numerals x.
 
     Facts: `held out` and `roman`, each with shares `decoded` (output space), `counted` and `true` (successor space, by

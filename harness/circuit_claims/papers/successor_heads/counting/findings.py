@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from circuit_claims.heads.whole_model import kept_open
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, binomial_interval
+from circuit_claims.api import Finding, Interval, Measurement, binomial_interval
+from circuit_claims.heads.whole_model import one_booted_model
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
-    Head,
+    NamedHead,
     factoring_table,
     greater_than_table,
-    leading_head,
+    leader_by_score,
     mod_ten_features_table,
     other_head,
     steering_tables,
@@ -29,7 +29,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
     neuron_table,
     probe_table,
 )
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject, Plan
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
 from circuit_claims.papers.successor_heads.steering import quantities
 
@@ -47,9 +47,9 @@ class Counting:
     subject: Any
 
     @cached_property
-    def head(self) -> Head:
+    def head(self) -> NamedHead:
         """The leading successor head."""
-        return leading_head(self.subject)
+        return leader_by_score(self.subject)
 
     @property
     def _profile(self) -> Profile:
@@ -66,10 +66,10 @@ class Counting:
         """
         runs = self._amounts.autoencoders
         runs = PLANTED_RUNS if isinstance(subject, CounterSubject) else runs
-        return {"head": list(leading_head(subject).pair), "runs": runs, "probes": self._amounts.probe_seeds}
+        return {"head": list(leader_by_score(subject).pair), "runs": runs, "probes": self._amounts.probe_seeds}
 
     def _planted(self, **plan: Any) -> CounterSubject:
-        return CounterSubject(self.subject.context, Plan(**plan))
+        return CounterSubject(self.subject.context, CounterPlan(**plan))
 
     def _with_planted(
         self, measured: Callable[..., Measurement], **controls: Callable[[], Measurement]
@@ -140,7 +140,7 @@ class Counting:
         """The commonest period among the most important neurons (SH-13)."""
 
         def measured(subject: Any = None, **changes: str) -> Measurement:
-            head = list(leading_head(subject or self.subject).pair)
+            head = list(leader_by_score(subject or self.subject).pair)
             return neuron_table(subject or self.subject, head=head, shuffles=self._profile.shuffles, **changes)
 
         shuffled = {"shuffled_index": lambda: measured(index="shuffled")}
@@ -178,7 +178,7 @@ class Counting:
         """The stored table of the index and domain maps."""
         asked = subject or self.subject
         amounts = {"pairs": self._amounts.swapped_pairs, "draws": self._profile.bootstrap_draws}
-        return factoring_table(asked, head=list(leading_head(asked).pair), **amounts, **changes)
+        return factoring_table(asked, head=list(leader_by_score(asked).pair), **amounts, **changes)
 
     def swapped_pairs(self, space: str) -> Finding:
         """Left-out pairs that decode in output space ("decoded") or are counted on by the head ("counted")."""
@@ -216,7 +216,7 @@ class Counting:
 
     # Vector arithmetic
 
-    def tables(self, subject: Any = None, reader: Head | None = None, vectors: str = "own") -> Measurement:
+    def tables(self, subject: Any = None, reader: NamedHead | None = None, vectors: str = "own") -> Measurement:
         """The stored steering tables."""
         asked = subject or self.subject
         chosen = self._runs(asked)
@@ -268,16 +268,16 @@ class Counting:
         scales = list(self._amounts.context_scales)
         if not scales:
             return None
-        with kept_open():
+        with one_booted_model():
             if splits_numbers(self.subject.tokens):
                 last_digit_residuals(self.subject, **self._last_digits())
             return in_context_table(self.subject, scales=scales, **self._runs(self.subject))
 
     # Greater-than bias
 
-    def _bias(self, subject: Any, head: Head | None, source: str, **changes: str) -> Measurement:
+    def _bias(self, subject: Any, head: NamedHead | None, source: str, **changes: str) -> Measurement:
         chosen = self._runs(subject) if source == "features" else None
-        read = head or leading_head(subject)
+        read = head or leader_by_score(subject)
         amounts = {"draws": self._profile.bootstrap_draws, "vectors": chosen}
         return greater_than_table(subject, head=list(read.pair), source=source, **amounts, **changes)
 

@@ -1,7 +1,7 @@
 """What the first paper's claims on counting measure: stored tables, one a question; none of them sees a claim.
 
-Every measure is about one head, the one that leads on the succession dataset along the paper's path (`leading_head`),
-and about MLP_0(W_E), what the paper lets that head read.
+Every measure is about one head, the one that leads on the succession dataset along the paper's path
+(`leader_by_score`), and about MLP_0(W_E), what the paper lets that head read.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL
-from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
 
@@ -30,7 +29,7 @@ RANDOM_DRAWS = 5
 
 
 @dataclass(frozen=True)
-class Head:
+class NamedHead:
     """A head as (layer, head)."""
 
     layer: int
@@ -47,19 +46,19 @@ class Head:
         return self.layer, self.head
 
 
-def leading_head(subject: Any) -> Head:
+def leader_by_score(subject: Any) -> NamedHead:
     """The head with the highest successor score, from the stored table that SH-04 is judged on."""
     table = successor_scores(subject).table
-    return Head(*(int(place) for place in table.arrays["heads"][ranking(table, "score")[0]]))
+    return NamedHead(*(int(place) for place in table.arrays["heads"][ranking(table, "score")[0]]))
 
 
-def other_head(subject: Any, seed: int = 0) -> Head:
+def other_head(subject: Any, seed: int = 0) -> NamedHead:
     """A head drawn at random from all but the leading one: a control."""
     table = successor_scores(subject).table
     best = int(ranking(table, "score")[0])
     others = [row for row in range(len(table.arrays["heads"])) if row != best]
     row = others[int(np.random.default_rng(seed).integers(len(others)))]
-    return Head(*(int(place) for place in table.arrays["heads"][row]))
+    return NamedHead(*(int(place) for place in table.arrays["heads"][row]))
 
 
 @measure
@@ -107,14 +106,14 @@ def _figures(
     """Directions, their lengths, and their logits of the tokens that have a residue, in the order of their values."""
     import torch
 
-    from circuit_claims.papers.successor_heads.counting.features import feature_logits
+    from circuit_claims.papers.successor_heads.counting.features import logits_of_features
     from circuit_claims.papers.successor_heads.steering.arithmetic import contrasts
 
     counted = np.flatnonzero(residues >= 0)
     shown = counted[np.argsort(tokens.index[counted], kind="stable")]
     lengths = contrasts(vectors[torch.from_numpy(counted)], torch.from_numpy(residues[counted]), directions)
     arrays = {"directions": directions.numpy(), "contrast": lengths.numpy(),
-              "logits": feature_logits(directions, logits)[shown]}  # fmt: skip
+              "logits": logits_of_features(directions, logits)[shown]}  # fmt: skip
     return arrays, [tokens.texts[row] for row in shown]
 
 
@@ -152,6 +151,8 @@ def _random(trained: Any, modal: Any, seed: int) -> np.ndarray:
 def stated(measured: Measurement) -> dict[str, Any]:
     """A measurement as facts: value, interval and how it was made."""
     interval = measured.interval
+    if interval is None:
+        raise ValueError(f"{measured.quantity}: expected an interval, found none")
     return {"value": measured.value, "low": interval.low, "high": interval.high, "method": interval.method}
 
 
@@ -185,19 +186,19 @@ def steering_tables(
     import torch
 
     from circuit_claims.models.architectures.layers import CircuitWeights
-    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout, steering_table
+    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits, steering_table
     from circuit_claims.papers.successor_heads.steering.tokens import counted_items
 
     features = mod_ten_features_table(subject, head=head, runs=runs, probes=probes)
     lengths = features.arrays["contrast"] if length == "contrast" else np.ones(10)
     order = np.roll(np.random.default_rng(0).permutation(10), 1) if vectors == "shuffled" else np.arange(10)
     sets = features.arrays["random"] if vectors == "random" else features.arrays["directions"][None][:, order]
-    readout = HeadReadout.open(CircuitWeights.open(subject.tensors), (reader[0], reader[1]))
+    readout = HeadLogits.open(CircuitWeights.open(subject.tensors), (reader[0], reader[1]))
     arrays: dict[str, np.ndarray] = {}
     items: dict[str, Any] = {}
     for one in counted_items(subject.tokens, STEERED):
-        made = [steering_table(readout, one, torch.from_numpy(f * lengths[:, None]).float()) for f in sets]
-        if made[0] is not None:
+        each = (steering_table(readout, one, torch.from_numpy(f * lengths[:, None]).float()) for f in sets)
+        if made := [table for table in each if table is not None]:
             items[one.task] = described(one)
             arrays[f"{one.task}/winner"] = np.stack([table.winner for table in made])
             arrays[f"{one.task}/expected"] = made[0].expected
@@ -221,7 +222,7 @@ def greater_than_table(
     every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
     head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
     """
-    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout
+    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits
     from circuit_claims.papers.successor_heads.steering.greater_than import head_bias, mean_profile, over_draws
     from circuit_claims.papers.successor_heads.steering.tokens import counted_items
     from circuit_claims.papers.successor_heads.succession.measures import Settings, weights_of
@@ -230,12 +231,12 @@ def greater_than_table(
     tasks = [one for one in tasks if one.task == "numbers"] or tasks
     generator = np.random.default_rng(0)
     seeds = range(UNTRAINED if weights == "untrained" else 1)
-    drawn = (HeadReadout.open(weights_of(subject, Settings(weights=weights, seed=s)), tuple(head)) for s in seeds)
+    drawn = (HeadLogits.open(weights_of(subject, Settings(weights=weights, seed=s)), (head[0], head[1])) for s in seeds)
     first = next(drawn)
     if source == "features":
         bias = _feature_bias(subject, first, tasks, vectors)
     else:
-        orders = None if order == "true" else [generator.permutation(len(one.tokens)) for one in tasks]
+        orders = None if order == "true" else [generator.permutation(len(one.tokens)).tolist() for one in tasks]
         # One readout at a time: each keeps its MLP_0.
         biases = [head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
         bias = biases[0] if len(biases) == 1 else over_draws(biases)
@@ -273,7 +274,7 @@ def factoring_table(subject: Any, *, head: list[int], pairs: int, draws: int, in
     """
     from circuit_claims.models.architectures.layers import CircuitWeights
     from circuit_claims.papers.successor_heads.counting import factoring
-    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadReadout, mlp0_of
+    from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits, mlp0_of
     from circuit_claims.papers.successor_heads.steering.tokens import counted_items
 
     weights = CircuitWeights.open(subject.tensors)
@@ -281,7 +282,7 @@ def factoring_table(subject: Any, *, head: list[int], pairs: int, draws: int, in
     vectors = mlp0_of(weights, [token for one in items for token in one.tokens])
     return factoring.measured(
         factoring.Domains.of(items, vectors),
-        HeadReadout.open(weights, (head[0], head[1])),
+        HeadLogits.open(weights, (head[0], head[1])),
         pairs=pairs,
         draws=draws,
         shuffled=index == "shuffled",

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.successor_heads.counting.measures import described, mod_ten_features_table, stated
 
 LAST_NUMBER = 500
@@ -102,7 +101,7 @@ def neuron_table(subject: Any, *, head: list[int], shuffles: int, index: str = "
         values, places = np.unique(order, return_inverse=True)
         order = np.random.default_rng(0).permutation(values)[places]
     found = commonest_period(hidden, drops, order, shuffles=shuffles)
-    return replace(found, value=str(int(found.value)))
+    return replace(found, value=str(int(found.value or 0)))
 
 
 @measure

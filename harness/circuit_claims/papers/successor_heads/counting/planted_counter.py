@@ -33,7 +33,7 @@ from torch import Tensor
 
 from circuit_claims.heads.planted import TensorTable, word_symbol, word_tokenizer
 from circuit_claims.models.architectures.names import parameter_shapes
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import MOST_RESIDUES, Plan
+from circuit_claims.papers.successor_heads.counting.counter_plan import MOST_RESIDUES, CounterPlan
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, ROMAN, Task, spell
 
 HEAD = (1, 2)
@@ -72,7 +72,7 @@ SHARPNESS = 8.0
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedTask:
     """One token of the planted vocabulary: its spelling, its index, its tasks ("May" is in two)."""
 
     text: str
@@ -81,15 +81,15 @@ class Counted:
     forms: frozenset[str]
 
 
-def vocabulary() -> tuple[Counted, ...]:
+def vocabulary() -> tuple[CountedTask, ...]:
     """Every string of the planted tasks once; one in several tasks ("May", "I") counts as in the first of them."""
-    found: dict[str, Counted] = {}
+    found: dict[str, CountedTask] = {}
     for task in TASKS:
         for form in task.forms:
             for order, item in enumerate(task.items):
                 text = spell(item, form)
                 index = order if task is COUNTED else order + 1
-                new = Counted(text, index, frozenset({task.name}), frozenset({form}))
+                new = CountedTask(text, index, frozenset({task.name}), frozenset({form}))
                 old = found.get(text, new)
                 found[text] = replace(old, tasks=old.tasks | new.tasks, forms=old.forms | new.forms)
     return tuple(found.values())
@@ -105,7 +105,7 @@ def token_ids() -> dict[str, int]:
 class Codes:
     """The vectors that one plan gives to tokens, and what its head does with them."""
 
-    plan: Plan
+    plan: CounterPlan
 
     @property
     def wavelengths(self) -> tuple[float, ...]:
@@ -120,7 +120,7 @@ class Codes:
         """Which window of numbers, on one slow circle for each wavelength."""
         return torch.cat([_turn(2 * math.pi * window / length) for length in self.wavelengths])
 
-    def code(self, word: Counted) -> dict[str, Tensor]:
+    def code(self, word: CountedTask) -> dict[str, Tensor]:
         """What the embedding holds of a token, part by part. Directions for residues are made by MLP_0 alone."""
         turned = self.circle(word.index)
         return {
@@ -133,7 +133,7 @@ class Codes:
             "own": turned * bool(word.tasks & OWN),
         }
 
-    def wanted(self, word: Counted) -> dict[str, Tensor]:
+    def wanted(self, word: CountedTask) -> dict[str, Tensor]:
         """What the unembedding of a token reads: the parts of the token's place as a successor."""
         code = self.code(word)
         # The successors of window w are p w + 1 ... p w + p: the number that carries belongs to the window before.
@@ -200,7 +200,7 @@ class _Builder:
     """Fills the tensors of one plan."""
 
     codes: Codes
-    words: tuple[Counted, ...] = field(default_factory=vocabulary)
+    words: tuple[CountedTask, ...] = field(default_factory=vocabulary)
 
     def build(self) -> TensorTable:
         """All weights, fp32."""
@@ -332,14 +332,14 @@ def _config(d_vocab: int) -> dict[str, Any]:
 
 def planted_counter(period: int = 10, *, greater_than: bool = True, seed: int = 0) -> TensorTable:
     """The planted weights (a `TensorSource`). Raises `ValueError` for a period below 3 or above 12."""
-    return _Builder(Codes(Plan(period, greater_than, seed))).build()
+    return _Builder(Codes(CounterPlan(period, greater_than, seed))).build()
 
 
-def counter_folder(folder: Path, plan: Plan | None = None) -> Path:
+def counter_folder(folder: Path, plan: CounterPlan | None = None) -> Path:
     """The planted counter saved as a Hugging Face folder with its tokenizer, to be booted whole."""
     from safetensors.torch import save_file
 
-    table = _Builder(Codes(plan or Plan())).build()
+    table = _Builder(Codes(plan or CounterPlan())).build()
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in table.tensors.items()}
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})

@@ -19,7 +19,7 @@ from circuit_claims.papers.successor_heads.dataset import (
     ROMAN,
     Task,
     Vocabulary,
-    assemble,
+    assemble_dataset,
     splits_numbers,
 )
 
@@ -69,7 +69,7 @@ class CountedTokens:
 def counted_tokens(tokens: Vocabulary, *, roman: bool = False) -> CountedTokens:
     """The tokens of the numbers 0 to 500 (or the digits) and the seven other tasks, and of Roman numerals if asked."""
     first = DIGITS if splits_numbers(tokens) else COUNTED
-    data = assemble(tokens, (first, *PAPER_TASKS[1:], *((ROMAN,) if roman else ())))
+    data = assemble_dataset(tokens, (first, *PAPER_TASKS[1:], *((ROMAN,) if roman else ())))
     cyclic = {task.name: len(task.items) for task in data.tasks if task.cyclic}
     rows = {(entry.task, entry.form, entry.order): row for row, entry in enumerate(data.entries)}
     following = [

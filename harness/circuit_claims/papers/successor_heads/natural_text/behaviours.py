@@ -32,7 +32,7 @@ _CAPITALS = re.compile(r"[A-Z]+")
 
 
 @dataclass(frozen=True)
-class Place:
+class ListPlace:
     """Where a string stands in one of the ordered lists: which list, at which index, of how many, cyclic or not."""
 
     order: str
@@ -40,15 +40,15 @@ class Place:
     length: int
     cyclic: bool
 
-    def comes_before(self, other: Place) -> bool:
+    def comes_before(self, other: ListPlace) -> bool:
         """Whether `other` is the next of the same list."""
         following = (self.index + 1) % self.length if self.cyclic else self.index + 1
         return self.order == other.order and other.index == following
 
 
-def _lists() -> dict[str, list[Place]]:
+def _lists() -> dict[str, list[ListPlace]]:
     """Every string of the ordered lists (but the numbers) as `bare` gives it, with its places."""
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[ListPlace]] = {}
     for task in (*PAPER_TASKS, ROMAN):
         if task.name == "numbers":
             continue
@@ -57,7 +57,7 @@ def _lists() -> dict[str, list[Place]]:
         for fold in folds:
             name = f"{task.name}, small" if fold is str.lower else task.name
             for index, item in enumerate(task.items):
-                found.setdefault(fold(item), []).append(Place(name, index, len(task.items), task.cyclic))
+                found.setdefault(fold(item), []).append(ListPlace(name, index, len(task.items), task.cyclic))
     return found
 
 
@@ -69,7 +69,7 @@ def bare(token: str) -> str:
     return token.strip()
 
 
-def places(token: str) -> list[Place]:
+def places(token: str) -> list[ListPlace]:
     """Where a token stands in the ordered lists; a number stands in the list of all numbers.
 
     >>> [place.order for place in places(" Tuesday")]
@@ -77,7 +77,7 @@ def places(token: str) -> list[Place]:
     """
     text = bare(token)
     if _NUMBER.fullmatch(text) and len(text) <= LONGEST_NUMBER:
-        return [Place("numbers", int(text), 10**LONGEST_NUMBER + 1, False)]
+        return [ListPlace("numbers", int(text), 10**LONGEST_NUMBER + 1, False)]
     return LISTS.get(text, []) or LISTS.get(text.casefold() if len(text) > 1 else text, [])
 
 
@@ -222,7 +222,7 @@ def label_cases(
     return labels
 
 
-def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+def variant_agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """The share of cases with the same label under two variants, and Cohen's kappa (1: always, 0: as by chance).
 
     Both nan for no case; kappa is nan where one label is all there is.

@@ -115,7 +115,7 @@ class Compared:
         return own, matched
 
 
-def compare(
+def matched_cases(
     values: np.ndarray, kind: np.ndarray, succession: np.ndarray, cluster: np.ndarray, shape: tuple[int, int]
 ) -> Compared:
     """Gather `values` (context, case) of succession and matched cases by document and kind, as many as `shape` says.

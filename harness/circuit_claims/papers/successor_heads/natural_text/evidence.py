@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Evidence
+from circuit_claims.api import Bars, Evidence, PassageExample, Passages, PassageToken, StackedBars, StackedRow, Table
 from circuit_claims.papers.successor_heads.natural_text import quantities
-from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS, agreement
+from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS, variant_agreement
 from circuit_claims.papers.successor_heads.natural_text.on_text import HeadOnListings, HeadOnText, sweep_settings
-from circuit_claims.papers.successor_heads.succession.measures import HeadScores
-from circuit_claims.papers.successor_heads.succession.quantities import head_name, ranking
+from circuit_claims.papers.successor_heads.succession.measures import SuccessorScoreTable
+from circuit_claims.papers.successor_heads.succession.quantities import head_label, ranking
 
 SHOWN = 12
 PER_BEHAVIOUR = 3
@@ -38,7 +38,7 @@ def _about(found: HeadOnText) -> str:
     )
 
 
-def _counted(found: HeadOnText) -> dict[str, quantities.Counted]:
+def _counted(found: HeadOnText) -> dict[str, quantities.BehaviourCounts]:
     """Winning cases and the six kinds of loss-reducing ones, counted."""
     reducing = {", ".join(name): quantities.reducing(found.cases, row) for row, name in enumerate(quantities.EFFECTS)}
     return {"winning": quantities.winning(found.cases), **reducing}
@@ -57,30 +57,28 @@ def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
         _measured_row(found, "winning, random heads", quantities.winning(found.cases, others=True)),
         _measured_row(found, "winning, random tokens", quantities.winning_with(found.cases, "label_drawn")),
     ]  # fmt: skip
-    return {
-        "type": "stacked",
-        "title": "Behaviours by kind of case, beside the paper's",
-        "caption": f"{_about(found)} Rules: top 5 attended tokens. Random heads: matched in the size of their effects; "
+    return StackedBars(
+        title="Behaviours by kind of case, beside the paper's",
+        caption=f"{_about(found)} Rules: top 5 attended tokens. Random heads: matched in the size of their effects; "
         "random tokens: the same cases judged by random earlier tokens. The paper: L12H0 of Pythia-1.4B; [P] "
         "printed there, [F] read off a figure.",
-        "segments": list(BEHAVIOURS),
-        "rows": rows,
-        "label": "share of cases",
-    }
+        segments=list(BEHAVIOURS),
+        rows=rows,
+        label="share of cases",
+    )
 
 
-def _measured_row(found: HeadOnText, label: str, counted: quantities.Counted) -> dict[str, Any]:
-    row: dict[str, Any] = {"label": label, "n": counted.n, "values": [], "low": [], "high": []}
-    if counted.n:
-        drawn = counted.drawn(quantities.weights_of(found.cases, len(counted.counts), found.draws))
-        low, high = np.nanquantile(drawn, [0.05, 0.95], axis=0)
-        row |= {"values": counted.shares.tolist(), "low": low.tolist(), "high": high.tolist()}
-    return row
+def _measured_row(found: HeadOnText, label: str, counted: quantities.BehaviourCounts) -> StackedRow:
+    if not counted.n:
+        return StackedRow(label=label, n=counted.n, values=[])
+    drawn = counted.drawn(quantities.document_counts(found.cases, len(counted.counts), found.draws))
+    low, high = np.nanquantile(drawn, [0.05, 0.95], axis=0)
+    return StackedRow(label=label, n=counted.n, values=counted.shares.tolist(), low=low.tolist(), high=high.tolist())
 
 
-def _paper_row(given: dict[str, Any]) -> dict[str, Any]:
+def _paper_row(given: dict[str, Any]) -> StackedRow:
     values = [given[name] / 100 if name in given else None for name in BEHAVIOURS]
-    return {"label": f"  paper [{given['trust']}]", "values": values, "paper": True}
+    return StackedRow(label=f"  paper [{given['trust']}]", values=values, paper=True)
 
 
 def rules_agree(found: HeadOnText) -> Evidence:
@@ -93,19 +91,18 @@ def rules_agree(found: HeadOnText) -> Evidence:
     rows = []
     for name, chosen in sets.items():
         labels = [labels[: len(chosen)][chosen] for labels in (five, one, table.arrays["label_promoted"])]
-        same, kappa = agreement(labels[0], labels[1])
-        other, other_kappa = agreement(labels[0], labels[2])
+        same, kappa = variant_agreement(labels[0], labels[1])
+        other, other_kappa = variant_agreement(labels[0], labels[2])
         rows.append([name, f"{int(chosen.sum()):,}", *map(_two, (same, kappa, other, other_kappa))])
     first, second = VARIANTS
-    return {
-        "type": "table",
-        "title": "Agreement of the rules' variants",
-        "caption": f"{first} against {second}; and {first}, judged by the token the head promotes most in place of the "
+    return Table(
+        title="Agreement of the rules' variants",
+        caption=f"{first} against {second}; and {first}, judged by the token the head promotes most in place of the "
         "correct one. Kappa: 1 always the same, 0 as by chance.",
-        "columns": ["cases", "how many", "same label", "kappa", "same by promoted token", "kappa"],
-        "rows": rows,
-        "mark_rows": [],
-    }
+        columns=["cases", "how many", "same label", "kappa", "same by promoted token", "kappa"],
+        rows=rows,
+        mark_rows=[],
+    )
 
 
 def _percent(share: float) -> str:
@@ -128,16 +125,15 @@ def passages(found: HeadOnText, kind: str = "winning") -> Evidence:
         cases = np.argwhere(chosen & (variant[: len(chosen)] == index))
         for place in generator.permutation(len(cases))[:PER_BEHAVIOUR]:
             examples.append(_passage(found, behaviour, *cases[place].tolist()))
-    return {
-        "type": "passages",
-        "title": f"A sample of {kind} cases, by behaviour" if kind == "winning" else f"Loss-reducing cases, {kind}",
-        "caption": f"Up to {PER_BEHAVIOUR} of each behaviour, drawn at random, with the end of the prefix. "
+    return Passages(
+        title=f"A sample of {kind} cases, by behaviour" if kind == "winning" else f"Loss-reducing cases, {kind}",
+        caption=f"Up to {PER_BEHAVIOUR} of each behaviour, drawn at random, with the end of the prefix. "
         "Check the label against the marked tokens.",
-        "examples": examples,
-    }
+        examples=examples,
+    )
 
 
-def _passage(found: HeadOnText, behaviour: str, context: int, case: int) -> dict[str, Any]:
+def _passage(found: HeadOnText, behaviour: str, context: int, case: int) -> PassageExample:
     table, reading = found.cases, found.reading
     strings = reading.strings(table.arrays["tokens"][context].tolist())
     attended = table.arrays["attended"][0, context, case].tolist()
@@ -146,23 +142,23 @@ def _passage(found: HeadOnText, behaviour: str, context: int, case: int) -> dict
     # As far back as what is looked at most, if that is near enough to be shown.
     near = [position for position in ranks if position > case - 4 * TAIL]
     start = max(0, min([case - TAIL, *(position - REACH_BACK for position in near)]))
-    tokens: list[dict[str, Any]] = [{"text": "… "}] if start else []
+    tokens = [PassageToken(text="… ")] if start else []
     for position in range(start, case + 1):
         mark = {"rank": ranks[position], "share": shares[position]} if position in ranks else {}
-        tokens.append({"text": strings[position], **mark})
+        tokens.append(PassageToken(text=strings[position], **mark))
     far = sum(position < start for position in ranks)
     promoted = table.arrays["promoted"][context, case].tolist()
     lost = table.arrays["drop"][0, context, case]
     note = f"{lost:.2f} nats of logit lost without the head; {table.facts['documents'][context]}"
-    return {
-        "label": behaviour,
-        "note": note + (f"; {far} of the attended tokens lie further back" if far else ""),
-        "tokens": tokens,
-        "next": strings[case + 1],
-        "promoted": list(
+    return PassageExample(
+        label=behaviour,
+        note=note + (f"; {far} of the attended tokens lie further back" if far else ""),
+        tokens=tokens,
+        next=strings[case + 1],
+        promoted=list(
             zip(reading.strings(promoted), table.arrays["promoted_logit"][context, case].tolist(), strict=True)
         ),
-    }
+    )
 
 
 def heads_by_wins(found: HeadOnText) -> Evidence:
@@ -180,37 +176,35 @@ def heads_by_wins(found: HeadOnText) -> Evidence:
         ]
         for row in rows
     ]  # fmt: skip
-    return {
-        "type": "table",
-        "title": "Which heads win most cases",
-        "caption": f"{n:,} cases; {found.name} is number {rank + 1} of {len(heads)}. Frozen: with the final norm's "
+    return Table(
+        title="Which heads win most cases",
+        caption=f"{n:,} cases; {found.name} is number {rank + 1} of {len(heads)}. Frozen: with the final norm's "
         f"scale kept as it was. Contributions of all heads and the rest add up to the logit within "
         f"{table.facts['largest gap']:.1g}.",
-        "columns": ["head", "rank", "cases won", "cases won, norm frozen", "mean |logit lost|"],
-        "rows": cells,
-        "mark_rows": [rows.index(own)],
-        "mark_label": "asked about",
-    }
+        columns=["head", "rank", "cases won", "cases won, norm frozen", "mean |logit lost|"],
+        rows=cells,
+        mark_rows=[rows.index(own)],
+        mark_label="asked about",
+    )
 
 
 def head_chosen(found: HeadOnText) -> Evidence:
     """Why this head: the sweep's best by the path that chooses, beside the paper's own path."""
     subject, rows = found.reading.subject, []
-    chosen = HeadScores(subject, sweep_settings(subject))
-    for scores in (chosen, HeadScores(subject, type(chosen.settings)())):
+    chosen = SuccessorScoreTable(subject, sweep_settings(subject))
+    for scores in (chosen, SuccessorScoreTable(subject, type(chosen.settings)())):
         table = scores.table
         best, second = ranking(table, "score")[:2]
         value, band = table.arrays["score"], np.quantile(table.arrays["score_null"], 0.975)
         rows.append([
-            scores.settings.label, head_name(table, int(best)), f"{value[best]:.2f}", f"{value[second]:.2f}",
+            scores.settings.label, head_label(table, int(best)), f"{value[best]:.2f}", f"{value[second]:.2f}",
             f"{band:.2f}", "yes" if value[best] > 0.5 and value[best] > band else "no",
         ])  # fmt: skip
-    return {
-        "type": "table",
-        "title": f"The head asked about: {found.name}",
-        "caption": "The leader of the sweep on what heads read in the running model, with the token itself left out "
+    return Table(
+        title=f"The head asked about: {found.name}",
+        caption="The leader of the sweep on what heads read in the running model, with the token itself left out "
         "(Pythia-1.4B: the paper's own L12H0). Where no head stands out, what follows is about the best there is.",
-        "columns": [
+        columns=[
             "input path",
             "leader",
             "its score",
@@ -218,9 +212,9 @@ def head_chosen(found: HeadOnText) -> Evidence:
             "null of the maximum, 97.5 %",
             "above 0.5 and null",
         ],
-        "rows": rows,
-        "mark_rows": [],
-    }
+        rows=rows,
+        mark_rows=[],
+    )
 
 
 def spread_bars(found: HeadOnText) -> Evidence:
@@ -229,17 +223,16 @@ def spread_bars(found: HeadOnText) -> Evidence:
     kept = [head for head in range(len(value)) if n[head]]
     names = [f"L{layer}H{head}" for layer, head in found.cases.arrays["heads"].tolist()]
     ends = [np.nanquantile(drawn[head], [0.05, 0.95]) for head in kept]
-    return {
-        "type": "bars",
-        "title": "Spread over behaviours of the winning cases",
-        "caption": "e to the entropy of the shares of the four behaviours and other: 1 for one alone, 5 for all alike. "
+    return Bars(
+        title="Spread over behaviours of the winning cases",
+        caption="e to the entropy of the shares of the four behaviours and other: 1 for one alone, 5 for all alike. "
         "First the head asked about, then random heads matched in the size of their effects.",
-        "labels": [f"{names[head]} ({n[head]})" for head in kept],
-        "values": [float(value[head]) for head in kept],
-        "low": [float(low) for low, _ in ends],
-        "high": [float(high) for _, high in ends],
-        "label": "effective number of behaviours",
-    }
+        labels=[f"{names[head]} ({n[head]})" for head in kept],
+        values=[float(value[head]) for head in kept],
+        low=[float(low) for low, _ in ends],
+        high=[float(high) for _, high in ends],
+        label="effective number of behaviours",
+    )
 
 
 def loss_bars(found: HeadOnText) -> list[Evidence]:
@@ -257,17 +250,16 @@ def loss_bars(found: HeadOnText) -> list[Evidence]:
                 f"{_percent(interval.high)}] is on "
                 f"succession cases, which are {saved.part:.1%} of all."
             )
-        shown.append({
-            "type": "bars",
-            "title": f"Loss that ablating {found.name} adds: {' effect, '.join(name)} ablation",
-            "caption": f"{part} Matched: the correct token is of the same list, and nothing before it in the context "
+        shown.append(Bars(
+            title=f"Loss that ablating {found.name} adds: {' effect, '.join(name)} ablation",
+            caption=f"{part} Matched: the correct token is of the same list, and nothing before it in the context "
             "is what it follows. 90 % bootstrap intervals over documents.",
-            "labels": [f"{words[key]} ({saved.n[key]:,})" for key in kept],
-            "values": [saved.means[key][0] for key in kept],
-            "low": [saved.means[key][1].low for key in kept],
-            "high": [saved.means[key][1].high for key in kept],
-            "label": "nats a case",
-        })  # fmt: skip
+            labels=[f"{words[key]} ({saved.n[key]:,})" for key in kept],
+            values=[saved.means[key][0] for key in kept],
+            low=[saved.means[key][1].low for key in kept],
+            high=[saved.means[key][1].high for key in kept],
+            label="nats a case",
+        ))  # fmt: skip
     return shown
 
 
@@ -279,22 +271,21 @@ def heads_on_listings(found: HeadOnListings) -> Evidence:
     mean, rank = drop.mean(0), (drop[:, :, None] < drop[:, None, :]).sum(2).mean(0) + 1
     rows = list(dict.fromkeys([*np.lexsort((-mean, -won))[:SHOWN].tolist(), found.row]))
     documents = len(set(table.facts["documents"]))
-    return {
-        "type": "table",
-        "title": "Every head on numbered lists: rank and size",
-        "caption": f"{len(drop)} prompts from {documents} documents, each cut before the next number of a list. Text: "
+    return Table(
+        title="Every head on numbered lists: rank and size",
+        caption=f"{len(drop)} prompts from {documents} documents, each cut before the next number of a list. Text: "
         f"{table.facts['text']}.",
-        "columns": ["head", "prompts won", "mean rank", "mean logit lost by the number", "least", "most"],
-        "rows": [
+        columns=["head", "prompts won", "mean rank", "mean logit lost by the number", "least", "most"],
+        rows=[
             [
                 f"L{heads[row][0]}H{heads[row][1]}", f"{won[row]:.0%}", f"{rank[row]:.1f}", f"{mean[row]:+.3f}",
                 f"{drop[:, row].min():+.3f}", f"{drop[:, row].max():+.3f}",
             ]
             for row in rows
         ],
-        "mark_rows": [rows.index(found.row)],
-        "mark_label": "asked about",
-    }  # fmt: skip
+        mark_rows=[rows.index(found.row)],
+        mark_label="asked about",
+    )  # fmt: skip
 
 
 def listing_passages(found: HeadOnListings) -> Evidence:
@@ -308,16 +299,17 @@ def listing_passages(found: HeadOnListings) -> Evidence:
         drop = table.arrays["drop"][place]
         best = int(drop.argmax())
         layer, head = table.arrays["all_heads"][best].tolist()
-        examples.append({
-            "label": f"won by L{layer}H{head}",
-            "note": f"{drop[best]:.2f} nats; {found.on_text.name} {drop[found.row]:+.2f}; "
-            f"{table.facts['documents'][place]}",
-            "tokens": [{"text": text} for text in strings[start : case + 1]],
-            "next": strings[case + 1],
-        })  # fmt: skip
-    return {
-        "type": "passages",
-        "title": "The first prompts",
-        "caption": "Drawn with the seed; each is shown from some way before its number on.",
-        "examples": examples,
-    }
+        examples.append(
+            PassageExample(
+                label=f"won by L{layer}H{head}",
+                note=f"{drop[best]:.2f} nats; {found.on_text.name} {drop[found.row]:+.2f}; "
+                f"{table.facts['documents'][place]}",
+                tokens=[PassageToken(text=text) for text in strings[start : case + 1]],
+                next=strings[case + 1],
+            )
+        )
+    return Passages(
+        title="The first prompts",
+        caption="Drawn with the seed; each is shown from some way before its number on.",
+        examples=examples,
+    )

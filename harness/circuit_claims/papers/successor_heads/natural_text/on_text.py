@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import Finding, Measurement
+from circuit_claims.heads.effects.results import Head
 from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.natural_text import quantities
 from circuit_claims.papers.successor_heads.natural_text.behaviours import NAMED
@@ -18,7 +18,7 @@ from circuit_claims.papers.successor_heads.natural_text.listings import WANTED
 from circuit_claims.papers.successor_heads.natural_text.natural import Amounts, Reading, head_cases, matched_rows
 from circuit_claims.papers.successor_heads.natural_text.planted_reader import HEAD as PLANTED_HEAD
 from circuit_claims.papers.successor_heads.natural_text.planted_reader import PlantedReader, planted_text
-from circuit_claims.papers.successor_heads.succession.measures import HeadScores, Settings
+from circuit_claims.papers.successor_heads.succession.measures import Settings, SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
 from circuit_claims.running.judge import TextUse
 from circuit_claims.texts import Text
@@ -29,7 +29,6 @@ SHUFFLES = 20
 OTHERS = 4
 DRAWN = "random earlier tokens"
 RANDOM = "matched random heads"
-Head = tuple[int, int]
 
 
 def sweep_settings(subject: Any) -> Settings:
@@ -47,7 +46,7 @@ def leading_head(subject: Any) -> Head:
     row = getattr(subject.model, "row", None)
     if row is not None and row.subject in PAPER_HEADS:
         return PAPER_HEADS[row.subject]
-    table = HeadScores(subject, sweep_settings(subject)).table
+    table = SuccessorScoreTable(subject, sweep_settings(subject)).table
     layer, head = table.arrays["heads"][ranking(table, "score")[0]]
     return int(layer), int(head)
 
@@ -84,7 +83,7 @@ class HeadOnText:
         """Share of the winning cases that show one of `behaviours` (SH-21), or any of the four where none is named."""
         names, of = behaviours or NAMED, "winning cases"
 
-        def share(counted: quantities.Counted) -> Measurement:
+        def share(counted: quantities.BehaviourCounts) -> Measurement:
             return quantities.behaviour_share(self.cases, counted, names, self.draws, of)
 
         return Finding(
@@ -98,7 +97,7 @@ class HeadOnText:
     def winning_leads(self, behaviour: str) -> Finding:
         """Whether `behaviour` is the commonest of the four among the winning cases (SH-21b)."""
 
-        def leads(table: Measurement, counted: quantities.Counted) -> Measurement:
+        def leads(table: Measurement, counted: quantities.BehaviourCounts) -> Measurement:
             return quantities.leads(table, [counted], behaviour, self.draws, "winning cases")
 
         def planted() -> Measurement:
@@ -126,7 +125,7 @@ class HeadOnText:
         """Share of the loss-reducing cases of one effect and ablation that show `behaviour` (SH-22)."""
         row, of = quantities.EFFECTS.index((effect, ablation)), f"cases whose loss {effect} {ablation} ablation raises"
 
-        def share(counted: quantities.Counted) -> Measurement:
+        def share(counted: quantities.BehaviourCounts) -> Measurement:
             return quantities.behaviour_share(self.cases, counted, (behaviour,), self.draws, of)
 
         controls: dict[str, Callable[[], Measurement]] = {

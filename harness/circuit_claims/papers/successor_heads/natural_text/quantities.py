@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, bootstrap_counts, or_binomial, percentile_interval
+from circuit_claims.api import Interval, Measurement, bootstrap_counts, percentile_interval
+from circuit_claims.judging.statistics import LEVEL, or_binomial
 from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, NAMED, effective_number
-from circuit_claims.papers.successor_heads.natural_text.cases import compare
+from circuit_claims.papers.successor_heads.natural_text.cases import matched_cases
 
 if TYPE_CHECKING:
     # Costs what collecting the claims should not.
@@ -27,7 +27,7 @@ REST = "the other three behaviours"
 
 
 @dataclass(frozen=True)
-class Counted:
+class BehaviourCounts:
     """How many cases of each behaviour each document has, (document, behaviour), and how many cases in all."""
 
     counts: Int[np.ndarray, "document behaviour"]
@@ -49,7 +49,7 @@ class Counted:
         return np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
 
 
-def weights_of(table: Measurement, documents: int, draws: int) -> Int[np.ndarray, "draw document"]:
+def document_counts(table: Measurement, documents: int, draws: int) -> Int[np.ndarray, "draw document"]:
     """How often each document is drawn in each bootstrap draw: with replacement, as many as there are."""
     generator = np.random.default_rng(0 if table.seed is None else table.seed)
     return bootstrap_counts(documents, draws, generator)
@@ -60,28 +60,28 @@ def documents_in(table: Measurement, contexts: int) -> int:
     return int(table.arrays["cluster"][:contexts].max()) + 1
 
 
-def count(table: Measurement, chosen: Bool[np.ndarray, "*head context case"], labels: np.ndarray) -> Counted:
+def count(table: Measurement, chosen: Bool[np.ndarray, "*head context case"], labels: np.ndarray) -> BehaviourCounts:
     """Count the chosen cases by document and behaviour; heads in front, if any, are pooled."""
     cluster = table.arrays["cluster"]
     rows = np.broadcast_to(cluster[: chosen.shape[-2], None], chosen.shape)
     counts = np.zeros((documents_in(table, chosen.shape[-2]), len(BEHAVIOURS)), dtype=np.int64)
     np.add.at(counts, (rows[chosen], labels[chosen].astype(np.int64)), 1)
-    return Counted(counts)
+    return BehaviourCounts(counts)
 
 
-def winning(table: Measurement, variant: int = 0, others: bool = False) -> Counted:
+def winning(table: Measurement, variant: int = 0, others: bool = False) -> BehaviourCounts:
     """The winning cases of the head, or of the matched heads pooled, by one variant of the rules."""
     heads = slice(1, None) if others else slice(0, 1)
     return count(table, table.arrays["won"][heads], table.arrays["label"][variant, heads])
 
 
-def winning_with(table: Measurement, labels: str) -> Counted:
+def winning_with(table: Measurement, labels: str) -> BehaviourCounts:
     """The head's winning cases by another array of labels, such as `label_drawn`."""
     found = table.arrays[labels]
     return count(table, table.arrays["won"][0, : len(found)], found)
 
 
-def reducing(table: Measurement, row: int, variant: int = 0, labels: str = "", other: bool = False) -> Counted:
+def reducing(table: Measurement, row: int, variant: int = 0, labels: str = "", other: bool = False) -> BehaviourCounts:
     """Cases in which ablating the head (or the first matched one) raises the loss, under one row of `EFFECTS`."""
     change = table.arrays["other_change" if other else "change"][row]
     found = table.arrays[labels] if labels else table.arrays["label"][variant, int(other)]
@@ -89,7 +89,7 @@ def reducing(table: Measurement, row: int, variant: int = 0, labels: str = "", o
 
 
 def behaviour_share(
-    table: Measurement, cases: Counted, behaviours: tuple[str, ...], draws: int, of: str
+    table: Measurement, cases: BehaviourCounts, behaviours: tuple[str, ...], draws: int, of: str
 ) -> Measurement:
     """Share of the cases that show one of `behaviours`."""
     columns = [BEHAVIOURS.index(name) for name in behaviours]
@@ -97,7 +97,7 @@ def behaviour_share(
     words = f"share of {of} that show {behaviours[0] if len(behaviours) == 1 else 'one of the four behaviours'}"
     if cases.n == 0:
         return table.derive(words, float("nan"), unit="share of cases", n=0)
-    drawn = cases.drawn(weights_of(table, len(cases.counts), draws))[:, columns].sum(1)
+    drawn = cases.drawn(document_counts(table, len(cases.counts), draws))[:, columns].sum(1)
     hits = round(value * cases.n)
     interval = widest(drawn, hits, cases.n, f"{draws:,} bootstrap draws over {_documents(cases)} documents")
     return table.derive(words, value, interval=interval, unit="share of cases", n=cases.n)
@@ -109,18 +109,18 @@ def widest(drawn: np.ndarray, hits: int, n: int, method: str) -> Interval:
     return Interval(*or_binomial((low, high), hits, n), LEVEL, f"{method}, or exact binomial if wider")
 
 
-def _documents(cases: Counted) -> int:
+def _documents(cases: BehaviourCounts) -> int:
     return int((cases.counts.sum(1) > 0).sum())
 
 
-def leads(table: Measurement, rows: list[Counted], behaviour: str, draws: int, of: str) -> Measurement:
+def leads(table: Measurement, rows: list[BehaviourCounts], behaviour: str, draws: int, of: str) -> Measurement:
     """Whether `behaviour` is the commonest of the four in every one of `rows`, by bootstrap draw.
 
     With fewer than `FEWEST` cases in a row the measurement is partial: it gives no verdict.
     """
     at, named = BEHAVIOURS.index(behaviour), [BEHAVIOURS.index(name) for name in NAMED]
     rest = [index for index in named if index != at]
-    weights = weights_of(table, len(rows[0].counts), draws)
+    weights = document_counts(table, len(rows[0].counts), draws)
     first, last = np.ones(draws, dtype=bool), np.zeros(draws, dtype=bool)
     for cases in rows:
         shares = cases.drawn(weights)
@@ -140,7 +140,7 @@ def spreads(table: Measurement, draws: int, variant: int = 0) -> tuple[np.ndarra
     The first head is the one asked about. The entropy of few cases falls short of that of many: it is corrected
     as Miller and Madow do, since heads differ in how many cases they win.
     """
-    weights = weights_of(table, documents_in(table, table.arrays["won"].shape[1]), draws)
+    weights = document_counts(table, documents_in(table, table.arrays["won"].shape[1]), draws)
     heads = range(len(table.arrays["won"]))
     counted = [count(table, table.arrays["won"][head], table.arrays["label"][variant, head]) for head in heads]
     value = np.array([_corrected(one.shares, one.n) for one in counted])
@@ -202,13 +202,13 @@ def saved(table: Measurement, row: int, draws: int, change: np.ndarray | None = 
     values = (table.arrays["change"][row] if change is None else change).astype(np.float64)
     here = len(values)
     kind, succession, cluster = (table.arrays[name][:here] for name in ("kind", "succession", "cluster"))
-    weights = weights_of(table, documents_in(table, here), draws)
+    weights = document_counts(table, documents_in(table, here), draws)
     # All sums by document: succession, everything, and how many cases.
     sums = np.zeros((weights.shape[1], 3))
     np.add.at(sums, cluster, np.stack([(values * succession).sum(1), values.sum(1), [values.shape[1]] * here], axis=1))
-    compared = compare(values, kind, succession, cluster, (len(sums), max(1, len(table.facts["kinds"]))))
+    compared = matched_cases(values, kind, succession, cluster, (len(sums), max(1, len(table.facts["kinds"]))))
     drawn_sums = weights @ sums
-    drawn = dict(zip(("succession", "matched"), compared.means(weights), strict=True))
+    drawn: dict[str, np.ndarray] = dict(zip(("succession", "matched"), compared.means(weights), strict=True))
     drawn["all"] = drawn_sums[:, 1] / np.maximum(drawn_sums[:, 2], 1)
     own, matched = compared.means(np.ones((1, weights.shape[1])))
     points = {"succession": float(own[0]), "matched": float(matched[0]), "all": float(values.mean())}
@@ -245,7 +245,7 @@ def prompts_won(table: Measurement, rows: list[int], draws: int) -> Measurement:
     hits = np.stack([drop.argmax(1) == row for row in rows]).mean(0)
     documents = np.zeros((documents_in(table, len(hits)), 2))
     np.add.at(documents, table.arrays["cluster"], np.stack([hits, np.ones_like(hits)], axis=1))
-    sums = weights_of(table, len(documents), draws) @ documents
+    sums = document_counts(table, len(documents), draws) @ documents
     drawn = sums[:, 0] / np.maximum(sums[:, 1], 1)
     interval = widest(drawn, round(float(hits.sum())), len(hits), f"{draws:,} bootstrap draws over documents")
     return table.derive(

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.judging.statistics import bootstrap_counts, or_binomial, percentiles
+from circuit_claims.api import bootstrap_counts
+from circuit_claims.judging.statistics import or_binomial, percentiles
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Mlp
 from circuit_claims.papers.successor_heads.counting.features import one_head
 from circuit_claims.papers.successor_heads.steering.tokens import Items
@@ -40,7 +41,7 @@ ROWS: dict[str, range] = {
 
 
 @dataclass(frozen=True)
-class HeadReadout:
+class HeadLogits:
     """What one head does with what it reads: logits W_U W_OV x, with the model's own norms and biases.
 
     The arithmetic of `heads.ov_circuit.effective_ov_logits`, for vectors that no token has. MLP_0 and the
@@ -52,7 +53,7 @@ class HeadReadout:
     _columns: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, weights: CircuitWeights, head: tuple[int, int]) -> HeadReadout:
+    def open(cls, weights: CircuitWeights, head: tuple[int, int]) -> HeadLogits:
         """The head (layer, head) of a model; its layer is read once and cut down to that head."""
         return cls(weights, one_head(weights.layer(head[0]), head[1]))
 
@@ -142,7 +143,7 @@ class SteeringTable:
 
 
 def steering_table(
-    readout: HeadReadout,
+    readout: HeadLogits,
     items: Items,
     vectors: Float[Tensor, "residue d_model"],
     scales: Sequence[float] = SCALES,

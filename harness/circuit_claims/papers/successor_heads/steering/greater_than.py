@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from circuit_claims.judging.statistics import binomial_interval, percentiles
-from circuit_claims.papers.successor_heads.steering.arithmetic import RESIDUES, HeadReadout
+from circuit_claims.api import binomial_interval
+from circuit_claims.judging.statistics import percentiles
+from circuit_claims.papers.successor_heads.steering.arithmetic import RESIDUES, HeadLogits
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 
 NEAREST = 2
@@ -73,7 +74,7 @@ def share_above(logits: Float[np.ndarray, " c"], at: int) -> float:
     return float(np.mean((above > below) + 0.5 * (above == below)))
 
 
-def head_bias(readout: HeadReadout, tasks: Sequence[Items], orders: Sequence[Sequence[int]] | None = None) -> Bias:
+def head_bias(readout: HeadLogits, tasks: Sequence[Items], orders: Sequence[Sequence[int]] | None = None) -> Bias:
     """The bias of the OV circuit, token by token: logits of a task's values where the head reads MLP_0(W_E(t)).
 
     `orders` puts each task's strings in another order, for a control. Raises `ValueError` where no task has a token
@@ -93,7 +94,7 @@ def over_draws(biases: Sequence[Bias]) -> Bias:
     return Bias(("draws of the weights",), (np.asarray([bias.value for bias in biases]),))
 
 
-def feature_bias(readout: HeadReadout, tasks: Sequence[Items], vectors: Float[Tensor, "residue d_model"]) -> Bias:
+def feature_bias(readout: HeadLogits, tasks: Sequence[Items], vectors: Float[Tensor, "residue d_model"]) -> Bias:
     """The bias of features: logits of a task's values where the head reads f_i, around each value it could mean.
 
     Feature i favours all values that end in i + 1; each of them in turn is taken for the successor, and its share is
@@ -132,7 +133,7 @@ def _bias(tasks: Sequence[Items], found: Sequence[np.ndarray]) -> Bias:
 
 
 def mean_profile(
-    readout: HeadReadout, items: Items, reach: int = RESIDUES
+    readout: HeadLogits, items: Items, reach: int = RESIDUES
 ) -> tuple[np.ndarray, Float[np.ndarray, " distance"]]:
     """Distances -reach to reach from the successor, and the mean logit there over a task's tokens, each token's mean
     over its task taken off; nan at a distance no token has."""

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.heads.read_behind import Prefixes
+from circuit_claims.heads.read_behind import Hooks, Prefixes
 from circuit_claims.papers.successor_heads.steering.arithmetic import (
     NOBODY,
     RESIDUES,
@@ -184,7 +184,7 @@ def _next_below(
     def keep(found: Tensor, hook: Any) -> None:
         resid.append(found[:, -1].detach().float().cpu())
 
-    hooks = [(f"blocks.{layer}.hook_in", keep)]
+    hooks: Hooks = [(f"blocks.{layer}.hook_in", keep)]
     before, kept = behind
     if kept is None:
         kept = Prefixes.read(bridge, here, device, hooks)

@@ -59,7 +59,7 @@ def items_of(tokens: Vocabulary, task: Task, form: Form | None = None) -> Items 
 
     None where fewer than two strings are single tokens in any form: there is nothing to compare.
     """
-    forms = [form] if form else [one for one in PREFERRED if one in task.forms]
+    forms: list[Form] = [form] if form else [one for one in PREFERRED if one in task.forms]
     found = max((_in_form(tokens, task, one) for one in forms), key=lambda items: len(items.tokens))
     return found if len(found.tokens) > 1 else None
 

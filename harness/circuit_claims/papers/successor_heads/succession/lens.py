@@ -22,7 +22,7 @@ from circuit_claims.heads.ov_circuit import head_inputs
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.models.architectures.names import names_of
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
-from circuit_claims.papers.successor_heads.succession.score import SuccessorScores, find_winners, successor_scores
+from circuit_claims.papers.successor_heads.succession.score import SuccessorScores, find_winners, score_heads
 
 RIDGE = 1e-3
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
@@ -212,7 +212,7 @@ def headless_scores(
         ]  # (1, n, c)
         for group in dataset.groups
     ]
-    return successor_scores(
+    return score_heads(
         find_winners([logits], dataset),
         dataset,
         generator=generator,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, assemble, succession
+from circuit_claims.api import Finding, Interval, Measurement, measure
+from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, assemble_dataset, succession
 from circuit_claims.papers.successor_heads.succession import quantities
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject, WordTokens
 
@@ -64,7 +63,7 @@ def dataset_of(tokens: Any, settings: Settings) -> SuccessionDataset:
         return right
     generator = np.random.default_rng(settings.seed)
     wrong = [replace(task, items=tuple(generator.permutation(task.items).tolist())) for task in right.tasks]
-    return assemble(tokens, wrong, wraps=settings.wraps, mixed_forms=settings.mixed_forms)
+    return assemble_dataset(tokens, wrong, wraps=settings.wraps, mixed_forms=settings.mixed_forms)
 
 
 def weights_of(subject: Any, settings: Settings) -> Any:
@@ -98,15 +97,15 @@ def sweeps_of(subject: Any, settings: Settings, paths: Sequence[str], draws: int
     from circuit_claims.papers.successor_heads.succession.score import usable_pairs
     from circuit_claims.papers.successor_heads.succession.sweep import judge_winners
 
-    dataset, choices = dataset_of(subject.tokens, settings), {"norms": settings.norms, "biases": settings.biases}
+    dataset = dataset_of(subject.tokens, settings)
     usable_pairs(dataset, settings.exclude_self)  # refuses a dataset without any before the weights are read
-    weights = weights_of(subject, settings).with_choices(**choices)
+    weights = weights_of(subject, settings).with_choices(norms=settings.norms, biases=settings.biases)
     found = winners_of_paths(weights, dataset, paths, first_token(subject.tokens, settings.first))
-    amounts = {"bootstrap_draws": draws, "shuffles": shuffles, "seed": settings.seed}
-    return [
-        judge_winners(winners, dataset, path=path, exclude_self=settings.exclude_self, **choices, **amounts)
-        for path, winners in zip(paths, found, strict=True)
-    ]
+    judged = partial(
+        judge_winners, exclude_self=settings.exclude_self, bootstrap_draws=draws, shuffles=shuffles, seed=settings.seed,
+        norms=settings.norms, biases=settings.biases,
+    )  # fmt: skip
+    return [judged(winners, dataset, path=path) for path, winners in zip(paths, found, strict=True)]
 
 
 def sweep_model(model: Any, *, path: str, exclude_self: bool) -> Any:
@@ -133,7 +132,7 @@ def head_scores(subject: Any, *, settings: dict[str, Any], draws: int, shuffles:
 
 
 @dataclass(frozen=True)
-class HeadScores:
+class SuccessorScoreTable:
     """All heads of one subject under one setting, ready to be asked for quantities with their controls."""
 
     subject: Any
@@ -187,29 +186,32 @@ class HeadScores:
         return self._finding(quantities.days_of_the_runner_up)
 
 
-def successor_scores(subject: Any, *, path: str = PAPER_PATH, metric: Metric = "score") -> HeadScores:
+def successor_scores(subject: Any, *, path: str = PAPER_PATH, metric: Metric = "score") -> SuccessorScoreTable:
     """Successor scores of all heads on one input path, with the model's own norms and biases, within one form."""
-    return HeadScores(subject, Settings(path=path), metric)
+    return SuccessorScoreTable(subject, Settings(path=path), metric)
 
 
-def across_settings(subject: Any) -> Iterator[tuple[str, HeadScores]]:
+def across_settings(subject: Any) -> Iterator[tuple[str, SuccessorScoreTable]]:
     """The same scores under the choices that the paper leaves open, one changed at a time; its own setting first."""
     from circuit_claims.heads.ov_circuit import INPUT_PATHS
 
-    yield "as judged: mlp0, paper's weighting", HeadScores(subject, Settings())
-    yield "mean over tasks", HeadScores(subject, Settings(), "macro_score")
+    yield "as judged: mlp0, paper's weighting", SuccessorScoreTable(subject, Settings())
+    yield "mean over tasks", SuccessorScoreTable(subject, Settings(), "macro_score")
     for path in INPUT_PATHS:
         if path != PAPER_PATH:
-            yield f"path {path}", HeadScores(subject, Settings(path=path))
-        yield f"path {path}, token itself excluded", HeadScores(subject, Settings(path=path, exclude_self=True))
+            yield f"path {path}", SuccessorScoreTable(subject, Settings(path=path))
+        yield (
+            f"path {path}, token itself excluded",
+            SuccessorScoreTable(subject, Settings(path=path, exclude_self=True)),
+        )
     after = Settings(path="residual", first="end of text")
-    yield f"path {after.label}", HeadScores(subject, after)
+    yield f"path {after.label}", SuccessorScoreTable(subject, after)
     excluded = replace(after, exclude_self=True)
-    yield f"path {excluded.label}", HeadScores(subject, excluded)
-    yield "without the cyclic wraps", HeadScores(subject, Settings(wraps=False))
-    yield "surface forms mixed", HeadScores(subject, Settings(mixed_forms=True))
-    yield "without norms", HeadScores(subject, Settings(norms=False))
-    yield "without biases", HeadScores(subject, Settings(biases=False))
+    yield f"path {excluded.label}", SuccessorScoreTable(subject, excluded)
+    yield "without the cyclic wraps", SuccessorScoreTable(subject, Settings(wraps=False))
+    yield "surface forms mixed", SuccessorScoreTable(subject, Settings(mixed_forms=True))
+    yield "without norms", SuccessorScoreTable(subject, Settings(norms=False))
+    yield "without biases", SuccessorScoreTable(subject, Settings(biases=False))
 
 
 @dataclass(frozen=True)

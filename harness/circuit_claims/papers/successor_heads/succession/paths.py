@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Evidence, Finding
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL, or_binomial
-from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 
@@ -61,33 +59,20 @@ class InputPaths:
             "shuffled successor map": lambda: self._pooled(first, second, order="shuffled"),
             "untrained weights": lambda: self._pooled(first, second, weights="untrained"),
         }
-        return Finding(self._measured(first, second), controls)
+        return Finding(self.measured(first, second), controls)
 
     def _pooled(self, first: str, second: str, **changes: str) -> Measurement:
         """A control's support averaged over several random draws: one draw alone has an order by luck, often."""
-        drawn = [self._measured(first, second, seed=seed, **changes) for seed in range(CONTROL_DRAWS)]
+        drawn = [self.measured(first, second, seed=seed, **changes) for seed in range(CONTROL_DRAWS)]
         orders = (f"{first} > {second}", f"{second} > {first}")
         support = {order: float(np.mean([one.support[order] for one in drawn])) for order in orders}
         value = max(support, key=lambda order: support[order])
         return drawn[0].derive(f"{drawn[0].quantity}, {CONTROL_DRAWS} draws", value, support=support)
 
-    def _measured(self, first: str, second: str, **changes: Any) -> Measurement:
+    def measured(self, first: str, second: str, **changes: Any) -> Measurement:
         profile, settings = self.subject.context.profile, Settings(**changes).parameters()
         amounts = {"draws": profile.bootstrap_draws, "shuffles": profile.shuffles}
         return best_by_path(self.subject, first=first, second=second, settings=settings, **amounts)
-
-    def evidence(self, first: str, second: str) -> Evidence:
-        """The best head's score on both paths, and what the first path's leader scores on each."""
-        found = self._measured(first, second)
-        best, same = found.facts["values"], found.facts["leader values"]
-        return {
-            "type": "table",
-            "title": "Successor score by input path",
-            "caption": f"{found.n:,} pairs, paper's weighting. Right: {found.facts['leader']}, the leader on {first}.",
-            "columns": ["input path", "best head", found.facts["leader"]],
-            "rows": [[path, f"{best[path]:.3f}", f"{same[path]:.3f}"] for path in (first, second)],
-            "mark_rows": [],
-        }
 
 
 def input_paths(subject: Any) -> InputPaths:
@@ -168,27 +153,6 @@ class Headless:
         interval = Interval(*ends, LEVEL, f"exact binomial, {row['pairs']} pairs")
         facts = {key: self.table.facts[key] for key in ("r_squared", "baseline", "fitted")}
         return self.table.derive(f"score by the {readout} lens", row["score"], interval=interval, facts=facts)
-
-    def evidence(self) -> Evidence:
-        """The score by each readout, and how well the lens explains the final residual on text it was not fitted on."""
-        facts, names = self.table.facts, {"plain": "plain", "affine": "affine lens", "answers": "lens on the answers"}
-        rows = [
-            [words, f"{row['score']:.3f}", f"{row['macro']:.3f}", f"{row['passed']} of {row['pairs']}"]
-            for name, words in names.items()
-            for row in [facts["readouts"][name]]
-        ]
-        return {
-            "type": "table",
-            "title": "The path without a head, by readout",
-            "caption": f"The lens was fitted on {facts['fitted']:,} positions and explains {facts['r_squared']:.2f} of "
-            f"the final residual's variance on {facts['held_out']:,} others (their mean: {facts['baseline']:.2f}; "
-            f"ridge {facts['ridge']:g}, chosen by that share). "
-            f"Chance, one in as many as each comparison has tokens, is {facts['chance']:.3f} on this dataset: 1 % goes "
-            "with the paper's 200 numbers. The lens on the answers is the control: it shows that a lens can score.",
-            "columns": ["readout", "paper's weighting", "mean over tasks", "distinct pairs passed"],
-            "rows": rows,
-            "mark_rows": [],
-        }
 
 
 def headless_score(subject: Any, *, text: str) -> Headless:

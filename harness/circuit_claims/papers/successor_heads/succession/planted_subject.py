@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from circuit_claims.keeping.measure import Context
-from circuit_claims.papers.successor_heads.dataset import DIGITS, PAPER_TASKS, ROMAN, Task, spell
+from circuit_claims.papers.successor_heads.dataset import DIGITS, PAPER_TASKS, ROMAN, Form, Task, spell
 
 if TYPE_CHECKING:
     from circuit_claims.heads.planted import TensorTable
@@ -73,6 +73,6 @@ class PlantedSubject:
         return replace(table, tensors=mixed)
 
     def _orders(self) -> tuple[list[list[int]], Sequence[bool]]:
-        lists = [(task, form) for task in TASKS for form in task.forms]
+        lists: list[tuple[Task, Form]] = [(task, form) for task in TASKS for form in task.forms]
         orders = [[self.tokens.ids[spell(item, form)] for item in task.items] for task, form in lists]
         return orders, [task.cyclic for task, _ in lists]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Interval, Measurement
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores
@@ -54,7 +54,7 @@ def _finite(number: float) -> float:
     return float(min(number, 1e9))
 
 
-def head_name(table: Measurement, row: int) -> str:
+def head_label(table: Measurement, row: int) -> str:
     """A head as the paper writes it, such as L12H0."""
     layer, head = table.arrays["heads"][row]
     return f"L{layer}H{head}"
@@ -72,8 +72,8 @@ def _method(table: Measurement, metric: Metric) -> str:
 def leader(table: Measurement, metric: Metric = "score") -> Measurement:
     """Which head has the highest score, with the share of bootstrap draws in which each head came first."""
     support = table.arrays[f"{metric}_support"]
-    names = {head_name(table, int(row)): float(support[row]) for row in np.flatnonzero(support > 0)}
-    best = head_name(table, int(ranking(table, metric)[0]))
+    names = {head_label(table, int(row)): float(support[row]) for row in np.flatnonzero(support > 0)}
+    best = head_label(table, int(ranking(table, metric)[0]))
     return table.derive("head with the highest successor score", best, support=names)
 
 
@@ -91,7 +91,7 @@ def best_head(table: Measurement, metric: Metric = "score") -> Measurement:
     method = _method(table, metric) + ", simultaneous over all heads"
     interval = Interval(max(value - half, 0.0), min(value + half, 1.0), 0.90, method)
     p_value = table.facts[metric]["p_value"]
-    facts = {"head": head_name(table, row), "mean over tasks": float(table.arrays["macro_score"][row])}
+    facts = {"head": head_label(table, row), "mean over tasks": float(table.arrays["macro_score"][row])}
     return table.derive("highest successor score", value, interval=interval, p_value=p_value, facts=facts)
 
 
@@ -100,7 +100,7 @@ def heads_with_every_day(table: Measurement) -> Measurement:
     hits, days = table.arrays["day_hits"], int(table.facts["days"])
     if not days:
         raise ValueError("heads with every day: expected days as single tokens, found none with this tokenizer")
-    names = ",".join(head_name(table, int(row)) for row in np.flatnonzero(hits == days)) or "none"
+    names = ",".join(head_label(table, int(row)) for row in np.flatnonzero(hits == days)) or "none"
     return table.derive("heads with every day", names, support={names: 1.0})
 
 

@@ -1,7 +1,7 @@
 """Successor scores of every head at once, with bootstrap intervals over tokens (Gould et al. 2024, section 2).
 
 Three steps, each pure: `find_winners` reduces each comparison column of logits to the one candidate on top,
-`successor_scores` turns winners into scores, and `Resamples` redraws the tokens for intervals, orders and identities.
+`score_heads` turns winners into scores, and `Resamples` redraws the tokens for intervals, orders and identities.
 Head arrays run over all heads of the model, layer by layer; pair and column arrays follow `SuccessionDataset`.
 """
 
@@ -17,14 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.api import bootstrap_counts
 from circuit_claims.errors import InputError
-from circuit_claims.judging.statistics import bootstrap_counts
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
 Metric = Literal["score", "macro_score"]
 METRICS: tuple[Metric, ...] = ("score", "macro_score")
 NOBODY = -1
-LEVEL = 0.90
 TOGETHER = 1 << 22
 
 
@@ -231,7 +231,7 @@ class SuccessorScores:
     @cached_property
     def draws(self) -> dict[Metric, Float[np.ndarray, "draw head"]]:
         """Both scores of every head in each bootstrap draw, for `task_draws` tasks joined."""
-        passed, total, shares, drawn = 0.0, 0.0, 0.0, 0.0
+        passed = total = shares = drawn = np.zeros((), dtype=np.float32)
         for task in np.flatnonzero(self.task_pairs):
             hits, pairs = self._task_draw(int(task))
             passed, total = passed + hits, total + pairs
@@ -318,7 +318,7 @@ class SuccessorScores:
         return names.index(name)
 
 
-def successor_scores(
+def score_heads(
     winners: Winners,
     dataset: SuccessionDataset,
     *,
