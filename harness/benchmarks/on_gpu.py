@@ -1,6 +1,6 @@
 """Everything that waits for an accelerator, in one call of at most nine minutes; the next call goes on.
 
-    python -m harness.benchmarks.on_gpu --into FOLDER --corpus RUN/corpus
+    python harness/benchmarks/on_gpu.py --into FOLDER --corpus RUN/corpus
 
 First the tests marked gpu; then how fast coefficients are (all 16 heads of the two-layer model, 4 chains of 200 draws
 on batches of 32 rows of 1,024: to be done in under a minute); then the paper's full training run, 50,000 steps of 100
@@ -55,7 +55,7 @@ def main(words: list[str] | None = None) -> None:
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
     """What was typed."""
-    parser = argparse.ArgumentParser(prog="python -m harness.benchmarks.on_gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python harness/benchmarks/on_gpu.py", description=__doc__)
     parser.add_argument("--into", type=Path, required=True, help="where results and the run are kept")
     parser.add_argument("--corpus", type=Path, help="a prepared corpus with rows of the run's context")
     parser.add_argument("--parts", default="tests,coefficients,training", type=lambda typed: typed.split(","))

@@ -62,7 +62,8 @@ class Contribution:
     `run.options[name]`. `amounts` says by the profile's name how much is measured: an object of the paper's own, for
     its measures to read with `context.profile.amounts_of(paper_id)`. `traits` are by the name in `requires`,
     `subject_kinds` by the `kind` in runs.toml, `commands` by the word after `claims` (functions for typer), `figures`
-    by the type of evidence: `draw(evidence, name)` gives a `circuit_claims.report.figures.evidence.Exhibit`.
+    by the `type` of a subclass of `Evidence`: `draw(record, name)`, with the fields as they stand in the event, gives
+    a `circuit_claims.report.figures.evidence.Exhibit`.
     `card(subject)` gives lines for every subject's card in the report, an empty dict where it has nothing to say.
     """
 

@@ -142,8 +142,9 @@ def _checked(option: Any, papers: Papers) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for paper, one in papers.options:
         given = getattr(option, one.plain, one.default)
-        checked = given != one.default and one.check is not None
-        found[one.name] = function_of(paper, one.check)(spelled(one.plain, option), given) if checked else given
+        if given != one.default and one.check is not None:
+            given = function_of(paper, one.check)(spelled(one.plain, option), given)
+        found[one.name] = given
     return found
 
 

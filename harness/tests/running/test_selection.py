@@ -136,11 +136,8 @@ def test_options_are_repeated_as_they_would_be_typed():
     plain = {"subjects": "", "models_dir": None, "device": "auto", "profile": "standard", "store": None}
     plain["short"] = {"subjects", "store"}
     assert options_line(SimpleNamespace(**plain)) == ""
-    given_ = SimpleNamespace(
-        short={"subjects", "models_dir", "store"},
-        **{**plain, "subjects": "small,large", "models_dir": "my models", "store": "$HOME/x"},
-    )
-    assert options_line(given_) == "--subjects small,large --models-dir 'my models' --store '$HOME/x'"
+    given_ = SimpleNamespace(**{**plain, "subjects": "small,large", "models_dir": "my models", "store": "$HOME/x"})
+    assert options_line(given_) == "--subjects small,large --claims-models-dir 'my models' --store '$HOME/x'"
 
 
 def test_a_node_id_is_quoted_for_the_shell():

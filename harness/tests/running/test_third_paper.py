@@ -19,9 +19,10 @@ MEASURES = '''
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from circuit_claims.errors import InputError
+from circuit_claims.judging.evidence import Evidence
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.keeping.measure import measure
@@ -73,6 +74,15 @@ def card(subject):
     return {"waves": subject.depth} if isinstance(subject, Sea) else {}
 
 
+class Chart(Evidence):
+    type: ClassVar[str] = "chart"
+    soundings: str
+
+
+def charts():
+    return [Chart(title="A chart", soundings="1 2 3")]
+
+
 def draw_chart(evidence, name):
     from circuit_claims.report.figures.evidence import Exhibit
 
@@ -106,9 +116,9 @@ CONTRIBUTION = Contribution(
 )
 '''
 TESTS = (
-    "from circuit_claims.running.plugin import claim\n\nfrom .measures import finding\n\n\n"
+    "from circuit_claims.running.plugin import claim\n\nfrom .measures import charts, finding\n\n\n"
     '@claim("{id}")\ndef test_it(subject, judge):\n'
-    '    judge("{id}", finding(subject), evidence=[{{"type": "chart", "soundings": "1 2 3"}}])\n'
+    '    judge("{id}", finding(subject), evidence=charts())\n'
 )
 RUN = '[[run]]\nname = "{}"\nkind = "sea"\ntitle = "t"\nlicence = "l"\nsource = "s"\nsettings = {{ depth = {} }}\n'
 MODELS = (
@@ -123,6 +133,7 @@ WAVES = {"replication": ["north-sea"], "reanalysis": ["pond"], "reproduction": [
 TIDES = (
     "from circuit_claims.judging.findings import Finding\n"
     "from circuit_claims.judging.measurement import Interval, Measurement\n\n\n"
+    "def charts():\n    return []\n\n\n"
     "def finding(subject):\n"
     '    flat = Measurement("score", 0.0, Interval(0.0, 0.1))\n'
     '    return Finding(Measurement("score", 0.2, Interval(0.1, 0.3), n=5), {"nothing": lambda: flat})\n'
@@ -229,7 +240,7 @@ def test_the_command_line_knows_it(home, words):
         ("paper.toml", "measures:CONTRIBUTION", "measures", ("a module and a name", "'measures'")),
         ("paper.toml", "measures:CONTRIBUTION", "measures:height", ("expected  a Contribution", "function")),
         ("paper.toml", '"deep"', '"steep"', ("requires the unknown trait 'steep'", "nearest   deep")),
-        ("measures.py", "import Any", "import Nobody", ("cannot be used", "ImportError", "Nobody")),
+        ("measures.py", "import Any,", "import Nobody,", ("cannot be used", "ImportError", "Nobody")),
         ("measures.py", '"full", 1000', '"huge", 1000', ("none for the profile 'full'", "quick, standard, huge")),
         ("runs.toml", 'kind = "sea"', 'kind = "see"', ("north-sea is of the kind 'see'", "nearest   sea")),
         ("models.toml", '"toy-lm"', '"gpt2"', ("found twice: gpt2, first in", "models.toml")),

@@ -93,9 +93,7 @@ def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
     if maker is None and brought is None:
         return replace(blank, trouble=f"evidence of the unknown type {kind!r}: see results.json")
     try:
-        if maker is None:
-            return brought(record, name)
-        return maker(blank, from_json({**record, "title": title}), name)
+        return brought(record, name) if maker is None else maker(blank, from_json({**record, "title": title}), name)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
         # One figure that cannot be drawn must not cost the reader the rest of the report.
         return replace(blank, trouble=f"this evidence could not be drawn ({type(error).__name__}: {error})")
