@@ -1,11 +1,11 @@
 """Section 4.3 and interviews: multigrams move from layer 0 to layer 1, whose heads come to work together."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.refined_llc.curves import evidence as show
 from circuit_claims.papers.refined_llc.curves.findings import coefficients
 from circuit_claims.papers.refined_llc.curves.settings import settings_of
 from circuit_claims.papers.refined_llc.multigrams import evidence as together
 from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
-from circuit_claims.running.plugin import claim
 
 
 @claim("RL-30")
@@ -33,7 +33,7 @@ def test_path_ablation_and_composition_agree(subject, judge):
     """Section 4.3: both name the same pairs of heads."""
     ablations = PathAblations(subject)
     settings = judge.under("RL-31b", settings_of(ablations.readers()))
-    evidence = [*together.path_maps(ablations), settings]
+    evidence = [*together.path_ablation_maps(ablations), settings]
     judge("RL-31b", ablations.paths_and_composition(), evidence=evidence, text=ablations.text_use())
 
 

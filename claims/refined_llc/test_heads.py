@@ -1,5 +1,6 @@
 """Section 4.1 and the appendix on multigrams: what each head has memorised, against its coefficient."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.refined_llc.curves import evidence as show
 from circuit_claims.papers.refined_llc.curves.findings import coefficients
 from circuit_claims.papers.refined_llc.curves.roles import both_texts
@@ -7,7 +8,6 @@ from circuit_claims.papers.refined_llc.curves.settings import settings_of
 from circuit_claims.papers.refined_llc.multigrams.evidence import sample_table
 from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
 from circuit_claims.papers.refined_llc.stages.run_evidence import loss_curves
-from circuit_claims.running.plugin import claim
 
 
 @claim("RL-12")

@@ -1,8 +1,8 @@
 """Section 2.1 and Hoogland et al. 2024: the stages of training, read off the coefficient's curve."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.refined_llc.stages import run_evidence as show
 from circuit_claims.papers.refined_llc.stages.measures import stages
-from circuit_claims.running.plugin import claim
 
 
 @claim("RL-02", "RL-02c")

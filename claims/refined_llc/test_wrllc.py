@@ -1,10 +1,10 @@
 """Sections 4.1 and 4.2: what the refined coefficient of a head says of the head, over training and over data."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.refined_llc.curves import evidence as show
 from circuit_claims.papers.refined_llc.curves.findings import coefficients
 from circuit_claims.papers.refined_llc.curves.settings import settings_of, under_settings
 from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
-from circuit_claims.running.plugin import claim
 
 
 @claim("RL-10")

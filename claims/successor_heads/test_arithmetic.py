@@ -1,5 +1,6 @@
 """Section 4: vector arithmetic. x = MLP_0(W_E(t)) + k (f_i - f_n), read by the head."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.counting.evidence import (
     bias_by_distance,
     feature_logits,
@@ -9,7 +10,6 @@ from circuit_claims.papers.successor_heads.counting.evidence import (
     success_by_length,
 )
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, counting
-from circuit_claims.running.plugin import claim
 
 
 @claim("SH-15")

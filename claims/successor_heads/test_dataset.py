@@ -1,8 +1,8 @@
 """Section 2: the succession dataset, from word lists and a tokenizer alone."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.succession.evidence import availability_table
 from circuit_claims.papers.successor_heads.succession.measures import succession_dataset
-from circuit_claims.running.plugin import claim
 
 
 @claim("SH-01")

@@ -1,5 +1,6 @@
 """Section 3: what the head counts by. Mod-10 features, probes of the index, neurons, and index and domain apart."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.counting.evidence import (
     coverage_by_residue,
     decoded_numerals,
@@ -12,7 +13,6 @@ from circuit_claims.papers.successor_heads.counting.evidence import (
     shares_of_pairs,
 )
 from circuit_claims.papers.successor_heads.counting.findings import counting
-from circuit_claims.running.plugin import claim
 
 
 @claim("SH-10", "SH-12", "SH-12b", "SH-12c")

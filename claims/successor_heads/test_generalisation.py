@@ -1,9 +1,9 @@
 """Section 3 and the appendix on training: beyond the dataset, and over training."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.beyond.evidence import curve_over_training, numerals_null
 from circuit_claims.papers.successor_heads.beyond.held_out import roman_numerals
 from circuit_claims.papers.successor_heads.beyond.training import emergence
-from circuit_claims.running.plugin import claim
 
 
 @claim("SH-24")

@@ -1,5 +1,6 @@
 """The section on natural text: what the successor head does on real text, and how much of the loss it saves there."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.natural_text.evidence import (
     behaviour_bars,
     head_chosen,
@@ -13,7 +14,6 @@ from circuit_claims.papers.successor_heads.natural_text.evidence import (
     spread_bars,
 )
 from circuit_claims.papers.successor_heads.natural_text.on_text import head_on_text
-from circuit_claims.running.plugin import claim
 
 PAPER = paper_shares(__file__)
 

@@ -1,8 +1,8 @@
 """Section 3: what the score owes to the head and to MLP_0."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.succession.evidence import lens_table, path_table
 from circuit_claims.papers.successor_heads.succession.paths import headless_score, input_paths
-from circuit_claims.running.plugin import claim
 
 
 @claim("SH-08")

@@ -1,5 +1,6 @@
 """Section 3 and appendix I: which head leads, how far, and whether it passes the paper's threshold."""
 
+from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.succession.evidence import (
     both_weightings,
     null_of_the_maximum,
@@ -8,7 +9,6 @@ from circuit_claims.papers.successor_heads.succession.evidence import (
     task_bars,
 )
 from circuit_claims.papers.successor_heads.succession.measures import across_settings, successor_scores
-from circuit_claims.running.plugin import claim
 
 
 @claim("SH-04")

@@ -9,9 +9,11 @@ readout d V; with two layers 6 (2 (262,144 + 131,328) + 1,280,000) = 12.4 MFLOP.
 its logits, 2,048 x 5,000 a part, are what has to be moved: 41 MB in fp32 for each time they are written or read, which
 is why the step in bf16 writes them twice and never reads them in fp32.
 
-The plain step is the same model in fp32 with torch's own cross-entropy and attention patterns; both ways take the same
-batch through the same AdamW. Peak and steps are measured by turns in one process, so that a clock that changes weighs
-on all alike, and the best of each counts. The process starts as `claims train` starts its own (freed memory is kept).
+The plain step is the same model in fp32 with torch's own cross-entropy and attention patterns, as training was before
+`fast_loss` had an fp32 form; all ways take the same batch through the same AdamW. Peak and steps are measured by turns
+in one process, so that a clock that changes weighs on all alike. Of each the best counts; beside the ratio of the bests
+stand the quartiles of the ratios of neighbours, which say how far the machine was from quiet. The process starts as
+`claims train` starts its own (freed memory is kept).
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from typing import Any
 
 import pytest
 
-BATCHES, CONTEXT, ROUNDS = (4, 32), 512, 5
-LEAST_SHARE, LEAST_GAIN = 0.25, 1.2
+BATCHES, CONTEXT, ROUNDS = (4, 8, 32), 512, 8
+LEAST_SHARE, LEAST_GAIN, LEAST_GAIN_BF16 = 0.25, 1.25, 1.2
 # Below this, the machine has no bf16 products worth the name, and fp32 is what one should train with.
 BF16_PAYS = 1.5
 
@@ -37,27 +39,44 @@ import numpy as np
 import torch
 
 from circuit_claims.toy.corpus import Corpus
+from circuit_claims.toy.fast import plain_loss
 from circuit_claims.toy.training import Recipe, Trainer, flops_per_token, matmul_peak
 
-batch, context, rounds = map(int, sys.argv[1:])
+class Plain(Trainer):
+    def loss(self, tokens):
+        return plain_loss(self.model, tokens)
+
+batch, context, rounds = map(int, sys.argv[1:4])
 rows = np.random.default_rng(0).integers(0, 4_999, (batch, context)).astype(np.uint16)
 corpus = Corpus(rows, rows, {"digest": "made up", "tokenizer": "none"})
-recipes = {name: Recipe(2, 1, batch, context, precision=name) for name in ("fp32", "bf16")}
-trainers = {name: Trainer(recipe, corpus, Path(".")) for name, recipe in recipes.items()}
+ways = {"plain": (Plain, "fp32"), "fp32": (Trainer, "fp32"), "bf16": (Trainer, "bf16")}
 dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-seconds, peak = {name: [] for name in recipes}, {name: [] for name in recipes}
+peaks = {name: [matmul_peak(dtype)] for name, dtype in dtypes.items()}
+if peaks["bf16"][0] < float(sys.argv[4]) * peaks["fp32"][0]:
+    del ways["bf16"]
+trainers = {
+    name: kind(Recipe(2, 1, batch, context, precision=precision), corpus, Path("."))
+    for name, (kind, precision) in ways.items()
+}
+seconds = {name: [] for name in ways}
 for turn in range(rounds + 1):
     for name, trainer in trainers.items():
-        peak[name].append(matmul_peak(dtypes[name]))
+        peaks[ways[name][1]].append(matmul_peak(dtypes[ways[name][1]], repeats=2))
         for _ in range(max(1, 8 // batch)):
             began = time.perf_counter()
             trainer.update(trainer.rows(0))
-            seconds[name].append(time.perf_counter() - began)
-needed = flops_per_token(recipes["fp32"].model)
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+needed = flops_per_token(trainers["fp32"].recipe.model)
 speed = {name: batch * context / min(found) for name, found in seconds.items()}
-share = {name: speed[name] * needed / max(peak[name]) for name in speed}
-best = {name: max(found) for name, found in peak.items()}
-print(json.dumps(dict(speed=speed, share=share, peak=best, needed=needed, threads=torch.get_num_threads())))
+share = {name: speed[name] * needed / max(peaks[ways[name][1]]) for name in speed}
+best = {name: max(found) for name, found in peaks.items()}
+pairs = {
+    name: [float(x) for x in np.quantile(np.array(seconds["plain"]) / np.array(found), (0.25, 0.5, 0.75))]
+    for name, found in seconds.items()
+}
+threads = torch.get_num_threads()
+print(json.dumps(dict(speed=speed, share=share, peak=best, needed=needed, threads=threads, pairs=pairs)))
 """
 
 
@@ -65,7 +84,7 @@ def measured(batch: int) -> dict[str, Any]:
     """Speeds, shares and peaks of one batch, from a process of its own."""
     from circuit_claims.toy.command import ROOMY
 
-    command = [sys.executable, "-c", MEASURE, *map(str, (batch, CONTEXT, ROUNDS))]
+    command = [sys.executable, "-c", MEASURE, *map(str, (batch, CONTEXT, ROUNDS, BF16_PAYS))]
     ran = subprocess.run(command, env={**ROOMY, **os.environ}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
@@ -84,18 +103,28 @@ def test_tokens_a_second_and_share_of_the_peak(tables: dict[int, dict[str, Any]]
     first = next(iter(tables.values()))
     print(f"\n{first['needed'] / 1e6:.1f} MFLOP a token, {first['threads']} thread(s), context {CONTEXT}")
     for batch, found in tables.items():
-        for name in ("fp32", "bf16"):
-            words = f"{found['share'][name]:.0%} of {found['peak'][name] / 1e9:,.0f} GFLOP/s of {name} products"
-            print(f"{batch:3d} rows a step, {name}: {found['speed'][name]:,.0f} tokens/s, {words}")
-    large = tables[max(tables)]
-    assert large["share"]["fp32"] >= LEAST_SHARE
+        for name, speed in found["speed"].items():
+            precision = "bf16" if name == "bf16" else "fp32"
+            words = (
+                f"{found['share'][name]:.0%} of {found['peak'][precision] / 1e9:,.0f} GFLOP/s of {precision} products"
+            )
+            low, middle, high = found["pairs"][name]
+            gain = f"{speed / found['speed']['plain']:.2f} times the plain step"
+            quartiles = f"quartiles of pairs {low:.2f}, {middle:.2f}, {high:.2f}"
+            print(f"{batch:3d} rows a step, {name}: {speed:,.0f} tokens/s, {words}; {gain}; {quartiles}")
+    assert all(found["share"]["fp32"] >= LEAST_SHARE for found in tables.values())
+
+
+def test_the_step_in_fp32_is_faster_than_the_plain_one(tables: dict[int, dict[str, Any]]) -> None:
+    gains = {batch: found["speed"]["fp32"] / found["speed"]["plain"] for batch, found in tables.items()}
+    assert min(gains.values()) >= LEAST_GAIN, gains
 
 
 def test_bf16_is_worth_it_where_the_machine_has_it(tables: dict[int, dict[str, Any]]) -> None:
     large = tables[max(tables)]
     products = large["peak"]["bf16"] / large["peak"]["fp32"]
-    if products < BF16_PAYS:
+    if "bf16" not in large["speed"]:
         pytest.skip(f"bf16 products are {products:.1f} times as fast as fp32 here: train with --precision fp32")
-    gain = large["speed"]["bf16"] / large["speed"]["fp32"]
+    gain = large["speed"]["bf16"] / large["speed"]["plain"]
     print(f"\nbf16 over the plain fp32 step: {gain:.2f} times; products alone {products:.1f} times")
-    assert gain >= LEAST_GAIN
+    assert gain >= LEAST_GAIN_BF16

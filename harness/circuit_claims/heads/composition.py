@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from circuit_claims.toy.attention import attend, project
-from circuit_claims.toy.model import AttentionOnly
+from circuit_claims.toy.model import AttentionOnly, Block
 
 if TYPE_CHECKING:
     from circuit_claims.heads.network import Network
@@ -44,9 +44,9 @@ def composition_between(
     From the matrices alone: gains of norms, and rotary turns between query and key, are left out. Raises ValueError
     where the reader does not lie behind the writer.
 
-    >>> from circuit_claims.heads.head_types_planted import planted_model
+    >>> from circuit_claims.heads.head_types_planted import planted_types_model
     >>> from circuit_claims.heads.network import network_of
-    >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
     >>> table = composition_between(network, 0, 1)
     >>> divmod(int(table.argmax()), 8)
     (1, 6)
@@ -162,7 +162,7 @@ def _loss_changes(model: AttentionOnly, tokens: Tensor, ablated: Iterator[tuple[
     return found.unflatten(0, (-1, model.config.n_heads))
 
 
-def _read(block: torch.nn.Module, resid: Tensor, altered: Tensor, positions: Tensor, through: str) -> Tensor:
+def _read(block: Block, resid: Tensor, altered: Tensor, positions: Tensor, through: str) -> Tensor:
     """What all heads of a layer gather when the inputs in `through` come from the altered stream."""
     true, false = block.ln1(resid), block.ln1(altered)
     attn, streams = block.attn, {letter: false if letter in through else true for letter in "QKV"}

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.heads.effects.results import Head
 from circuit_claims.toy.attention import project
 from circuit_claims.toy.model import AttentionOnly
 
 TYPES = ("previous-token", "current-token", "induction", "bracket", "multigram")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
-Head = tuple[int, int]
 OTHER_CURRENT = (0.1,)  # the bound of previous-token heads
 
 
@@ -104,9 +104,9 @@ def prefix_matching_scores(
     Olsson et al. (2022), the score of induction heads: a head that looks evenly has about 1 / length. Patterns of any
     decoder, on rows whose last `period` tokens repeat the `period` before them. Raises ValueError for shorter rows.
 
-    >>> from circuit_claims.heads.head_types_planted import planted_model
+    >>> from circuit_claims.heads.head_types_planted import planted_types_model
     >>> from circuit_claims.heads.network import network_of
-    >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+    >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
     >>> tokens = torch.arange(20).repeat(2)[None]
     >>> scores = prefix_matching_scores(network.patterns(tokens), period=20)[0]
     >>> bool(scores[1, 6] > 0.9), bool(scores[1, 0] < 0.1)
@@ -119,10 +119,10 @@ def prefix_matching_scores(
     return patterns.diagonal(1 - period, -2, -1)[..., -period:].mean(-1)
 
 
-def head_name(head: Head) -> str:
+def layer_and_head(head: Head) -> str:
     """A head as layer:head, as Wang et al. (2025) write it.
 
-    >>> head_name((1, 6))
+    >>> layer_and_head((1, 6))
     '1:6'
     """
     return f"{head[0]}:{head[1]}"
@@ -130,7 +130,7 @@ def head_name(head: Head) -> str:
 
 def all_heads(layers: int, heads: int) -> tuple[str, ...]:
     """Names of all heads, layer by layer."""
-    return tuple(head_name((layer, head)) for layer in range(layers) for head in range(heads))
+    return tuple(layer_and_head((layer, head)) for layer in range(layers) for head in range(heads))
 
 
 @torch.no_grad()
@@ -283,7 +283,7 @@ def classify(scores: HeadTypeScores, thresholds: Thresholds = USUAL) -> dict[str
             kind = "bracket"
         else:
             kind = "multigram"
-        types[head_name(at)] = kind
+        types[layer_and_head(at)] = kind
     return types
 
 

@@ -133,10 +133,15 @@ class Network:
         """
         kept: dict[str, Tensor] = {}
 
-        def keep(tensor: Tensor, hook: Any) -> None:
-            kept[hook.name] = tensor.detach()
+        def keeper(name: str) -> Callable[..., None]:
+            # By the name that was asked for: a hook may have several, and says but one of them.
+            def keep(tensor: Tensor, hook: Any) -> None:
+                del hook
+                kept[name] = tensor.detach()
 
-        logits = self.run_with_hooks(tokens, [(name, keep) for name in names])
+            return keep
+
+        logits = self.run_with_hooks(tokens, [(name, keeper(name)) for name in names])
         return logits, {name: kept[name] for name in names}
 
     def patterns(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "row layer head query key"]:
@@ -165,8 +170,8 @@ class Network:
         the same position. Means are those of the rows `of` where given, else of the rows that are run.
         Raises `InputError` for a head that the network does not have.
 
-        >>> from circuit_claims.heads.head_types_planted import planted_model
-        >>> network = network_of(planted_model({"0:1": "previous-token", "1:6": "induction"}))
+        >>> from circuit_claims.heads.head_types_planted import planted_types_model
+        >>> network = network_of(planted_types_model({"0:1": "previous-token", "1:6": "induction"}))
         >>> tokens = torch.arange(20).repeat(2)[None]
         >>> with network.ablated([(1, 6)]):
         ...     without = network.loss(tokens)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,13 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuit_claims.heads.autoencoders.step import adam_pass, adam_scalars, over_seeds, softmax_slopes
-from circuit_claims.heads.autoencoders.training import gather_rows
+from circuit_claims.heads.autoencoders.training import VectorScale, gather_rows
 
 MODULI = tuple(range(2, 26))
 # Seeds trained side by side: parameters and moments of so few stay in a processor's cache.
 AT_ONCE = 10
-
-Scale = Literal["root d_model", "unit mean norm", "as is"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class ProbeSettings:
     batch: int = 32
     epochs: int = 100
     held_out: float = 0.1
-    scale: Scale = "root d_model"
+    scale: VectorScale = "root d_model"
 
 
 @dataclass(frozen=True)

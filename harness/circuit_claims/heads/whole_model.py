@@ -1,4 +1,4 @@
-"""The whole model behind the measures that run it: booted for each of them, or once for those of one `kept_open`."""
+"""The whole model behind the measures that run it: booted for each, or once for all inside `one_booted_model`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEPT: ContextVar[dict[tuple[str, str], Any] | None] = ContextVar("whole models 
 
 
 @contextmanager
-def kept_open() -> Iterator[None]:
+def one_booted_model() -> Iterator[None]:
     """Measures made inside share one booted model; its memory is given back at the end.
 
     Booting reads and checks every byte of the weights, which takes longer than some measures do.

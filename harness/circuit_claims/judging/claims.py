@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import datetime
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from circuit_claims.errors import ClaimsError
 
 Kind = Literal["value", "at_least", "at_most", "order", "identity", "existence", "absence", "correlation", "curve"]
 Trust = Annotated[str, Field(pattern=r"^[PFCNSRD?](, [PFCNSRD?])*$")]
 Scope = Literal["reproduction", "reanalysis", "replication", "generalisation", "control"]
+AskedScope = Literal["reproduction", "reanalysis", "replication", "generalisation"]
+Origin = Literal["paper", "derived", "adapted", "later work"]
 CostClass = Literal["seconds", "minutes", "hours", "gpu hours"]
 
 TRUST_WORDS: Mapping[str, str] = {
@@ -27,11 +29,11 @@ TRUST_WORDS: Mapping[str, str] = {
     "D": "derived or checked by computation",
     "?": "not given by the paper",
 }
-# Subjects that are neither the paper's own models nor others: what a verdict on them counts as.
-SCOPES_OF_RUNS: Mapping[str, Scope] = {"recorded-run": "reanalysis", "own-run": "replication"}
+CLAIM_ID = r"^[A-Z]{2,6}-\d{2,3}[a-z]?$"
 NUMERIC_KINDS = ("value", "at_least", "at_most", "existence", "absence", "correlation")
 LABEL_KINDS = ("identity", "order")
 Text = Annotated[str, Field(min_length=1)]
+Named = dict[AskedScope, tuple[Text, ...]]
 
 
 def trust_words(marks: str) -> str:
@@ -54,13 +56,17 @@ class Claim(BaseModel):
     `expected` is a number (in `unit`) for numeric kinds, a label for `identity`, labels from first to last for
     `order`, and `[x, y]` points for `curve`. `margin` is in the unit of `expected`; for `identity` and `order` it is
     the share of resamples in which another label may come first. `controls` must fail the claim's own rule,
-    `positive_controls` must pass it. `subjects` are the paper's own; a claim whose `applies_to` is `any` is also
-    asked of other models, as a generalisation.
+    `positive_controls` must pass it.
+
+    `subjects` says by scope what the claim is asked of, whoever else is asked: `{ reproduction = ["gpt2"] }`, or a
+    plain list of the subjects that reproduce; it may be empty. With `others` the models of a run that are not listed
+    are asked too, as a generalisation. `origin` says whose sentence it is: the paper's, derived from its numbers,
+    adapted to other subjects, or of later work.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[str, Field(pattern=r"^[A-Z]{2}-\d{2}[a-z]?$")]
+    id: Annotated[str, Field(pattern=CLAIM_ID)]
     paper: Text
     title: Text
     locus: Text
@@ -71,14 +77,29 @@ class Claim(BaseModel):
     trust: Trust
     margin: Annotated[float, Field(ge=0.0)]
     margin_reason: Text
-    subjects: Annotated[tuple[str, ...], Field(min_length=1)]
+    subjects: Named
     text: Text
     controls: Annotated[tuple[str, ...], Field(min_length=1)]
     positive_controls: tuple[str, ...] = ()
     cost: CostClass
-    applies_to: Literal["paper", "any"] = "any"
+    others: bool = True
+    origin: Origin = "paper"
     requires: tuple[str, ...] = ()
     note: str = ""
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _a_plain_list_reproduces(cls, given: Any) -> Any:
+        return _by_scope(given)
+
+    @model_validator(mode="after")
+    def _somebody_is_asked_once(self) -> Claim:
+        listed = [name for names in self.subjects.values() for name in names]
+        if twice := sorted({name for name in listed if listed.count(name) > 1}):
+            raise ValueError(f"`subjects` must name each under one scope, found twice: {', '.join(twice)}")
+        if not listed and not self.others:
+            raise ValueError("`subjects` names none and `others` is false: nobody would be asked")
+        return self
 
     @model_validator(mode="after")
     def _expected_fits_the_kind(self) -> Claim:
@@ -89,15 +110,18 @@ class Claim(BaseModel):
             raise ValueError(f"`margin` of kind {self.kind!r} is a share of resamples in (0, 0.5), found {self.margin}")
         return self
 
-    def scope_of(self, subject: str) -> Scope:
-        """Under which scope a verdict on `subject` counts.
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The subjects the claim names, in its own order."""
+        return tuple(name for names in self.subjects.values() for name in names)
 
-        The authors' recorded numbers are reanalysed and a run of the paper's recipe replicates; else the paper's own
-        subjects reproduce and others generalise.
-        """
-        if subject in SCOPES_OF_RUNS:
-            return SCOPES_OF_RUNS[subject]
-        return "reproduction" if subject in self.subjects else "generalisation"
+    def scope_of(self, subject: str) -> AskedScope:
+        """Under which scope a verdict on `subject` counts: the one that lists it, generalisation for any other."""
+        return next((scope for scope, names in self.subjects.items() if subject in names), "generalisation")
+
+
+def _by_scope(given: Any) -> Any:
+    return {"reproduction": given} if isinstance(given, list | tuple) else given
 
 
 def _expected_form(kind: str, expected: Any) -> tuple[str, bool]:
@@ -113,17 +137,23 @@ def _expected_form(kind: str, expected: Any) -> tuple[str, bool]:
 
 
 class Paper(BaseModel):
-    """A paper's citation and its claims, as `paper.toml` holds them."""
+    """A paper's citation and its claims, as `paper.toml` holds them.
+
+    `contribution` names what the paper brings beside its claims (`circuit_claims.running.contributions`), `folder` is
+    where its `paper.toml` lies.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Text
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     title: Text
     authors: Annotated[tuple[str, ...], Field(min_length=1)]
     venue: Text
     year: int
     url: Text
+    contribution: str = ""
     claims: tuple[Claim, ...]
+    folder: Annotated[Path, Field(exclude=True)]
 
     def claim(self, claim_id: str) -> Claim:
         """The claim called `claim_id`; raises `ClaimError` naming the ones there are."""
@@ -139,22 +169,28 @@ class Deviation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    claim: Annotated[str, Field(pattern=r"^[A-Z]{2}-\d{2}[a-z]?$")]
+    claim: Annotated[str, Field(pattern=CLAIM_ID)]
     subject: Text
     reason: Text
     date: datetime.date
 
 
 def load_paper(path: Path) -> Paper:
-    """Read one `paper.toml`. Raises `ClaimError` for a missing, unknown or ill-formed field, naming it."""
+    """Read one `paper.toml`. Raises `ClaimError` for a missing, unknown or ill-formed field, naming it.
+
+    `[paper.subjects]` and `others` in `[paper]` hold for every claim that does not say otherwise.
+    """
     raw = _read_toml(path)
     citation, entries = dict(raw.get("paper", {})), raw.get("claim", [])
     unknown = set(raw) - {"paper", "claim"}
     if unknown:
         raise ClaimError(f"{path}: expected tables [paper] and [[claim]], found {', '.join(sorted(unknown))}")
-    claims = tuple(_parse(Claim, {"paper": citation.get("id", ""), **entry}, path, _name(entry)) for entry in entries)
-    _refuse_doubles(claims, path)
-    return _parse(Paper, {**citation, "claims": claims}, path, "[paper]")
+    usual = {name: citation.pop(name) for name in ("subjects", "others") if name in citation} | {
+        "paper": citation.get("id", "")
+    }
+    claims = tuple(_parse(Claim, {**usual, **entry}, path, _name(entry)) for entry in entries)
+    _refuse_doubles((claim.id, path) for claim in claims)
+    return _parse(Paper, {**citation, "claims": claims, "folder": path.parent}, path, "[paper]")
 
 
 def load_deviations(path: Path) -> tuple[Deviation, ...]:
@@ -166,10 +202,22 @@ def load_deviations(path: Path) -> tuple[Deviation, ...]:
     return tuple(_parse(Deviation, entry, path, f"deviation {_name(entry, 'claim')}") for entry in entries)
 
 
-def load_papers(claims_dir: Path) -> tuple[Paper, ...]:
-    """Every `claims/*/paper.toml`, in the order of the folder names. Claim ids must be unique over all papers."""
-    papers = tuple(load_paper(path) for path in sorted(claims_dir.glob("*/paper.toml")))
-    _refuse_doubles(tuple(claim for paper in papers for claim in paper.claims), claims_dir)
+def paper_folders(place: Path) -> tuple[Path, ...]:
+    """The folders with a `paper.toml`: `place` itself, or those in it, in the order of their names."""
+    if (place / "paper.toml").is_file():
+        return (place,)
+    return tuple(sorted(path.parent for path in place.glob("*/paper.toml")))
+
+
+def load_papers(*places: Path) -> tuple[Paper, ...]:
+    """The papers of these folders or of the folders in them. Ids of papers and of claims must be unique over all.
+
+    Raises `ClaimError` that names both files where two papers or two claims have one id.
+    """
+    folders = dict.fromkeys(folder.resolve() for place in places for folder in paper_folders(place))
+    papers = tuple(load_paper(folder / "paper.toml") for folder in folders)
+    _refuse_doubles((paper.id, paper.folder / "paper.toml") for paper in papers)
+    _refuse_doubles((claim.id, paper.folder / "paper.toml") for paper in papers for claim in paper.claims)
     return papers
 
 
@@ -206,9 +254,11 @@ def _complaint(item: Mapping[str, Any]) -> str:
     return f"{item['msg']}, found {item['input']!r}"
 
 
-def _refuse_doubles(claims: tuple[Claim, ...], where: Path) -> None:
-    seen: set[str] = set()
-    for claim in claims:
-        if claim.id in seen:
-            raise ClaimError(f"{where}: the id {claim.id} is given twice\n  expected every claim to have its own")
-        seen.add(claim.id)
+def _refuse_doubles(named: Iterable[tuple[str, Path]]) -> None:
+    seen: dict[str, Path] = {}
+    for name, path in named:
+        if name in seen:
+            where = f"{path}: the id {name} is given twice" if seen[name] == path else f"the id {name} is given twice"
+            found = "" if seen[name] == path else f"\n  found    {seen[name]}\n  and      {path}"
+            raise ClaimError(f"{where}\n  expected every paper and every claim to have its own{found}")
+        seen[name] = path

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeV
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError, model_validator
 
+from circuit_claims.errors import ClaimsError
+
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _NAMES_OF_NAN = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-class EvidenceError(ValueError):
+class EvidenceError(ClaimsError, ValueError):
     """Evidence that cannot be drawn as it was given; the text names the field and what it should hold."""
 
 

@@ -25,5 +25,7 @@ class Finding:
 
         A name this finding does not know is left out; `judge` then reports it as not measured.
         """
-        wanted = [(name, "fail") for name in claim.controls] + [(name, "pass") for name in claim.positive_controls]
-        return tuple(Control(name, must, self.controls[name]()) for name, must in wanted if name in self.controls)
+        known = self.controls
+        negative = [Control(name, "fail", known[name]()) for name in claim.controls if name in known]
+        positive = [Control(name, "pass", known[name]()) for name in claim.positive_controls if name in known]
+        return (*negative, *positive)

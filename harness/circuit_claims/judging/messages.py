@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from circuit_claims.judging.claims import Claim, trust_words
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.numbers import number
-from circuit_claims.judging.verdicts import Verdict
+from circuit_claims.judging.verdicts import Verdict, expected_labels, expected_points
 
 PHRASES = {
     "value": "",
@@ -45,8 +45,8 @@ def paper_says(claim: Claim) -> str:
 def expected_value(claim: Claim) -> str:
     """The expected value alone: a number, a label, labels in their order, or the points of a curve."""
     if claim.kind == "curve":
-        return ", ".join(f"({number(x)}, {number(y)})" for x, y in claim.expected)
-    return " > ".join(claim.expected) if isinstance(claim.expected, tuple) else number(claim.expected)
+        return ", ".join(f"({number(x)}, {number(y)})" for x, y in expected_points(claim))
+    return " > ".join(expected_labels(claim)) if claim.kind == "order" else number(claim.expected)
 
 
 def verdict_text(

@@ -38,14 +38,14 @@ def percentiles(draws: Float[np.ndarray, " draw"], level: float = LEVEL) -> tupl
 def percentile_interval(draws: Float[np.ndarray, " draw"], method: str, level: float = LEVEL) -> Interval:
     """The percentile bootstrap interval: the central `level` of the draws, `method` saying what was drawn.
 
-    >>> percentile_interval(np.arange(101.0), "draws over tokens", level=0.80)
-    Interval(low=10.0, high=90.0, level=0.8, method='draws over tokens')
+    >>> percentile_interval(np.arange(101.0), "draws over tokens", level=0.50)
+    Interval(low=25.0, high=75.0, level=0.5, method='draws over tokens')
     """
     return Interval(*percentiles(draws, level), level, method)
 
 
 def percentile_band(
-    draws: Float[np.ndarray, draw * points], level: float = LEVEL
+    draws: Float[np.ndarray, "draw *points"], level: float = LEVEL
 ) -> tuple[Float[np.ndarray, "*points"], Float[np.ndarray, "*points"]]:
     """The same at each point of a curve, each point's own (not simultaneous): low and high."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -107,8 +107,11 @@ def prediction_interval(value: float, standard_error: float, again: float, level
 
 
 def cluster_means(
-    values: Float[np.ndarray, row * rest], clusters: Int[np.ndarray, " row"], draws: int, generator: np.random.Generator
-) -> Float[np.ndarray, draw * rest]:
+    values: Float[np.ndarray, "row *rest"],
+    clusters: Int[np.ndarray, " row"],
+    draws: int,
+    generator: np.random.Generator,
+) -> Float[np.ndarray, "draw *rest"]:
     """Means over rows in bootstrap draws of whole clusters (documents, strings): rows of one are drawn together.
 
     >>> values, documents = np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1])
@@ -153,7 +156,7 @@ def permutation_null(
     return np.array([statistic(generator.permutation(n)) for _ in range(shuffles)])
 
 
-def maximum_null(scores: Float[np.ndarray, draw * heads]) -> Float[np.ndarray, " draw"]:
+def maximum_null(scores: Float[np.ndarray, "draw *heads"]) -> Float[np.ndarray, " draw"]:
     """The highest of all heads in each draw from the null: what the best of many is to be compared with.
 
     >>> maximum_null(np.array([[[0.1, 0.3]], [[0.2, 0.0]]])).tolist()

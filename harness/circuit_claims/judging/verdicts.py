@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Interval, Measurement
 
 Outcome = Literal["reproduced", "contradicted", "inconclusive", "not run", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "failed")
+Must = Literal["fail", "pass"]
 LEVEL = 0.90
 ALPHA = 0.05
 
@@ -26,7 +27,7 @@ class Control:
     """A control's measurement and what it must do: `fail` (negative) or `pass` (positive) the claim's own rule."""
 
     name: str
-    must: Literal["fail", "pass"]
+    must: Must
     measurement: Measurement
 
 
@@ -105,9 +106,24 @@ def _interval(measurement: Measurement, low_level: float = LEVEL) -> Interval:
     return measurement.interval
 
 
+def expected_number(claim: Claim) -> float:
+    """What a claim of a numeric kind expects, in the claim's unit; `Claim` has checked that it is a number."""
+    return cast(float, claim.expected)
+
+
+def expected_labels(claim: Claim) -> tuple[str, ...]:
+    """What a claim of kind `order` expects: labels from first to last."""
+    return cast("tuple[str, ...]", claim.expected)
+
+
+def expected_points(claim: Claim) -> tuple[tuple[float, float], ...]:
+    """What a claim of kind `curve` expects: points (x, y)."""
+    return cast("tuple[tuple[float, float], ...]", claim.expected)
+
+
 def _value(claim: Claim, measurement: Measurement) -> Verdict:
     """Equivalence test: the interval inside the margin, outside it altogether, or neither."""
-    interval, expected, margin = _interval(measurement), float(claim.expected), claim.margin
+    interval, expected, margin = _interval(measurement), expected_number(claim), claim.margin
     far = max(abs(interval.low - expected), abs(interval.high - expected))
     inside = interval.low <= expected <= interval.high
     near = 0.0 if inside else min(abs(interval.low - expected), abs(interval.high - expected))
@@ -126,7 +142,7 @@ def _undecided(far: float, near: float) -> str:
 
 def _one_sided(claim: Claim, interval: Interval, sign: int, words: str) -> Verdict:
     """`sign` +1: at least `expected`, -1: at most. Distances are how far each end falls short of `expected`."""
-    expected, margin = float(claim.expected), claim.margin
+    expected, margin = expected_number(claim), claim.margin
     worst = expected - interval.low if sign > 0 else interval.high - expected
     best = expected - interval.high if sign > 0 else interval.low - expected
     end = ("low end" if sign > 0 else "high end") + f" of the {interval.level:.0%} interval"
@@ -150,7 +166,7 @@ def _at_most(claim: Claim, measurement: Measurement) -> Verdict:
 
 def _correlation(claim: Claim, measurement: Measurement) -> Verdict:
     """A correlation of the stated sign at least as strong as `expected` less the margin."""
-    sign = 1 if float(claim.expected) >= 0 else -1
+    sign = 1 if expected_number(claim) >= 0 else -1
     return _one_sided(claim, _interval(measurement), sign, "at or beyond")
 
 
@@ -160,7 +176,7 @@ def _identity(claim: Claim, measurement: Measurement) -> Verdict:
 
 def _order(claim: Claim, measurement: Measurement) -> Verdict:
     """`support` holds, under the claim's own order joined by ' > ', the share of resamples with that order."""
-    order = " > ".join(claim.expected)
+    order = " > ".join(expected_labels(claim))
     return _by_support(claim, measurement, order, f"the order {order} holds")
 
 
@@ -200,7 +216,7 @@ def _maximum(claim: Claim, measurement: Measurement, exists: bool) -> Verdict:
     interval = _interval(measurement)
     if measurement.p_value is None:
         raise ValueError(f"{measurement.quantity}: a maximum needs the null of the maximum (p_value), found none")
-    threshold = float(claim.expected) + (-claim.margin if exists else claim.margin)
+    threshold = expected_number(claim) + (-claim.margin if exists else claim.margin)
     some = interval.low > threshold and measurement.p_value <= ALPHA
     none = interval.high <= threshold
     rule = (
@@ -220,7 +236,7 @@ def _curve(claim: Claim, measurement: Measurement) -> Verdict:
         raise ValueError(f"{measurement.quantity}: a curve needs arrays x, low and high, found no {sorted(missing)}")
     band = {float(x): index for index, x in enumerate(measurement.arrays["x"])}
     inside, outside = [], []
-    for x, y in claim.expected:
+    for x, y in expected_points(claim):
         if x not in band:
             raise ValueError(f"{measurement.quantity}: the claim asks for x = {x:g}, which was not measured")
         low, high = float(measurement.arrays["low"][band[x]]), float(measurement.arrays["high"][band[x]])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,30 +12,8 @@ from scipy import stats
 
 from circuit_claims.judging.measurement import Cost, Interval, Measurement
 from circuit_claims.llc.diagnostics import FEWEST_DRAWS, ChainDiagnostics, diagnose
-from circuit_claims.llc.gate import Gate, GateDecision, decide
+from circuit_claims.llc.gate import Gate, GateDecision, Surroundings, decide
 from circuit_claims.llc.sgld import SGLDSettings, Traces
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What is known about w* and the loss beside the chains.
-
-    `ceiling` is the loss of knowing nothing (ln V for next tokens), `control_llc` n_beta times the mean excess loss
-    of weights drawn with n_beta = 0 at the same steps, `control_displacement` their mean |w - w*|, `hessian_trace` the
-    trace over the sampled slice by Hutchinson's probes with its standard error. NaN or None: not measured.
-    """
-
-    size: int
-    start_norm: float
-    ceiling: float | None = None
-    control_llc: float = math.nan
-    control_displacement: float = math.nan
-    hessian_trace: float | None = None
-    hessian_error: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ than w* is long) follows the reasons and decides nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,10 +18,29 @@ from circuit_claims.judging.measurement import Interval
 from circuit_claims.llc.diagnostics import FEWEST_DRAWS, ChainDiagnostics
 from circuit_claims.llc.sgld import SGLDSettings, Traces
 
-if TYPE_CHECKING:
-    from circuit_claims.llc.estimate import Surroundings
-
 GateDecision = Literal["complete", "partial", "outside the neighbourhood", "diverged"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is known about w* and the loss beside the chains.
+
+    `ceiling` is the loss of knowing nothing (ln V for next tokens), `control_llc` n_beta times the mean excess loss
+    of weights drawn with n_beta = 0 at the same steps, `control_displacement` their mean |w - w*|, `hessian_trace` the
+    trace over the sampled slice by Hutchinson's probes with its standard error. NaN or None: not measured.
+    """
+
+    size: int
+    start_norm: float
+    ceiling: float | None = None
+    control_llc: float = math.nan
+    control_displacement: float = math.nan
+    hessian_trace: float | None = None
+    hessian_error: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
 
 @dataclass(frozen=True)
@@ -52,7 +74,8 @@ def decide(
             *_unfit(traces, around, interval),
         ],
     }
-    verdict: GateDecision = next((name for name, texts in wrong.items() if texts), "complete")
+    failed: list[GateDecision] = [name for name, texts in wrong.items() if texts]
+    verdict = failed[0] if failed else "complete"
     reasons = [text for texts in wrong.values() for text in texts] or [_agreement(traces, found)]
     return verdict, (*reasons, *_notes(traces, settings, around, interval))
 

@@ -62,17 +62,17 @@ class DivergenceFrom:
 
     def __call__(self, forward: Forward, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, " batch"]:
         """One number a sequence."""
-        told = self._log_probabilities(tokens)
-        said = logits_of(forward(tokens[:, :-1])).float().log_softmax(-1)
-        return (told.exp() * (told - said)).sum(-1).mean(1)
+        log_p = self._log_probabilities(tokens)
+        log_q = logits_of(forward(tokens[:, :-1])).float().log_softmax(-1)
+        return (log_p.exp() * (log_p - log_q)).sum(-1).mean(1)
 
     def linear_part(
         self, tokens: Int[Tensor, "batch pos"], directions: Float[Tensor, "d vocab"], bias: Float[Tensor, " vocab"]
     ) -> tuple[Float[Tensor, "batch pos d"], Float[Tensor, "batch pos"]]:
         """The reference's mean logit and its entropy, so that KL = log-sum-exp - e . x - t."""
-        told = self._log_probabilities(tokens)
-        expected = told.exp()
-        return expected @ directions.T, expected @ bias - (expected * told).sum(-1)
+        log_p = self._log_probabilities(tokens)
+        p = log_p.exp()
+        return p @ directions.T, p @ bias - (p * log_p).sum(-1)
 
 
 def named_loss(loss: str | Loss) -> Loss:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from circuit_claims.errors import ClaimsError, InputError
-from circuit_claims.llc.estimate import Gate, LLCEstimate
+from circuit_claims.llc.estimate import LLCEstimate
+from circuit_claims.llc.gate import Gate
 from circuit_claims.llc.losses import Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import ModulePotential, held_still
 from circuit_claims.llc.sample import estimate
@@ -132,7 +133,8 @@ def make_potential(
             "path 'cached': expected a head ('1:6') of the attention-only model with a built-in loss, found "
             f"{where.label!r} of {type(model).__name__}. Use path='auto'"
         )
-    return fast or ModulePotential(model, data, where, loss, speed.micro_batch)
+    # It has data, so the rows it is given are never None.
+    return fast or cast("Potential", ModulePotential(model, data, where, loss, speed.micro_batch))
 
 
 def _facts(

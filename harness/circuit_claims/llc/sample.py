@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuit_claims.judging.measurement import Cost
-from circuit_claims.llc.estimate import Gate, LLCEstimate, Surroundings, summarise
+from circuit_claims.llc.estimate import LLCEstimate, summarise
+from circuit_claims.llc.gate import Gate, Surroundings
 from circuit_claims.llc.sgld import (
     CONTROL,
     PROBES,

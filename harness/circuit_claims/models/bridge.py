@@ -10,7 +10,7 @@ from circuit_claims.models.errors import DoesNotFit, ModelError, WeightsMismatch
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformer_lens import HookedRootModule
+    from transformer_lens import HookedRootModule as HookedRootModule
     from transformer_lens.model_bridge import TransformerBridge
 
     from circuit_claims.models.files.tensors import TensorSource
@@ -111,7 +111,10 @@ def _load(model: LocalModel, attention: str = "eager") -> Any:
     import torch
     import transformers
 
-    weights, info = transformers.AutoModelForCausalLM.from_pretrained(
+    # Typed as an unbound method; what it returns hangs on `output_loading_info`.
+    from_pretrained: Any = transformers.AutoModelForCausalLM.from_pretrained
+    weights: Any
+    weights, info = from_pretrained(
         str(model.folder),
         dtype=torch.float32,
         attn_implementation=attention,

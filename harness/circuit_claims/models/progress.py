@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import rich.progress
 
 PATIENCE = 2.0
 
@@ -29,8 +32,7 @@ class _Bar:
         from rich.console import Console
 
         self._console = Console(stderr=True)
-        self._bar = None
-        self._task = None
+        self._bar: tuple[rich.progress.Progress, rich.progress.TaskID] | None = None
         self._step, self._since, self._told = "", 0.0, False
 
     def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
@@ -46,10 +48,11 @@ class _Bar:
             self._told = True
             return
         if self._bar is None:
-            self._open(total)
-        self._bar.update(self._task, completed=done, total=total)
+            self._bar = self._open(total)
+        bar, task = self._bar
+        bar.update(task, completed=done, total=total)
 
-    def _open(self, total: int | None) -> None:
+    def _open(self, total: int | None) -> tuple[rich.progress.Progress, rich.progress.TaskID]:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -61,14 +64,15 @@ class _Bar:
 
         sizes = (DownloadColumn(), TimeRemainingColumn()) if total else ()
         text = TextColumn("{task.description}", markup=False)
-        self._bar = Progress(text, BarColumn(), *sizes, TimeElapsedColumn(), console=self._console, transient=True)
-        self._task = self._bar.add_task(self._step, total=total)
-        self._bar.start()
+        bar = Progress(text, BarColumn(), *sizes, TimeElapsedColumn(), console=self._console, transient=True)
+        task = bar.add_task(self._step, total=total)
+        bar.start()
+        return bar, task
 
     def close(self) -> None:
         """Take the bar off the screen."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar[0].stop()
         self._bar = None
 
 

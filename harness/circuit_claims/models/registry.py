@@ -121,11 +121,12 @@ class SavedSteps:
 class Traits:
     """What claims must know before they measure.
 
-    `multi_digit_numbers`: the tokenizer keeps numbers such as 42 whole. `needs_bos`: the model was trained with a
-    beginning-of-sequence token in front of every text. `gated`: its licence must be accepted on the hub first.
+    `multi_digit_numbers`: the tokenizer keeps numbers such as 42 whole (left out: it is read off the tokenizer).
+    `needs_bos`: the model was trained with a beginning-of-sequence token in front of every text. `gated`: its licence
+    must be accepted on the hub first.
     """
 
-    multi_digit_numbers: Flag
+    multi_digit_numbers: Flag | None = None
     needs_bos: Flag = False
     gated: Flag = False
 
@@ -140,8 +141,7 @@ class ModelRow:
     format: Format
     parameters: Annotated[int, Field(ge=0, strict=True)]
     licence: Annotated[str, Field(min_length=1)]
-    traits: Traits
-    in_paper: Flag
+    traits: Traits = Traits()
     default: Flag = False
     note: str = ""
 

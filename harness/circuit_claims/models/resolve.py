@@ -143,13 +143,19 @@ def resolve(
     return _of_entry(row.subject, row, _Entry(cache, _entry_name(row), partial(_fill, row, search)), again, progress)
 
 
-def present(name: str, *, models_dir: Path | str | None = None, cache_dir: Path | str | None = None) -> Path | None:
+def present(
+    name: str,
+    *,
+    models_dir: Path | str | None = None,
+    cache_dir: Path | str | None = None,
+    registry: Mapping[str, ModelRow] | None = None,
+) -> Path | None:
     """Where a registry's model already is on this machine, or None: nothing is read through, fetched or converted.
 
     A folder of the cache is ready to be read; a file or folder of `models_dir` is one of the right name or size, which
     `resolve` will check, and convert if it is a file. Raises `RegistryError` for an unknown name.
     """
-    row = find_row(name)
+    row = find_row(name, registry)
     entry = ModelCache(Path(cache_dir) if cache_dir else default_cache()).path(_entry_name(row))
     if entry.is_dir():
         return entry

@@ -36,18 +36,21 @@ def load_rows(rows: TypeAdapter[RegistryRow], table: str, *paths: Path) -> Mappi
     """All rows of the `[[table]]`s in the files at `paths`, by name, in the order of the files.
 
     `rows` says what a row must be. A file that has not changed is not read a second time. Raises `RegistryError`, a
-    line for each fault with its file, row and field, what was expected and what was found.
+    line for each fault with its file, row and field, what was expected and what was found; for a name that is given
+    twice, with both files.
 
     >>> from circuit_claims.models.registry import MODEL, REGISTRY
     >>> load_rows(MODEL, "model", REGISTRY)["gpt2"].format
     'hf'
     """
     loaded: dict[str, RegistryRow] = {}
+    places: dict[str, Path] = {}
     for path in paths:
         for row in cast("tuple[RegistryRow, ...]", _read(path, _stamp(path), table, rows)):
             if row.name in loaded:
-                raise RegistryError(f"{path}: expected every name once, found twice: {row.name}")
-            loaded[row.name] = row
+                first = "" if places[row.name] == path else f", first in {places[row.name]}"
+                raise RegistryError(f"{path}: expected every name once, found twice: {row.name}{first}")
+            loaded[row.name], places[row.name] = row, path
     return MappingProxyType(loaded)
 
 

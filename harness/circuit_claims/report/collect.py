@@ -22,7 +22,7 @@ from circuit_claims.report.model import (
     PaperRecord,
     Results,
     RunRecord,
-    Session,
+    SessionRecord,
     SetAside,
     SubjectRecord,
     VerdictRecord,
@@ -54,7 +54,7 @@ class Collected:
 class _Gathered:
     """The events sorted by kind, later ones replacing earlier ones of the same claim and subject."""
 
-    sessions: list[Session] = field(default_factory=list)
+    sessions: list[SessionRecord] = field(default_factory=list)
     profile: str = ""
     papers: dict[str, PaperRecord] = field(default_factory=dict)
     claims: dict[str, ClaimRecord] = field(default_factory=dict)
@@ -195,8 +195,8 @@ def _run(gathered: _Gathered) -> RunRecord:
 
 def _on_run(gathered: _Gathered, event: Event) -> None:
     argv = event.get("argv") or ()
-    session = _known(Session, event, {"finished", "exitstatus", "argv"})
-    gathered.sessions.append(Session(**session, argv=(argv,) if isinstance(argv, str) else tuple(map(str, argv))))
+    session = _known(SessionRecord, event, {"finished", "exitstatus", "argv"})
+    gathered.sessions.append(SessionRecord(**session, argv=(argv,) if isinstance(argv, str) else tuple(map(str, argv))))
     gathered.profile = str(event.get("profile") or gathered.profile)
     for paper in event.get("papers") or ():
         gathered.papers[str(paper["id"])] = PaperRecord(**_known(PaperRecord, paper))
@@ -206,9 +206,9 @@ def _on_run(gathered: _Gathered, event: Event) -> None:
 
 def _on_end(gathered: _Gathered, event: Event) -> None:
     if not gathered.sessions:
-        gathered.sessions.append(Session())
+        gathered.sessions.append(SessionRecord())
     changes = {"finished": str(event.get("finished", "")), "exitstatus": event.get("exitstatus")}
-    gathered.sessions[-1] = Session(**{**dict(gathered.sessions[-1]), **changes})
+    gathered.sessions[-1] = SessionRecord(**{**dict(gathered.sessions[-1]), **changes})
 
 
 def _on_subject(gathered: _Gathered, event: Event) -> None:

@@ -16,9 +16,22 @@ from circuit_claims.report.model import SCHEMA, Record, Results, RunRecord, stab
 RESULTS, RUN = "results.json", "run.json"
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
+
+def _subjects_by_scope(data: dict[str, Any]) -> dict[str, Any]:
+    """To version 2: a claim lists its subjects by scope (read off the verdicts) and says whether others are asked."""
+    scopes = {(verdict["claim"], verdict["subject"]): verdict["scope"] for verdict in data.get("verdicts", ())}
+    for claim in data.get("claims", ()):
+        listed: dict[str, list[str]] = {}
+        for name in claim.get("subjects", ()):
+            scope = scopes.get((claim["id"], name), "reproduction")
+            listed.setdefault("reproduction" if scope == "generalisation" else scope, []).append(name)
+        claim["subjects"], claim["others"] = listed, claim.pop("applies_to", "any") != "paper"
+    return data
+
+
 # From a version to the next: each takes the whole file of that version and returns the next one's. A release that
 # changes what results.json holds raises SCHEMA by one and adds its step here; steps are never removed.
-UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _subjects_by_scope}
 
 
 def json_bytes(data: Any) -> bytes:

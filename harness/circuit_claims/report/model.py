@@ -14,15 +14,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from circuit_claims.judging.json_values import NAMES, to_number, to_plain
 from circuit_claims.judging.verdicts import OUTCOMES, Outcome, Tally, tally
 
-SCHEMA = 1
+SCHEMA = 2
 SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "control")
 
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(NAMES)}]}
 _VALUE_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}
-Number = Annotated[float, BeforeValidator(to_number), WithJsonSchema(_NUMBER_SCHEMA)]
+JsonNumber = Annotated[float, BeforeValidator(to_number), WithJsonSchema(_NUMBER_SCHEMA)]
 Value = Annotated[float | str | None, BeforeValidator(to_number), WithJsonSchema(_VALUE_SCHEMA)]
 Plain = Annotated[Any, BeforeValidator(to_plain)]
-Table = Annotated[dict[str, Any], BeforeValidator(to_plain)]
+JsonTable = Annotated[dict[str, Any], BeforeValidator(to_plain)]
 
 
 class Record(BaseModel):
@@ -34,9 +34,9 @@ class Record(BaseModel):
 class IntervalRecord(Record):
     """A confidence interval, its level, and how it was made."""
 
-    low: Number
-    high: Number
-    level: Number
+    low: JsonNumber
+    high: JsonNumber
+    level: JsonNumber
     method: str = ""
 
 
@@ -47,14 +47,14 @@ class MeasurementRecord(Record):
     value: Value = None
     interval: IntervalRecord | None = None
     unit: str = ""
-    support: dict[str, Number] = {}
-    p_value: Number | None = None
+    support: dict[str, JsonNumber] = {}
+    p_value: JsonNumber | None = None
     n: int = 0
     seed: int | None = None
     dtype: str = ""
     batch: int | None = None
     status: str = "complete"
-    facts: Table = {}
+    facts: JsonTable = {}
     key: str = ""
 
 
@@ -90,8 +90,13 @@ class PaperRecord(Record):
     url: str = ""
 
 
+def _by_scope(given: Any) -> Any:
+    """Event streams of older runs list the subjects without their scopes."""
+    return {"reproduction": given} if isinstance(given, list | tuple) else given
+
+
 class ClaimRecord(Record):
-    """A claim as it stood when the run was made."""
+    """A claim as it stood when the run was made. `subjects` are those it lists, by the scope they count under."""
 
     id: str
     paper: str = ""
@@ -102,14 +107,15 @@ class ClaimRecord(Record):
     unit: str = ""
     expected: Plain = None
     trust: str = "?"
-    margin: Number | None = None
+    margin: JsonNumber | None = None
     margin_reason: str = ""
-    subjects: tuple[str, ...] = ()
+    subjects: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_by_scope)] = {}
     text: str = ""
     controls: tuple[str, ...] = ()
     positive_controls: tuple[str, ...] = ()
     cost: str = ""
-    applies_to: str = ""
+    others: bool = True
+    origin: str = "paper"
     requires: tuple[str, ...] = ()
     note: str = ""
 
@@ -118,7 +124,7 @@ class SubjectRecord(Record):
     """What was measured: a name and its card (architecture, sizes, licence, digest, tokens it has, ...)."""
 
     name: str
-    card: Table = {}
+    card: JsonTable = {}
 
 
 class VerdictRecord(Record):
@@ -134,10 +140,10 @@ class VerdictRecord(Record):
     rule: str = ""
     flip: str = ""
     expected: Plain = None
-    margin: Number | None = None
+    margin: JsonNumber | None = None
     measurement: MeasurementRecord | None = None
     controls: tuple[ControlRecord, ...] = ()
-    evidence: tuple[Table, ...] = ()
+    evidence: tuple[JsonTable, ...] = ()
     deviation: DeviationRecord | None = None
     rerun: str = ""
     command: str = ""
@@ -153,9 +159,10 @@ class Results(Record):
     """What a run found: `results.json`. Equal for two runs that measured the same thing.
 
     `complete` is false for a run that was interrupted. `unreported` are claims with no verdict on any subject.
+    A number that is not finite is the string NaN, Infinity or -Infinity, wherever it stands.
     """
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
     complete: bool
     profile: str = ""
     papers: tuple[PaperRecord, ...] = ()
@@ -175,14 +182,14 @@ class CostRecord(Record):
 
     claim: str
     subject: str
-    seconds: Number | None = None
-    measured_seconds: Number | None = None
+    seconds: JsonNumber | None = None
+    measured_seconds: JsonNumber | None = None
     peak_bytes: int | None = None
     origin: str = ""
     controls: dict[str, str] = {}
 
 
-class Session(Record):
+class SessionRecord(Record):
     """One start of the harness: when, how it was called, on what, and how it ended (None: it did not end)."""
 
     id: str = ""
@@ -190,7 +197,7 @@ class Session(Record):
     finished: str = ""
     exitstatus: int | None = None
     argv: tuple[str, ...] = ()
-    environment: Table = {}
+    environment: JsonTable = {}
 
 
 class SetAside(Record):
@@ -203,8 +210,8 @@ class SetAside(Record):
 class RunRecord(Record):
     """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
-    sessions: tuple[Session, ...] = ()
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
+    sessions: tuple[SessionRecord, ...] = ()
     costs: tuple[CostRecord, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     notes: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from circuit_claims.judging.verdicts import ALPHA, LEVEL
-from circuit_claims.report.model import Results, RunRecord, Session, VerdictRecord, tallies
+from circuit_claims.report.model import Results, RunRecord, SessionRecord, VerdictRecord, tallies
 from circuit_claims.report.text import OUTCOME_MARKS, SCOPE_MEANING, natural
 from circuit_claims.report.views import packages_words, verdict_anchor
 
@@ -138,7 +138,7 @@ def _single_words(verdicts: Sequence[VerdictRecord], judged: int) -> str:
     ).strip()
 
 
-def session_rows(session: Session) -> tuple[tuple[str, str], ...]:
+def session_rows(session: SessionRecord) -> tuple[tuple[str, str], ...]:
     """One start of the harness as names and values."""
     environment = session.environment
     status = "none recorded: the run was cut short" if session.exitstatus is None else str(session.exitstatus)

@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from circuit_claims.judging.numbers import number
 from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
 from circuit_claims.report import groups, opening, text, views
 from circuit_claims.report.collect import Collected, read_run
 from circuit_claims.report.figures.cache import figure_cache
+from circuit_claims.report.figures.evidence import Draw, drawn_by
 from circuit_claims.report.figures.palette import css
 from circuit_claims.report.files import RESULTS, RUN, results_bytes, run_bytes
 from circuit_claims.report.model import Results, RunRecord
@@ -34,16 +37,19 @@ class ReportPaths:
     run: Path
 
 
-def write_report(run_dir: Path, figures: Path | None = None) -> ReportPaths:
+def write_report(
+    run_dir: Path, figures: Path | None = None, brought: Mapping[str, Draw] = MappingProxyType({})
+) -> ReportPaths:
     """Write `index.html`, `results.json` and `run.json` into `run_dir` from the event stream that lies there.
 
     Works at any time, on a finished run or one that was cut short; the same stream gives the same bytes. Each file
     is replaced whole: on a full disk (`NoSpaceLeft`) those not yet written stay as they were. `figures` is a folder
-    where drawn figures are kept for the next report. Raises `ReportError` where there is no event stream.
+    where drawn figures are kept for the next report; `brought` draw the kinds of evidence that papers add. Raises
+    `ReportError` where there is no event stream.
     """
     run_dir = Path(run_dir)
     collected = read_run(run_dir)
-    with figure_cache(figures):
+    with figure_cache(figures), drawn_by(brought):
         page = render_index(collected)
     paths = ReportPaths(run_dir / INDEX, run_dir / RESULTS, run_dir / RUN)
     write_bytes_atomically(paths.results, results_bytes(collected.results))
@@ -104,7 +110,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=text.number, duration=text.duration, size=text.size)
+    environment.filters.update(number=number, duration=text.duration, size=text.size)
     environment.filters.update(moment=text.moment, brief=text.shorten)
     environment.globals.update(_words())
     return environment

@@ -53,10 +53,10 @@ _INVISIBLE = frozenset(_UNSEEN + _REORDER)
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
-def head_name(layer: int, head: int, like: str = "L12H0") -> str:
-    """A head as its paper writes it: `like` "L12H0" (the first paper) or "1:6" (the second). KeyError for another.
+def head_as_written(layer: int, head: int, like: str = "L12H0") -> str:
+    """A head as its paper writes it: `like` "L12H0" or "1:6". KeyError for another.
 
-    >>> head_name(0, 4), head_name(0, 4, "1:6")
+    >>> head_as_written(0, 4), head_as_written(0, 4, "1:6")
     ('L0H4', '0:4')
     """
     return HEAD_NAMES[like].format(layer, head)
@@ -152,8 +152,8 @@ def size(count: int | None) -> str:
 def slug(*parts: str) -> str:
     """An id of lower-case letters, digits and dashes; different parts give different ids (by a digest of them).
 
-    >>> slug("claim", "SH-05")
-    'claim-sh-05'
+    >>> slug("claim", "AB-05")
+    'claim-ab-05'
     """
     plain = re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:60]
     if len(parts) == 2 and re.fullmatch(r"[a-z]+", parts[0]) and re.fullmatch(r"[A-Z]+-\d+[a-z]?", parts[1], re.ASCII):
@@ -163,5 +163,5 @@ def slug(*parts: str) -> str:
 
 
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:
-    """A sort key that puts SH-4 before SH-10: runs of digits compare as numbers."""
+    """A sort key that puts AB-4 before AB-10: runs of digits compare as numbers."""
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d{1,18})", text) if part)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from circuit_claims.errors import ClaimsError, InputError
+from circuit_claims.running.console import ClaimsDir, ModelName, ModelsDir, Offline, err, out, refuse_unwritable
 from circuit_claims.running.devices import patient_threads
+
+if TYPE_CHECKING:
+    from circuit_claims.running.papers import Papers
 
 app = typer.Typer(
     add_completion=False,
@@ -20,25 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Reproducibility of papers on attention heads. The claims themselves run with: pytest claims/",
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-ModelName = Annotated[str, typer.Argument(help="A registry name, a GGUF file or a Hugging Face folder.")]
-
-
-def _models_dir(path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    from circuit_claims.running.run import refuse_missing
-
-    return refuse_missing("--models-dir", path)
-
-
-ModelsDir = Annotated[
-    Path | None,
-    typer.Option("--models-dir", callback=_models_dir, help="A folder with model files, looked at first."),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing from anywhere.")]
 
 
 def main() -> None:
@@ -48,6 +32,7 @@ def main() -> None:
     """
     patient_threads()
     try:
+        add_commands_of_papers(app)
         app()
     except ClaimsError as error:
         _refuse(str(error))
@@ -64,25 +49,56 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def add_commands_of_papers(to: typer.Typer) -> None:
+    """Add the sub-commands that papers bring: those that ship with the harness, and those of the current folder.
+
+    Papers of the current folder that cannot be used are passed over: `claims list` says what is wrong with them, and
+    `claims report` must work all the same. Raises `ContributionError` for a command of a name that is taken.
+    """
+    from circuit_claims.running.contributions import ContributionError, function_of
+    from circuit_claims.running.papers import shipped_papers
+
+    named = shipped_papers().named("commands")
+    with suppress(ClaimsError):
+        named = {**papers_here(None).named("commands"), **named}
+    for name, (paper, function) in named.items():
+        taken = {command.name or getattr(command.callback, "__name__", "") for command in to.registered_commands}
+        if name in taken:
+            raise ContributionError(
+                f"{paper.contribution}: the command {name!r} is taken\n  expected  a name that `claims` does not have\n"
+                f"  found     one of {', '.join(sorted(taken))}\n  Rename it in `commands`."
+            )
+        to.command(name)(function_of(paper, function))
+
+
+def papers_here(claims_dir: Path | None) -> Papers:
+    """The papers of the current folder, of `claims_dir` where it is given, or what ships."""
+    from circuit_claims.running.papers import find_papers
+
+    return find_papers(Path.cwd(), given=() if claims_dir else (Path.cwd(),), claims_dir=claims_dir)
+
+
 @app.command("list")
 def list_command(
     subjects: Annotated[bool, typer.Option("--subjects", help="List the models and training runs instead.")] = False,
     texts: Annotated[bool, typer.Option("--texts", help="List the texts instead of the claims.")] = False,
+    claims_dir: ClaimsDir = None,
 ) -> None:
     """List the claims, or the models they can be asked of, or the texts they are measured on."""
     from circuit_claims.running.listing import claims_table, runs_table, subjects_table, texts_table
 
-    out.print(texts_table() if texts else subjects_table() if subjects else claims_table())
-    if subjects and not texts:
-        out.print(runs_table())
+    papers = papers_here(claims_dir)
+    out.print(texts_table(papers) if texts else subjects_table(papers) if subjects else claims_table(papers))
+    if subjects and not texts and papers.runs:
+        out.print(runs_table(papers))
 
 
 @app.command()
-def doctor(models_dir: ModelsDir = None) -> None:
+def doctor(models_dir: ModelsDir = None, claims_dir: ClaimsDir = None) -> None:
     """Say what can run here, what cannot, and what to type to run the rest."""
     from circuit_claims.running.listing import doctor_lines
 
-    for line in doctor_lines(models_dir):
+    for line in doctor_lines(papers_here(claims_dir), models_dir):
         out.print(line, markup=False, soft_wrap=True)
 
 
@@ -92,61 +108,22 @@ def fetch(
     models_dir: ModelsDir = None,
     again: Annotated[bool, typer.Option("--again", help="Fetch and convert anew, whatever the cache holds.")] = False,
     offline: Offline = False,
+    claims_dir: ClaimsDir = None,
 ) -> None:
     """Fetch models, check every sha256, and keep them converted in the cache; fetch texts into the hub's cache."""
-    from circuit_claims.models.registry import load_registry
     from circuit_claims.models.resolve import resolve
-    from circuit_claims.texts import load_texts, open_text
+    from circuit_claims.texts import open_text
 
-    rows = load_registry()
+    papers = papers_here(claims_dir)
+    rows = papers.models
     wanted = [name for name, row in rows.items() if row.default] if names == ["default"] else names
     for name in wanted:
-        if name in load_texts():
-            text = open_text(name, fetch=not offline)
+        if name in papers.texts:
+            text = open_text(name, fetch=not offline, rows=papers.texts)
             out.print(f"{name}: {text.label}, sha256 {text.digest}", markup=False, soft_wrap=True)
             continue
-        model = resolve(name, models_dir=models_dir, offline=offline, again=again)
+        model = resolve(name, models_dir=models_dir, offline=offline, again=again, registry=rows)
         out.print(f"{name}: verified in {model.folder}", markup=False, soft_wrap=True)
-
-
-@app.command("sweep")
-def sweep_command(
-    model: ModelName,
-    path: Annotated[str, typer.Option(help="Input path: mlp0, embed+mlp0, block0, residual or embed.")] = "mlp0",
-    exclude_self: Annotated[bool, typer.Option(help="Leave the input token itself out of the comparison.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole result here.")] = None,
-    models_dir: ModelsDir = None,
-    offline: Offline = False,
-    top: Annotated[int, typer.Option(min=1, help="How many heads to print.")] = 10,
-) -> None:
-    """Score every head of a model as a successor head. Ask this of any model: does it have one?"""
-    from circuit_claims.models.resolve import resolve
-    from circuit_claims.papers.successor_heads.succession.measures import sweep_model
-    from circuit_claims.running.listing import sweep_table, write_json
-
-    _refuse_unwritable(json_file)
-    local = resolve(model, models_dir=models_dir, offline=offline)
-    with err.status(f"scoring every head of {escape(local.name)}"):
-        found = sweep_model(local, path=path, exclude_self=exclude_self).to_json(model)
-    if json_file is not None:
-        write_json(json_file, found)
-    out.print(sweep_table(found, top))
-
-
-def _refuse_unwritable(path: Path | None) -> None:
-    """Say so before minutes of work are spent on a result that could not be kept."""
-    try:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                fine = not path.is_dir()
-            if not fine:
-                raise IsADirectoryError("it is a folder")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}\n  expected a file in a folder that can be written\n  found    {error}\n"
-            "  Type the same command with another file."
-        ) from None
 
 
 @app.command()
@@ -174,7 +151,7 @@ def llc(
     from circuit_claims.running.llc_command import estimate_lines, run_llc
     from circuit_claims.running.run import default_store
 
-    _refuse_unwritable(json_file)
+    refuse_unwritable(json_file)
     found = run_llc(
         model, weights, text, n_beta=n_beta, gamma=gamma, eps=eps, chains=chains, draws=draws, batch=batch,
         length=length, seed=seed, trace_probes=trace_probes, device=choose_device(device), store=Store(default_store()),
@@ -189,34 +166,6 @@ def _tell_progress(step: Any) -> None:
     left = f"about {step.seconds_left:.0f} s left"
     what = "Hessian trace" if step.cell.chain is None else f"chain {step.cell.chain}"
     err.print(f"{step.done} of {step.total}: {step.cell.point.weights}, {what}{kept}; {left}", markup=False)
-
-
-@app.command("record-cells")
-def record_cells_command(
-    folder: Annotated[Path | None, typer.Argument(help="A run's folder; this project's own unless given.")] = None,
-    rows: Annotated[list[str] | None, typer.Option(help="NAME=FILE of token rows or documents; repeatable.")] = None,
-    texts: Annotated[list[Path] | None, typer.Option(help="A folder of texts or the run's corpus; repeatable.")] = None,
-    into: Annotated[Path | None, typer.Option(help="Where the table is written (beside the run unless given).")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the products with the vocabulary.")] = "fp32",
-    hours: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; the same command goes on.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-) -> None:
-    """Measure the refined coefficients of a run's heads that ship with it; a killed recording goes on."""
-    from circuit_claims.keeping.store import Store
-    from circuit_claims.papers.refined_llc.curves.record import parse_rows, record_cells
-    from circuit_claims.places import FIXTURES
-    from circuit_claims.running.devices import choose_device
-    from circuit_claims.running.run import default_store
-
-    found = record_cells(
-        folder or FIXTURES / "attention_only" / "two_layer", parse_rows(rows or []), Store(default_store()), into=into,
-        folders=texts or [], device=choose_device(device), precision=precision, hours=hours,
-        tell=lambda line: err.print(line, markup=False),
-        progress=lambda step: err.print(
-            f"{step.done} of {step.total}: {step.cell}; about {step.seconds_left / 3600:.1f} h left", markup=False
-        ),
-    )  # fmt: skip
-    out.print(f"{found.cells} cells in {found.folder}, {found.missing} still to measure", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -251,18 +200,12 @@ def train(
     out.print(f"run: {run_dir}", markup=False, soft_wrap=True)
 
 
-@app.command("convert-checkpoint")
-def convert_checkpoint(
-    name: Annotated[str, typer.Argument(help="The published run: L2W256-3m-rr or L2W256-s-3.")],
-    files: Annotated[list[Path], typer.Argument(help="The authors' files, named as they name them.")],
-) -> None:
-    """Turn the authors' .pth checkpoints, which are pickles, into safetensors: tensors only, no code is run."""
-    from circuit_claims.papers.refined_llc.runs.published import convert_checkpoints
-
-    with err.status("reading tensors, nothing else"):
-        written = convert_checkpoints(name, files)
-    for path in written:
-        out.print(f"{name}: {path}", markup=False, soft_wrap=True)
+def _figures_here() -> Mapping[str, Any]:
+    """How figures of the papers of the current folder are drawn; a run is reported whatever lies here now."""
+    try:
+        return papers_here(None).figures()
+    except ClaimsError:
+        return {}
 
 
 @app.command()
@@ -273,7 +216,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with ev
     if not (run_dir / "events.jsonl").exists():
         raise InputError(f"no run in {run_dir}\n  expected events.jsonl in it\n  Type: claims report reports/<run>")
     with err.status("writing the report"):
-        written = write_report(run_dir)
+        written = write_report(run_dir, brought=_figures_here())
     out.print(f"report: {written.index}", markup=False, soft_wrap=True)
 
 
@@ -290,7 +233,7 @@ def diff_command(
     paths = [found.parent for root in runs for found in sorted(root.glob("*/results.json"))] if all_in else runs
     if len(paths) < 2:
         raise InputError(f"claims diff needs two runs or more\n  found {len(paths)}\n  Type: claims diff RUN_A RUN_B")
-    _refuse_unwritable(html)
+    refuse_unwritable(html)
     with err.status("comparing the runs"):
         compared = diff_runs(paths)
         if html is not None:

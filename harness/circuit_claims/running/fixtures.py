@@ -24,18 +24,20 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def open_chosen(request: pytest.FixtureRequest) -> Callable[[Choice], Any]:
-    """Opens the subject of a choice: a training run by its name in fixtures/runs.toml, anything else as a model."""
-    from circuit_claims.papers.refined_llc.runs.registry import load_runs, open_run
+    """Opens the subject of a choice: by its name in a paper's runs.toml as its kind says, anything else as a model."""
+    from circuit_claims.running.contributions import function_of
     from circuit_claims.running.subjects import open_subject
 
     run, opened = run_of(request.config), dict[str, Any]()
 
     def open_it(choice: Choice) -> Any:
-        if choice.subject not in load_runs():
+        row = run.papers.runs.get(choice.subject)
+        if row is None:
             return open_subject(choice, run)
-        if choice.subject not in opened:
-            opened[choice.subject] = open_run(choice.subject, run)
-        return opened[choice.subject]
+        if row.name not in opened:
+            paper, kind = run.papers.subject_kind(row)
+            opened[row.name] = function_of(paper, kind.open)(row, run)
+        return opened[row.name]
 
     return open_it
 
@@ -50,14 +52,15 @@ def subject(request: pytest.FixtureRequest, judge: Judge, open_chosen: Callable[
         judge.cannot_run(choice.reason, choice.command)
         pytest.skip(f"{choice.reason}; type: {choice.command}")
     if run.device == "cpu" and any(claim.cost == "gpu hours" for claim in judge.claims.values()):
-        judge.cannot_run("only an accelerator runs this in reasonable time", "pytest claims/ --device cuda")
-        pytest.skip("only an accelerator runs this in reasonable time; type: pytest claims/ --device cuda")
+        reason, command = "only an accelerator runs this in reasonable time", f"pytest {run.papers.typed} --device cuda"
+        judge.cannot_run(reason, command)
+        pytest.skip(f"{reason}; type: {command}")
     try:
         opened = open_chosen(choice)
     except ModelNotAvailable as error:
         judge.cannot_run(str(error).splitlines()[0], error.command)
         pytest.skip(str(error))
-    if reason := opened.not_applicable(judge.claims.values()):
+    if reason := run.papers.not_applicable(opened, judge.claims.values()):
         judge.cannot_run(reason)
         pytest.skip(reason)
     run.introduce(opened)
@@ -77,9 +80,10 @@ def text(request: pytest.FixtureRequest, judge: Judge) -> object:
 
     run = run_of(request.config)
     (name,) = {claim.text for claim in judge.claims.values()}
-    own = all(judge.subject in claim.subjects for claim in judge.claims.values())
+    own = all(claim.scope_of(judge.subject) != "generalisation" for claim in judge.claims.values())
     try:
-        found = open_text(name, texts_dir=run.texts_dir, fetch=own and not run.offline, stand_in=True)
+        fetch, rows = own and not run.offline, run.papers.texts
+        found = open_text(name, texts_dir=run.texts_dir, fetch=fetch, stand_in=True, rows=rows)
     except TextNotAvailable as error:
         judge.cannot_run(str(error).splitlines()[0], error.command)
         pytest.skip(str(error))

@@ -42,7 +42,7 @@ class TextUse:
 
 @dataclass
 class Judge:
-    """Judges the claims of one test on one subject. `judge("SH-05", finding, evidence=[...])` records a verdict.
+    """Judges the claims of one test on one subject. `judge("AB-05", finding, evidence=[...])` records a verdict.
 
     `text` is set where the test measures on a text: on another than the paper's, even the paper's own model
     generalises.

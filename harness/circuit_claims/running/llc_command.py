@@ -68,10 +68,10 @@ def run_llc(
     return found
 
 
-def estimates_json(found: Mapping[SweepPoint, LLCEstimate]) -> dict[str, Any]:
+def estimates_json(estimates: Mapping[SweepPoint, LLCEstimate]) -> dict[str, Any]:
     """The estimates as JSON values: value, interval, gate, diagnostics, settings and the mean of each chain."""
     rows = []
-    for point, estimate in found.items():
+    for point, estimate in estimates.items():
         made = estimate.to_measurement()
         interval = made.interval
         rows.append(
@@ -91,10 +91,10 @@ def estimates_json(found: Mapping[SweepPoint, LLCEstimate]) -> dict[str, Any]:
     return {"schema": SCHEMA, "estimates": rows}
 
 
-def estimate_lines(found: Mapping[SweepPoint, LLCEstimate]) -> list[str]:
+def estimate_lines(estimates: Mapping[SweepPoint, LLCEstimate]) -> list[str]:
     """A few lines an estimate, for people: value, interval, gate with its reasons, and what to hold it against."""
     texts = []
-    for point, estimate in found.items():
+    for point, estimate in estimates.items():
         span = "no interval"
         if estimate.interval is not None:
             span = f"{estimate.interval.level:.0%} interval [{estimate.interval.low:.3g}, {estimate.interval.high:.3g}]"
@@ -140,7 +140,8 @@ def load_model(name: str, *, models_dir: Path | None, offline: bool, device: str
 
     local = resolve(name, models_dir=models_dir, offline=offline).verify()
     with quiet_loading():
-        network = transformers.AutoModelForCausalLM.from_pretrained(
+        from_pretrained: Any = transformers.AutoModelForCausalLM.from_pretrained  # typed as an unbound method
+        network = from_pretrained(
             str(local.folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
     return network.eval().to(device), lambda words: local.tokenizer().encode(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,12 @@ GROUP = "claims"
 
 @dataclass(frozen=True)
 class ClaimsOption:
-    """One option; a `flag` takes no value. `passed_on`: it changes what is measured, so a re-run line repeats it."""
+    """One option; a `flag` takes no value. `passed_on`: it changes what is measured, so a re-run line repeats it.
+
+    `check(typed, given)` is asked once, before anything is measured, what an option that a paper brings is kept as in
+    `run.options[name]`: a function, or "module:function". It raises `InputError` with words for the user; without it
+    the text is kept as it was typed. `typed` is how the option is spelled.
+    """
 
     name: str
     help: str
@@ -24,6 +29,8 @@ class ClaimsOption:
     choices: tuple[str, ...] | None = None
     flag: bool = False
     passed_on: bool = False
+    short: bool = True
+    check: str | Callable[[str, str], Any] | None = None
 
     @property
     def plain(self) -> str:
@@ -44,11 +51,10 @@ class ClaimsOption:
 
 
 OPTIONS = (
+    ClaimsOption("dir", "the folder with the papers (default: claims/, or what ships)", passed_on=True, short=False),
     ClaimsOption("subjects", "names, paths, default, paper, runs or all; commas between", "", passed_on=True),
     ClaimsOption("models-dir", "a folder with model files, looked at before the hub", passed_on=True),
     ClaimsOption("texts", "a folder with text files (jsonl, jsonl.zst, parquet), asked first", passed_on=True),
-    ClaimsOption("recorded", "the second paper's recorded numbers: a folder or the JSON file", passed_on=True),
-    ClaimsOption("own-run", "folder of a training run to stand for this project's own", passed_on=True),
     ClaimsOption("device", "auto, cpu, cuda, cuda:N or mps", "auto", passed_on=True),
     ClaimsOption("profile", "how much is measured", "standard", ("full", "quick", "standard"), passed_on=True),
     ClaimsOption("report", "folder of this run's report (default: reports/<time>)"),
@@ -63,14 +69,15 @@ def add_options(parser: pytest.Parser, options: Iterable[ClaimsOption] = OPTIONS
     """Add each option under its full name, which is this plugin's own."""
     group = parser.getgroup(GROUP, "reproducibility of papers' claims")
     for option in options:
-        group.addoption(f"--claims-{option.name}", help=f"{option.help}; also --{option.name}", **option.settings())
+        words = f"{option.help}; also --{option.name}" if option.short else option.help
+        group.addoption(f"--claims-{option.name}", help=words, **option.settings())
 
 
 def add_short_names(parser: pytest.Parser, options: Iterable[ClaimsOption] = OPTIONS) -> frozenset[str]:
     """Add the short names that are still free, and say which; called when every other plugin has added its own."""
     group, added = parser.getgroup(GROUP), set()
     for option in options:
-        if f"--{option.name}" in _taken(parser):
+        if not option.short or f"--{option.name}" in _taken(parser):
             continue
         try:
             group.addoption(f"--{option.name}", help=argparse.SUPPRESS, **option.settings())
@@ -97,7 +104,7 @@ def options_line(option: Any, options: Iterable[ClaimsOption] = OPTIONS) -> str:
     for one in options:
         value = getattr(option, one.plain, one.default)
         if one.passed_on and value != one.default:
-            words += [spelled(one.plain, option), shlex.quote(str(value))]
+            words += [spelled(one.plain, option), *([] if one.flag else [shlex.quote(str(value))])]
     return " ".join(words)
 
 

@@ -6,30 +6,34 @@ what a session with claims does stands in `session.py`.
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from circuit_claims.running.options import SHORT, add_options, add_short_names
+from circuit_claims.running.options import OPTIONS, SHORT, add_options, add_short_names
 
 if TYPE_CHECKING:
     from circuit_claims.running.judge import Judge
+    from circuit_claims.running.papers import Papers
     from circuit_claims.running.run import Run
     from circuit_claims.running.session import Session
 
 pytest_plugins = ("circuit_claims.running.fixtures",)
 SESSION = pytest.StashKey["Session"]()
 FOLDER = pytest.StashKey[Path]()
+PAPERS = pytest.StashKey["Papers"]()
 SUBJECT_ARGUMENT = "subject"
 TIMEOUT = 900.0
 
 
 def claim(*ids: str) -> pytest.MarkDecorator:
-    """Mark a test as the one that measures these claims: `@claim("SH-05")`."""
+    """Mark a test as the one that measures these claims: `@claim("AB-05")`."""
     return pytest.mark.claim(*ids)
 
 
@@ -40,6 +44,23 @@ def session_of(config: pytest.Config) -> Session:
 
         config.stash[SESSION] = Session(config, run_folder(config))
     return config.stash[SESSION]
+
+
+def papers_of(config: pytest.Config) -> Papers:
+    """The papers of this session, looked for when first asked for; `pytest.UsageError` for one it cannot use."""
+    if PAPERS not in config.stash:
+        from circuit_claims.errors import ClaimsError
+        from circuit_claims.running.papers import find_papers
+
+        here, known = config.invocation_params.dir, getattr(config, "known_args_namespace", config.option)
+        given = [path for word in _words(config) if (path := here / word).exists()]
+        try:
+            found = find_papers(config.rootpath, given=given, claims_dir=known.claims_dir)
+            _ = found.options, found.models, found.texts, found.runs
+        except ClaimsError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[PAPERS] = found
+    return config.stash[PAPERS]
 
 
 def run_of(config: pytest.Config) -> Run:
@@ -68,9 +89,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Iterator[None]:
-    """The short names of the options last, when every plugin and conftest has added what it needs."""
+    """The options that the papers of this session bring, and the short names of all options.
+
+    Those come last, when every plugin and conftest has added what it needs.
+    """
+    brought = [option for _, option in papers_of(early_config).options] if asked_for_claims(early_config) else []
+    add_options(parser, brought)
     result = yield
-    early_config.stash[SHORT] = add_short_names(parser)
+    early_config.stash[SHORT] = add_short_names(parser, (*OPTIONS, *brought))
     return result
 
 
@@ -85,11 +111,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def asked_for_claims(config: pytest.Config) -> bool:
     """Whether a paper.toml lies at, above or just below what pytest was told to run; reads names of files only."""
-    words = [str(word).partition("::")[0] for word in config.args or [config.invocation_params.dir]]
-    if any(word == "circuit_claims" or word.startswith("circuit_claims.claims") for word in words):
+    words, here, known = _words(config), config.invocation_params.dir, config.known_args_namespace
+    if known.claims_dir or (known.pyargs and any(not (here / word).exists() for word in words)):
         return True
-    paths = [(config.invocation_params.dir / word).resolve() for word in words]
-    return any(_has_paper(path, config.rootpath) for path in paths)
+    return any(_has_paper((here / word).resolve(), config.rootpath) for word in words)
+
+
+def _words(config: pytest.Config) -> list[str]:
+    """The folders, files or packages that pytest was told to run."""
+    words = config.known_args_namespace.file_or_dir or config.getini("testpaths") or [config.invocation_params.dir]
+    return [str(word).partition("::")[0] for word in words]
 
 
 def _has_paper(path: Path, root: Path) -> bool:
@@ -130,34 +161,43 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ids = claim_ids(metafunc.definition)
     if not ids or SUBJECT_ARGUMENT not in metafunc.fixturenames:
         return
+    from circuit_claims.judging.claims import ClaimError
+
     run = run_of(metafunc.config)
-    unknown = [name for name in ids if name not in run.claims]
-    if unknown:
-        raise pytest.UsageError(f"{metafunc.definition.nodeid}: no claim {', '.join(unknown)} in any paper.toml")
-    choices = {choice.subject: choice for name in ids for choice in run.selection.choices(run.claims[name])}
+    try:
+        claims = run.papers.claims_of_test(ids, metafunc.definition.path)
+    except ClaimError as error:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: {error}") from None
+    choices = {choice.subject: choice for claim in claims for choice in run.selection.choices(claim)}
     labels = [run.label(name) for name in choices]
     metafunc.parametrize(SUBJECT_ARGUMENT, list(choices.values()), ids=labels, indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Tests beside a paper.toml have names of their own, so that two papers may use one name for a file."""
-    if not (module_path.parent / "paper.toml").is_file():
+    """Tests beside a paper.toml are imported as part of that paper, so that two papers may use one name for a file."""
+    if not (module_path.parent / "paper.toml").is_file() or papers_of(parent.config).paper_at(module_path) is None:
         return None
     return ClaimsModule.from_parent(parent, path=module_path)
 
 
 class ClaimsModule(pytest.Module):
-    """A test file of a paper, imported by its path whatever the import mode of the session is."""
+    """A test file of a paper: `from .measures import ...` finds the module beside it, whatever the import mode is."""
 
     def _getobj(self) -> Any:
-        mode, self.config.option.importmode = self.config.option.importmode, "importlib"
+        from circuit_claims.running.contributions import module_name
+
+        paper = papers_of(self.config).paper_at(self.path)
+        assert paper is not None
         try:
-            return super()._getobj()
-        finally:
-            self.config.option.importmode = mode
+            return importlib.import_module(module_name(paper, self.path))
+        except (ImportError, SyntaxError) as error:
+            words = "".join(traceback.format_exception(error, limit=-3))
+            raise self.CollectError(f"{self.path} cannot be imported\n{words}") from None
 
 
+# First, because an xdist worker says with this hook that it has collected: what it met must be written by then.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What is expected from here on has an outcome at the end; a session in which no claim is left writes nothing."""
     if session.config.option.collectonly or not any(map(claim_ids, session.items)):
@@ -175,7 +215,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
-    """`judge("SH-05", finding, evidence=[...])`: judge a claim of this test on its subject and record the verdict."""
+    """`judge("AB-05", finding, evidence=[...])`: judge a claim of this test on its subject and record the verdict."""
     made = session_of(request.config).judge_of(request.node)
     if made is None:
         pytest.fail(f"{request.node.nodeid}: expected @claim(...) over a test with the argument `subject`", False)

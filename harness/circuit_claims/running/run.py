@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Any
 import pytest
 
 from circuit_claims.errors import InputError
-from circuit_claims.judging.claims import Claim, Deviation, Paper, load_deviations, load_papers
+from circuit_claims.judging.claims import Claim
+from circuit_claims.judging.verdicts import tally
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.profiles import PROFILES, Profile
+from circuit_claims.keeping.profiles import Profile
 from circuit_claims.keeping.store import Store
-from circuit_claims.places import CLAIMS
+from circuit_claims.running.contributions import function_of
+from circuit_claims.running.options import spelled
+from circuit_claims.running.papers import Papers
 from circuit_claims.running.selection import Selection, parse_subjects
 
 RUN = pytest.StashKey["Run"]()
@@ -29,16 +33,14 @@ RUN = pytest.StashKey["Run"]()
 class Run:
     """Everything a run of `pytest claims/` knows before it measures."""
 
-    papers: tuple[Paper, ...]
-    deviations: tuple[Deviation, ...]
+    papers: Papers
     selection: Selection
     profile: Profile
     run_dir: Path
     store_dir: Path
     models_dir: Path | None
     texts_dir: Path | None
-    recorded: Path | None
-    own_run: Path | None
+    options: Mapping[str, Any]
     device_option: str
     offline: bool
     remeasure: bool
@@ -46,33 +48,26 @@ class Run:
     tell: Callable[[str], None]
 
     @classmethod
-    def from_options(cls, option: Any, root: Path, run_dir: Path, tell: Callable[[str], None]) -> Run:
-        """Read claims, deviations and registry; raises with a message for the user where something cannot be used.
+    def from_options(cls, option: Any, papers: Papers, run_dir: Path, tell: Callable[[str], None]) -> Run:
+        """Settle what `papers` and the options ask; raises with a message for the user where something cannot be used.
 
         `tell` says a line to the user while a test runs.
         """
-        from circuit_claims.models.registry import load_registry
-        from circuit_claims.papers.refined_llc.runs.registry import load_runs
-
-        claims_dir = root / "claims" if (root / "claims").is_dir() else CLAIMS
-        papers = load_papers(claims_dir)
-        deviations = [item for path in sorted(claims_dir.glob("*/deviations.toml")) for item in load_deviations(path)]
-        registry, runs = load_registry(), load_runs()
+        registry, runs = papers.models, papers.runs
         default_rows = sorted((row for row in registry.values() if row.default), key=lambda row: row.parameters)
         defaults = tuple(row.name for row in default_rows)  # smallest first: the quick profile asks the first only
-        profile = PROFILES[option.profile]
-        wanted = parse_subjects(option.subjects, registry, defaults, runs)
+        profile = papers.profile(option.profile)
+        wanted = parse_subjects(option.subjects, registry, defaults, runs, papers.own_subjects)
+        names = frozenset(registry) | frozenset(runs)
         return cls(
             papers=papers,
-            deviations=tuple(deviations),
-            selection=Selection(wanted, defaults, profile, frozenset(registry) | frozenset(runs), frozenset(runs)),
+            selection=Selection(wanted, defaults, profile, names, frozenset(runs), papers.typed),
             profile=profile,
             run_dir=run_dir,
             store_dir=_store_folder(option.store),
             models_dir=refuse_missing("--models-dir", option.models_dir),
             texts_dir=refuse_missing("--texts", option.texts),
-            recorded=_recorded_numbers(option.recorded),
-            own_run=refuse_missing("--own-run", option.own_run),
+            options=_checked(option, papers),
             device_option=option.device,
             offline=option.offline,
             remeasure=option.remeasure,
@@ -83,7 +78,7 @@ class Run:
     @cached_property
     def claims(self) -> dict[str, Claim]:
         """All claims of all papers by id."""
-        return {claim.id: claim for paper in self.papers for claim in paper.claims}
+        return self.papers.claims
 
     @cached_property
     def stream(self) -> EventStream:
@@ -110,7 +105,7 @@ class Run:
         """Write the subject's card to the event stream, once a process."""
         if subject.name not in self._introduced:
             self._introduced.add(subject.name)
-            self.stream.write("subject", name=subject.name, card=subject.card())
+            self.stream.write("subject", name=subject.name, card={**subject.card(), **self.papers.card_lines(subject)})
 
     @cached_property
     def _introduced(self) -> set[str]:
@@ -127,13 +122,29 @@ class Run:
     def close(self) -> Sequence[str]:
         """Write the report; the lines to show: counts per scope, where the report is, or why there is none."""
         from circuit_claims.report import write_report
-        from circuit_claims.running.summary import headline
 
         try:
-            paths = write_report(self.run_dir, figures=self.store_dir / "figures")
+            paths = write_report(self.run_dir, self.store_dir / "figures", self.papers.figures())
         except OSError as error:
             return [f"no report was written: {error}", f"Type: claims report {self.run_dir}"]
         return [*headline(paths.results), f"report: {paths.index}"]
+
+
+def headline(results: Path) -> Sequence[str]:
+    """One line per scope from `results.json`: counts in the words of the report, worst news first."""
+    verdicts = json.loads(Path(results).read_text(encoding="utf-8"))["verdicts"]
+    counts = tally([(verdict["scope"], verdict["outcome"]) for verdict in verdicts])
+    return [f"{scope}: {count.words()}" for scope, count in counts.items()]
+
+
+def _checked(option: Any, papers: Papers) -> dict[str, Any]:
+    """What was typed for the options that papers bring, by name, each checked as its paper says; None for none."""
+    found: dict[str, Any] = {}
+    for paper, one in papers.options:
+        given = getattr(option, one.plain, one.default)
+        checked = given != one.default and one.check is not None
+        found[one.name] = function_of(paper, one.check)(spelled(one.plain, option), given) if checked else given
+    return found
 
 
 def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = False) -> Path | None:
@@ -149,19 +160,6 @@ def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = Fa
         f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
         f"  Type: {option} with the right path, or leave the option out."
     )
-
-
-def _recorded_numbers(given: str | None) -> Path | None:
-    """Where `--recorded` points; `ValueError` for what is not the authors' file, rather than an error in every test."""
-    place = refuse_missing("--recorded", given, file_too=True)
-    if place is not None:
-        from circuit_claims.papers.refined_llc.runs.recorded import RecordedData, RecordedDataError, find_recorded
-
-        try:
-            _ = RecordedData(find_recorded(place)).labels
-        except RecordedDataError as error:
-            raise InputError(f"--recorded {given}: {error}") from None
-    return place
 
 
 def default_store() -> Path:

@@ -32,24 +32,26 @@ class Choice:
 @dataclass(frozen=True)
 class Selection:
     """What `--subjects` and `--profile` ask for. `wanted` is empty when the option was not given; `names` are all
-    models of the registry and all runs, `runs` those that are training runs, which only claims that list them ask."""
+    models of the registry and all runs, `runs` those that are no models, which only claims that list them ask. `typed`
+    is what follows `pytest` to run the claims."""
 
     wanted: tuple[str, ...]
     defaults: tuple[str, ...]
     profile: Profile
     names: frozenset[str] = frozenset()
     runs: frozenset[str] = frozenset()
+    typed: str = "claims/"
 
     def label(self, subject: str) -> str:
         """The subject's name in the report: see `label_of`."""
         return label_of(subject, self.names)
 
     def choices(self, claim: Claim) -> tuple[Choice, ...]:
-        """Every subject `claim` is reported for, first the paper's own, so that none drops out silently."""
+        """Every subject `claim` is reported for, first those it lists, so that none drops out silently."""
         asked = self.wanted or self._quick_or_all_defaults()
         models = [name for name in asked if name not in self.runs]
-        others = () if claim.applies_to == "paper" else (*models, *(() if self.wanted else self.defaults))
-        names = dict.fromkeys([*claim.subjects, *others])
+        others = (*models, *(() if self.wanted else self.defaults)) if claim.others else ()
+        names = dict.fromkeys([*claim.listed, *others])
         return tuple(self._choice(claim, name, asked) for name in names)
 
     def _quick_or_all_defaults(self) -> tuple[str, ...]:
@@ -59,11 +61,11 @@ class Selection:
         if name in asked:
             return Choice(name, asked=True, fetch=True)
         if self.wanted:
-            command = f"pytest claims/ --subjects {name}"
+            command = f"pytest {self.typed} --subjects {name}"
             return Choice(name, False, False, f"not among --subjects {','.join(self.wanted)}", command)
         if name in self.defaults:
             reason = f"the {self.profile.name} profile asks {', '.join(asked)} only"
-            return Choice(name, False, False, reason, "pytest claims/ --profile standard")
+            return Choice(name, False, False, reason, f"pytest {self.typed} --profile standard")
         return Choice(name, asked=True, fetch=False)
 
 
@@ -79,14 +81,19 @@ def label_of(subject: str, names: Collection[str]) -> str:
 
 
 def parse_subjects(
-    text: str, registry: Mapping[str, Any], defaults: Sequence[str], runs: Mapping[str, Any] = MappingProxyType({})
+    text: str,
+    registry: Mapping[str, Any],
+    defaults: Sequence[str],
+    runs: Mapping[str, Any] = MappingProxyType({}),
+    own: Collection[str] = (),
 ) -> tuple[str, ...]:
     """The subjects named by `--subjects`: models, runs, paths, `default`, `paper`, `runs` or `all`, split at commas.
 
+    `own` are the subjects on which the claims of some paper are reproduced: `paper` asks those with weights.
     Raises `SelectionError` for a name that is none of these, and for two subjects the report could not tell apart.
     """
     known = {**registry, **runs}
-    paper = [name for name, row in known.items() if row.in_paper]
+    paper = [name for name, row in known.items() if name in own and getattr(row, "format", "") != "tokenizer"]
     weighty = [name for name, row in registry.items() if row.format != "tokenizer"]
     groups: dict[str, Sequence[str]] = {"default": defaults, "paper": paper, "runs": list(runs), "all": weighty}
     names: list[str] = []

@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import ClaimError
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.events import StreamError
+from circuit_claims.running.contributions import ContributionError
 from circuit_claims.running.environment import describe
 from circuit_claims.running.judge import Judge, Judged
-from circuit_claims.running.options import chosen, options_line
-from circuit_claims.running.plugin import SUBJECT_ARGUMENT, claim_ids
+from circuit_claims.running.options import OPTIONS, chosen, options_line
+from circuit_claims.running.plugin import SUBJECT_ARGUMENT, claim_ids, papers_of
 from circuit_claims.running.run import RUN, Run, quoted
 from circuit_claims.running.selection import SelectionError
 
@@ -35,10 +37,11 @@ class Session:
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self.config = config
-        self.option = chosen(config)
         try:
-            self.run = Run.from_options(self.option, config.rootpath, folder, _past_capture(config))
-        except (ClaimError, SelectionError, ValueError) as error:
+            self.options = (*OPTIONS, *(option for _, option in papers_of(config).options))
+            self.option = chosen(config, self.options)
+            self.run = Run.from_options(self.option, papers_of(config), folder, _past_capture(config))
+        except (ClaimError, ContributionError, SelectionError, ValueError) as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[RUN] = self.run
         self.lines: Sequence[str] = ()
@@ -51,8 +54,8 @@ class Session:
         expected = [
             {"claim": name, "subject": judge.subject, "node": judge.node} for judge in judges for name in judge.claims
         ]
-        if hasattr(self.config, "workerinput"):
-            write_text_atomically(Path(self.config.workerinput["claims_notice"]), json.dumps(expected))
+        if (worker := getattr(self.config, "workerinput", None)) is not None:
+            write_text_atomically(Path(worker["claims_notice"]), json.dumps(expected))
         elif expected:
             self.begin(expected)
 
@@ -72,10 +75,10 @@ class Session:
             schema=1,
             id=run.run_dir.name,
             started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            argv=options_line(self.option),
+            argv=options_line(self.option, self.options),
             environment=environment,
             profile=run.profile.name,
-            papers=[{name: getattr(paper, name) for name in names} for paper in run.papers],
+            papers=[{name: getattr(paper, name) for name in names} for paper in run.papers.papers],
             claims=[claim.model_dump(mode="json") for claim in run.claims.values()],
         )
         self.expected = expected
@@ -109,8 +112,8 @@ class Session:
         return item.stash[JUDGE]
 
     def _judge(self, claims: dict[str, Any], label: str, node: str) -> Judge:
-        rerun = " ".join(filter(None, [f"pytest {quoted(node)}", options_line(self.option)]))
-        return Judge(claims, label, node, rerun, self.run.stream, self.run.deviations)
+        rerun = " ".join(filter(None, [f"pytest {quoted(node)}", options_line(self.option, self.options)]))
+        return Judge(claims, label, node, rerun, self.run.stream, self.run.papers.deviations)
 
     @contextmanager
     def not_here_is_skipped(self, item: pytest.Function) -> Iterator[None]:
@@ -177,7 +180,7 @@ class Session:
         if (xml := self.config.stash.get(xml_key, None)) is not None:
             entry = xml.node_reporter(report)
             text = str(report.longrepr)
-            entry.append_failure = lambda _: entry._add_simple("error", text.splitlines()[0], text)
+            entry.append_failure = lambda report: entry._add_simple("error", text.splitlines()[0], text)
 
     def finish(self, session: pytest.Session, exitstatus: int) -> None:
         """Give every expected claim an outcome, close the stream, write the report."""
@@ -207,7 +210,7 @@ class Session:
                 judge.cannot_run(f"the session ended before this test: {stopped}", judge.rerun)
 
 
-class UnjudgedError(Exception):
+class UnjudgedError(ClaimsError):
     """A test ended, by a crash or out of time, before it could judge."""
 
 
@@ -229,7 +232,7 @@ def _past_capture(config: pytest.Config) -> Callable[[str], None]:
     """Says a line while a test runs: what tests print is otherwise kept until they are over, and shown if they fail."""
 
     def tell(line: str) -> None:
-        capture = config.pluginmanager.getplugin("capturemanager")
+        capture: Any = config.pluginmanager.getplugin("capturemanager")
         with nullcontext() if capture is None else capture.global_and_fixture_disabled():
             print(f"\n{line}", file=sys.stderr, flush=True)
 

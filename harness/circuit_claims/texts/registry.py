@@ -94,13 +94,13 @@ def load_texts(*paths: Path) -> Mapping[str, TextRow]:
     return rows
 
 
-def find_text(name: str) -> TextRow:
-    """The row called `name`; raises `RegistryError` with the known names for one that is not there.
+def find_text(name: str, rows: Mapping[str, TextRow] | None = None) -> TextRow:
+    """The row called `name` among `rows` (the general ones); raises `RegistryError` for one that is not there.
 
     >>> find_text("pile").stand_ins
     ('python-docs', 'stdlib-source')
     """
-    rows = load_texts()
+    rows = load_texts() if rows is None else rows
     if name not in rows:
         close = difflib.get_close_matches(name, rows, n=2, cutoff=0.6)
         hint = f" (nearest: {', '.join(close)})" if close else ""

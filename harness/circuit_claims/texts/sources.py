@@ -12,7 +12,7 @@ from pathlib import Path
 from circuit_claims.models.errors import Attempt, ModelNotAvailable
 from circuit_claims.texts.files import TextDamaged, read_documents
 from circuit_claims.texts.library import STANDARD_TEXTS
-from circuit_claims.texts.registry import TextRow, find_text
+from circuit_claims.texts.registry import HubText, TextRow, find_text
 
 NOT_ASKED = "not asked: nothing is to be fetched"
 
@@ -64,14 +64,21 @@ def documents_digest(texts: Iterable[str]) -> str:
     return found.hexdigest()
 
 
-def open_text(name: str, *, texts_dir: Path | str | None = None, fetch: bool = True, stand_in: bool = False) -> Text:
-    """The text of that registry name, from the first source that has it.
+def open_text(
+    name: str,
+    *,
+    texts_dir: Path | str | None = None,
+    fetch: bool = True,
+    stand_in: bool = False,
+    rows: Mapping[str, TextRow] | None = None,
+) -> Text:
+    """The text called `name` among `rows` (the general registry), from the first source that has it.
 
     `texts_dir` is a folder of jsonl, jsonl.zst or parquet files; with `fetch` the hub is asked after its cache on this
     machine. With `stand_in` a text that cannot be had is replaced by its stand-ins, and the label says so. Raises
     KeyError for an unknown name and `TextNotAvailable` with what each source answered.
     """
-    row = find_text(name)
+    row = find_text(name) if rows is None else find_text(name, rows)
     if row.kind == "library":
         return _library(row)
     tried: list[Attempt] = []
@@ -140,9 +147,9 @@ LocatedText = tuple[tuple[Document, ...], dict[str, str]]
 
 def _sources(row: TextRow, folder: Path | None, fetch: bool) -> Iterator[tuple[str, Callable[[], LocatedText]]]:
     yield "local folder", lambda: _local(row, folder)
-    if row.hub is not None:
-        yield "hub's cache", lambda: _from_hub(row, _hub_cached)
-        yield f"hub {row.hub.repo}", lambda: _from_hub(row, _hub_download if fetch else _hub_not_asked)
+    if (hub := row.hub) is not None:
+        yield "hub's cache", lambda: _from_hub(row, hub, _hub_cached)
+        yield f"hub {hub.repo}", lambda: _from_hub(row, hub, _hub_download if fetch else _hub_not_asked)
 
 
 def _local(row: TextRow, folder: Path | None) -> LocatedText:
@@ -157,38 +164,38 @@ def _local(row: TextRow, folder: Path | None) -> LocatedText:
     raise _NotThere(f"nothing in {folder} is called {', '.join(row.files[:3])}, ...")
 
 
-def _from_hub(row: TextRow, get: Callable[[TextRow, str], Path]) -> LocatedText:
-    paths = [get(row, name) for name in row.hub.files]
-    facts = {"from": f"hub {row.hub.repo}", "revision": row.hub.revision, "files": ", ".join(row.hub.files)}
+def _from_hub(row: TextRow, hub: HubText, get: Callable[[HubText, str], Path]) -> LocatedText:
+    paths = [get(hub, name) for name in hub.files]
+    facts = {"from": f"hub {hub.repo}", "revision": hub.revision, "files": ", ".join(hub.files)}
     # In the hub's cache a file lies in the folder named by its commit.
     commits = sorted({part for path in paths for part in path.parts if len(part) == 40 and part.isalnum()})
-    return _read(row, paths, row.hub.column), facts | ({"commit": commits[0]} if len(commits) == 1 else {})
+    return _read(row, paths, hub.column), facts | ({"commit": commits[0]} if len(commits) == 1 else {})
 
 
-def _hub_cached(row: TextRow, name: str) -> Path:
+def _hub_cached(hub: HubText, name: str) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(row.hub.repo, name, revision=row.hub.revision, repo_type="dataset")
+    found = try_to_load_from_cache(hub.repo, name, revision=hub.revision, repo_type="dataset")
     if not isinstance(found, str):
         raise _NotThere("nothing there")
     return Path(found)
 
 
-def _hub_download(row: TextRow, name: str) -> Path:
+def _hub_download(hub: HubText, name: str) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
 
     from circuit_claims.models.sources import HUB_TIMEOUT
 
     try:
         # Asked first because it answers at once where there is no network.
-        HfApi().dataset_info(row.hub.repo, revision=row.hub.revision, timeout=HUB_TIMEOUT)
-        return Path(hf_hub_download(row.hub.repo, name, revision=row.hub.revision, repo_type="dataset"))
+        HfApi().dataset_info(hub.repo, revision=hub.revision, timeout=HUB_TIMEOUT)
+        return Path(hf_hub_download(hub.repo, name, revision=hub.revision, repo_type="dataset"))
     except Exception as error:  # the hub's client raises its own, httpx's and requests' errors
         first = (str(error).strip().splitlines() or [""])[0]
         raise _NotThere(f"{type(error).__name__}: {first[:200]}") from error
 
 
-def _hub_not_asked(row: TextRow, name: str) -> Path:
+def _hub_not_asked(hub: HubText, name: str) -> Path:
     raise _NotThere(NOT_ASKED)
 
 

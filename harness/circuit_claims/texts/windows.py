@@ -31,6 +31,7 @@ class Encoder(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` and of nothing else."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,19 @@ def run_training(
     recipe: Recipe,
     *,
     mixture: Path = MIXTURE,
+    tokenizer: Path | None = None,
     device: str = "cpu",
     most_steps: int | None = None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Step]:
     """Prepare the corpus under `into` unless it is there, then train; yields after each update.
 
-    `most_steps` stops earlier, to go on with the same command later. Raises
-    `CorpusError` and `RunError`, which say what to type.
+    The tokenizer is trained on the text unless one is given. `most_steps` stops earlier, to go on with the same command
+    later. Raises `CorpusError` and `RunError`, which say what to type.
     """
+    if tokenizer is not None and not (into / "tokenizer.json").exists():
+        into.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(into / "tokenizer.json", open_tokenizer(tokenizer).definition)
     corpus = prepared(text, into, load_mixture(mixture), recipe.n_ctx, tell)
     trainer = Trainer(recipe, corpus, into, device)
     peak = matmul_peak(torch.bfloat16 if recipe.precision == "bf16" else torch.float32)

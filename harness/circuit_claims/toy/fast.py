@@ -1,8 +1,9 @@
-"""The training loss in bf16 on a CPU: the same function as the plain one, with two kernels that move fewer bytes.
+"""The training loss on a CPU: the same function as the plain one, by steps that move fewer bytes.
 
-`plain_loss` is the reference. What `fast_loss` changes: matrix products in bf16; causal attention in blocks of rows
-that skip what the mask hides; and a cross-entropy whose forward pass leaves the gradient of the logits behind, so that
-the batch x vocabulary table is written twice and never read in fp32.
+`plain_loss` is the reference. What `fast_loss` changes: queries, keys and values of all heads by one product; causal
+attention in blocks of rows that skip what the mask hides; a cross-entropy whose forward pass leaves behind what its
+gradient needs, so that the table of batch x vocabulary is written twice and normalised never; and products in bf16
+where they are asked for.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import BFloat16, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from circuit_claims.toy.model import AttentionOnly
+from circuit_claims.toy.model import Attention, AttentionOnly
 
 ROWS = 128
-Scores = BFloat16[Tensor, "batch head row col"]
+Scores = Float[Tensor, "batch head row col"]  # fp32 or bf16
 
 
 def plain_loss(model: AttentionOnly, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
@@ -30,67 +31,78 @@ def plain_loss(model: AttentionOnly, tokens: Int[Tensor, "batch pos"]) -> Float[
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
-def fast_loss(model: AttentionOnly, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
-    """`plain_loss` with bf16 products; weights, residual stream, norms and the optimiser's sums stay fp32."""
-    positions = model.positions(tokens.shape[1]).bfloat16()
+def fast_loss(
+    model: AttentionOnly, tokens: Int[Tensor, "batch pos"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, ""]:
+    """`plain_loss` with products in `dtype`; weights, residual stream, norms and the optimiser's sums stay fp32."""
+    positions = model.positions(tokens.shape[1]).to(dtype)
     resid = model.embed["W_E"][tokens]  # (batch, pos, d)
     for block in model.blocks:
-        normed = block.ln1(resid).bfloat16()
-        located, attn = normed + positions, block.attn
-        # No pattern depends on b_K: its gradient is zero, and AdamW would blow rounding noise up into a random walk.
-        query, key = heads_of(located, attn.W_Q, attn.b_Q), heads_of(located, attn.W_K, torch.zeros_like(attn.b_K))
-        mixed = BlockedAttention.apply(query, key, heads_of(normed, attn.W_V, attn.b_V))  # (batch, head, pos, k)
-        written = mixed.transpose(1, 2).flatten(2) @ attn.W_O.flatten(0, 1).bfloat16()
-        resid = resid + written.float() + attn.b_O
-    hidden = model.ln_final(resid)[:, :-1].flatten(0, 1).bfloat16()  # (batch * (pos - 1), d)
+        inputs = heads_of(block.ln1(resid).to(dtype), block.attn, positions)
+        mixed = BlockedAttention.apply(inputs).transpose(1, 2).flatten(2)  # (batch, pos, head * k)
+        resid = resid + (mixed @ block.attn.W_O.flatten(0, 1).to(dtype)).float() + block.attn.b_O
+    hidden = model.ln_final(resid)[:, :-1].flatten(0, 1).to(dtype)  # (batch * (pos - 1), d)
     unembed = model.unembed
-    return CrossEntropy.apply(hidden, unembed["W_U"].bfloat16(), unembed["b_U"], tokens[:, 1:].flatten())
+    return CrossEntropy.apply(hidden, unembed["W_U"].to(dtype), unembed["b_U"], tokens[:, 1:].flatten())
 
 
 def heads_of(
-    inputs: BFloat16[Tensor, "batch pos d"], weight: Float[Tensor, "head d k"], bias: Float[Tensor, "head k"]
-) -> BFloat16[Tensor, "batch head pos k"]:
-    """Queries, keys or values of each head, contiguous so that the products below need no copies."""
-    heads, width, size = weight.shape
-    flat = inputs @ weight.permute(1, 0, 2).reshape(width, heads * size).bfloat16() + bias.flatten().bfloat16()
-    return flat.unflatten(-1, (heads, size)).transpose(1, 2).contiguous()
+    normed: Float[Tensor, "batch pos d"], attn: Attention, positions: Float[Tensor, "pos d"]
+) -> Float[Tensor, "three batch head pos k"]:
+    """Queries, keys and values of all heads by one product, contiguous so that the products to come need no copies.
+
+    Positions go into queries and keys only, and W (x + p) = W x + W p: their share is made once for all rows.
+    """
+    query, key, value = (one.transpose(0, 1).flatten(1).to(normed.dtype) for one in (attn.W_Q, attn.W_K, attn.W_V))
+    # No pattern depends on b_K: its gradient is zero, and AdamW would blow rounding noise up into a random walk.
+    biases = (attn.b_Q.flatten(), torch.zeros_like(attn.b_K).flatten(), attn.b_V.flatten())
+    located = F.pad(positions @ torch.cat([query, key], 1), (0, value.shape[1]))  # (pos, 3 * head * k)
+    flat = normed @ torch.cat([query, key, value], 1) + (located + torch.cat(biases).to(normed.dtype))
+    return flat.unflatten(2, (3, *attn.b_Q.shape)).permute(2, 0, 3, 1, 4).contiguous()
 
 
 class BlockedAttention(torch.autograd.Function):
-    """Causal softmax attention over blocks of `ROWS` queries; the patterns are kept in bf16 for the gradient."""
+    """Causal softmax attention over blocks of `ROWS` queries, which skip most of what the mask hides.
+
+    The exponentials are kept for the gradient as they are; what a softmax divides them by, the `totals` of their rows,
+    is divided out of the sixteen times smaller outputs and gradients instead.
+    """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """(batch, head, pos, k) each, bf16; returns the same shape."""
-        patterns, out = [], torch.empty_like(query)
-        turned = key.transpose(-1, -2).contiguous()
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        """Queries, keys and values, (3, batch, head, pos, k) in fp32 or bf16; returns (batch, head, pos, k)."""
+        query, key, value = inputs
+        out, totals, kept = torch.empty_like(query), [], []
         for start in range(0, query.shape[2], ROWS):
             stop = min(start + ROWS, query.shape[2])
-            scores = query[:, :, start:stop] @ turned[..., :stop]
-            patterns.append(_compiled(softmax_of)(scores, causal_mask(stop - start, stop), query.shape[-1] ** -0.5))
-            out[:, :, start:stop] = patterns[-1] @ value[:, :, :stop]
-        ctx.save_for_backward(query, key, value, out, *patterns)
+            scores = query[:, :, start:stop] @ key[:, :, :stop].transpose(-1, -2)
+            weights, total = _compiled(exponentials)(scores, causal_mask(stop - start, stop), query.shape[-1] ** -0.5)
+            out[:, :, start:stop] = (weights @ value[:, :, :stop]) / total
+            kept.append(weights)
+            totals.append(total)
+        ctx.save_for_backward(inputs, out, torch.cat(totals, 2), *kept)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Gradients with respect to queries, keys and values; sums over blocks in fp32."""
-        query, key, value, out, *patterns = ctx.saved_tensors
-        turned = value.transpose(-1, -2).contiguous()
-        # The sum over columns of pattern x gradient is that of output x gradient, which is sixteen times smaller.
-        flow = (grad.float() * out.float()).sum(-1, keepdim=True)  # (batch, head, pos, 1)
-        to_query = torch.empty_like(query)
-        to_key, to_value = torch.zeros_like(key, dtype=torch.float32), torch.zeros_like(value, dtype=torch.float32)
-        for pattern, start in zip(patterns, range(0, query.shape[2], ROWS), strict=True):
-            stop = pattern.shape[-1]
-            rows = grad[:, :, start:stop].contiguous()
-            to_pattern = rows @ turned[..., :stop]
-            to_scores = _compiled(gradient_of)(pattern, to_pattern, flow[:, :, start:stop], query.shape[-1] ** -0.5)
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradient with respect to queries, keys and values; sums over blocks in fp32."""
+        inputs, out, totals, *kept = ctx.saved_tensors
+        query, key, value = inputs
+        to_query, to_key, to_value = to_inputs = torch.zeros_like(inputs, dtype=torch.float32)
+        scaled = grad.float() / totals  # (batch, head, pos, k)
+        # The sum over columns of weight x gradient is that of output x gradient.
+        flow, scaled = (scaled * out.float()).sum(-1, keepdim=True), scaled.to(grad.dtype)
+        for weights, start in zip(kept, range(0, query.shape[2], ROWS), strict=True):
+            stop = weights.shape[-1]
+            rows = scaled[:, :, start:stop]
+            to_weights = rows @ value[:, :, :stop].transpose(-1, -2)
+            arguments = weights, to_weights, flow[:, :, start:stop], query.shape[-1] ** -0.5
+            to_scores = _compiled(gradient_of)(*arguments)
             to_query[:, :, start:stop] = to_scores @ key[:, :, :stop]
             to_key[:, :, :stop] += to_scores.transpose(-1, -2) @ query[:, :, start:stop]
-            to_value[:, :, :stop] += pattern.transpose(-1, -2) @ rows
-        return to_query, to_key.bfloat16(), to_value.bfloat16()
+            to_value[:, :, :stop] += weights.transpose(-1, -2) @ rows
+        return to_inputs.to(grad.dtype)
 
 
 @cache
@@ -99,59 +111,58 @@ def causal_mask(rows: int, cols: int) -> Float[Tensor, "row col"]:
     return torch.full((rows, cols), float("-inf")).triu(cols - rows + 1)
 
 
-def softmax_of(scores: Scores, mask: Float[Tensor, "row col"], scale: float) -> Scores:
-    """Attention patterns of scores; the softmax itself in fp32."""
+def exponentials(
+    scores: Scores, mask: Float[Tensor, "row col"], scale: float
+) -> tuple[Scores, Float[Tensor, "batch head row one"]]:
+    """Of masked scores less the largest of their row, and the sums that a softmax divides them by, in fp32."""
     scaled = scores.float() * scale + mask
     weights = torch.exp(scaled - scaled.amax(-1, keepdim=True))
-    return (weights / weights.sum(-1, keepdim=True)).bfloat16()
+    return weights.to(scores.dtype), weights.sum(-1, keepdim=True)
 
 
-def gradient_of(pattern: Scores, grad: Scores, flow: Float[Tensor, "batch head row one"], scale: float) -> Scores:
-    """Gradient of the scores from the gradient of the patterns; hidden entries have pattern 0, so need no mask."""
-    return (pattern.float() * (grad.float() - flow) * scale).bfloat16()
+def gradient_of(weights: Scores, grad: Scores, flow: Float[Tensor, "batch head row one"], scale: float) -> Scores:
+    """Gradient of the scores from that of the exponentials; hidden entries have weight 0, so need no mask."""
+    return (weights.float() * (grad.float() - flow) * scale).to(weights.dtype)
 
 
 class CrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of `hidden @ W_U + b_U`; the gradient of the logits is made in the forward pass."""
+    """Mean cross-entropy of `hidden @ W_U + b_U`; what the gradient of the logits needs is made in the forward pass.
+
+    That gradient is (exponential / total - [is the target]) / n. The table is kept without the division, which scales
+    the 256 columns of `hidden` and of its gradient instead of 5,000 of logits.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        """(n, d) bf16, (d, vocab) bf16, (vocab) fp32, (n) int; returns a scalar in nats."""
-        loss, to_logits = loss_and_gradient(hidden @ weight, bias, targets)
-        ctx.save_for_backward(hidden, weight, to_logits)
-        return loss
+        """(n, d) and (d, vocab) of one dtype, (vocab) fp32, (n) int; returns a scalar in nats."""
+        logits = hidden @ weight
+        correct = logits.gather(1, targets[:, None]).float() + bias[targets, None]
+        table, top, total = _compiled(exponentials_of_logits)(logits, bias)
+        # In fp32, not from the table: for a target that is all but certain the two nearly cancel.
+        table.scatter_(1, targets[:, None], ((correct - top).exp() - total).to(table.dtype))
+        ctx.save_for_backward(hidden, weight, table, total)
+        return (top + total.log() - correct).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients with respect to hidden, weight and bias."""
-        hidden, weight, to_logits = ctx.saved_tensors
-        # A product with ones sums rows many times faster than a reduction over bf16 does.
-        to_bias = torch.ones(1, len(hidden), dtype=torch.bfloat16) @ to_logits
-        to_weight = hidden.T.contiguous() @ to_logits
-        return grad * (to_logits @ weight.T), grad * to_weight, grad * to_bias[0].float(), None
+        hidden, weight, table, total = ctx.saved_tensors
+        scale = grad / (total * len(hidden))  # (n, 1)
+        # A product sums rows many times faster than a reduction over bf16 does.
+        to_bias = scale.T.to(table.dtype) @ table
+        to_weight = (hidden * scale).to(table.dtype).T.contiguous() @ table
+        return (table @ weight.T) * scale.to(table.dtype), to_weight, to_bias[0].float(), None
 
 
-def loss_and_gradient(
-    logits: BFloat16[Tensor, "n vocab"], bias: Float[Tensor, " vocab"], targets: Int[Tensor, " n"]
-) -> tuple[Float[Tensor, ""], BFloat16[Tensor, "n vocab"]]:
-    """Mean cross-entropy in nats and its gradient with respect to the logits."""
-    totals, to_logits = _compiled(softmax_and_total)(logits, bias)  # (n), (n, vocab)
-    correct = logits.gather(1, targets[:, None]).float() + bias[targets, None]
-    share = torch.exp(correct - totals[:, None])
-    to_logits[torch.arange(len(targets)), targets] = ((share - 1) / len(targets)).bfloat16().squeeze(1)
-    return (totals[:, None] - correct).mean(), to_logits
-
-
-def softmax_and_total(
-    logits: BFloat16[Tensor, "n vocab"], bias: Float[Tensor, " vocab"]
-) -> tuple[Float[Tensor, " n"], BFloat16[Tensor, "n vocab"]]:
-    """Log of the sum of exponentials of each row, and probabilities over the number of rows."""
+def exponentials_of_logits(
+    logits: Float[Tensor, "n vocab"], bias: Float[Tensor, " vocab"]
+) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, "n one"], Float[Tensor, "n one"]]:
+    """Of logits less the largest of their row; the largest; the sums of the exponentials, in fp32."""
     full = logits.float() + bias
     top = full.amax(-1, keepdim=True)
     weights = torch.exp(full - top)
-    total = weights.sum(-1, keepdim=True)
-    return (top + torch.log(total)).squeeze(-1), (weights / (total * len(logits))).bfloat16()
+    return weights.to(logits.dtype), top, weights.sum(-1, keepdim=True)
 
 
 @cache

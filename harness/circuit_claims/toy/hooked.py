@@ -9,7 +9,7 @@ from circuit_claims.toy.model import AttentionOnly
 from circuit_claims.toy.stepwise import forward_visited, point_names
 
 if TYPE_CHECKING:
-    from transformer_lens import HookedRootModule
+    from circuit_claims.models.bridge import HookedRootModule
 
 
 def hooked(model: AttentionOnly) -> HookedRootModule:

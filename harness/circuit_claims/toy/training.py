@@ -33,6 +33,7 @@ from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 STATE = "state.safetensors"
 TEST_ROWS = 64
 PART_TOKENS = 2_048
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Phase:
 class Recipe:
     """How a model is trained; the defaults are the published run's.
 
-    `later` are phases with another batch, rate or weight decay, in order. Steps beyond one pass begin another, in new
-    order.
+    `later` are phases with another batch, rate or weight decay, in order. The seed draws the initial weights and the
+    order of the rows, pass by pass. Weights are kept at steps even in their logarithm and every `keep_every` updates.
     """
 
     n_layers: int = 2
@@ -80,9 +81,10 @@ class Recipe:
     seed: int = 1
     precision: str = "fp32"
     later: tuple[Phase, ...] = ()
+    keep_every: int = 2_500
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "steps", "batch", "lr"):
+        for name in ("n_layers", "steps", "batch", "lr", "keep_every"):
             if not getattr(self, name) > 0:
                 raise RunError(f"training: expected {name} above 0, found {getattr(self, name)}")
         if self.n_ctx < 2:
@@ -95,7 +97,7 @@ class Recipe:
                 f"and a weight decay of 0 or more\n  found     {self.later}\n"
                 "  Type for instance: --later 41000:32:1e-3:0.05"
             )
-        if self.precision not in ("fp32", "bf16"):
+        if self.precision not in DTYPES:
             found = f"found {self.precision!r}\n  Type: --precision bf16"
             raise RunError(f"training: expected precision fp32 or bf16, {found}")
 
@@ -191,7 +193,8 @@ class Trainer:
             raise RunError(f"run {self.folder}\n  expected  no other training here\n  found     one at work") from None
 
     def _updates(self) -> Iterator[Step]:
-        schedule, began, first = checkpoint_steps(self.recipe.steps), time.monotonic(), self.step
+        schedule = checkpoint_steps(self.recipe.steps, self.recipe.keep_every)
+        began, first = time.monotonic(), self.step
         while self.step < self.recipe.steps:
             phase = self.recipe.phase(self.step)
             self.optimiser.param_groups[0].update(lr=phase.lr, weight_decay=phase.weight_decay)
@@ -209,14 +212,14 @@ class Trainer:
             yield Step(self.step, mean, speed, test)
 
     def rows(self, step: int) -> Int[Tensor, "batch pos"]:
-        """The batch of a step: the next rows of the corpus, in its order; each later pass in an order of its own."""
+        """The batch of a step: the next rows of the corpus, in the order of the seed and the pass."""
         first = self.recipe.rows_before(step)
         numbers = [self._row(number) for number in range(first, first + self.recipe.phase(step).batch)]
         return torch.from_numpy(self.corpus.train[numbers].astype("int64")).to(self.device)
 
     def _row(self, number: int) -> int:
         reading, place = divmod(number, len(self.corpus.train))
-        return int(pass_order(reading, len(self.corpus.train), self.recipe.seed)[place]) if reading else place
+        return int(pass_order(reading, len(self.corpus.train), self.recipe.seed)[place])
 
     def update(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
         """One AdamW step; returns the loss before it. Raises `RunError` where the loss is no longer a number."""
@@ -233,10 +236,10 @@ class Trainer:
 
     def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
         """The training loss in the recipe's precision on this device."""
+        if self.device == "cpu":
+            return fast_loss(self.model, tokens, DTYPES[self.recipe.precision])
         if self.recipe.precision == "fp32":
             return plain_loss(self.model, tokens)
-        if self.device == "cpu":
-            return fast_loss(self.model, tokens)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16):
             return plain_loss(self.model, tokens)
 
@@ -343,11 +346,11 @@ def recipe_of(card: Mapping[str, Any]) -> Recipe:
 
 @cache
 def pass_order(reading: int, rows: int, seed: int) -> Int[np.ndarray, " row"]:
-    """The order of the corpus' rows in a later pass."""
+    """The order in which a pass (0 is the first) reads the corpus' rows."""
     return np.random.default_rng([seed, reading]).permutation(rows)
 
 
-def checkpoint_steps(steps: int, per_decade: int = 8, every: int = 2_500) -> frozenset[int]:
+def checkpoint_steps(steps: int, every: int, per_decade: int = 8) -> frozenset[int]:
     """Steps whose weights are kept: evenly in the logarithm, and every `every`, and the last."""
     logged = {round(10 ** (index / per_decade)) for index in range(int(per_decade * math.log10(steps)) + 1)}
     return frozenset({step for step in logged | set(range(every, steps, every)) if step <= steps} | {steps})

@@ -177,4 +177,4 @@ def test_passes_are_compiled_where_nothing_can_be_kept_too(monkeypatch):
     def doubled(number):
         return 2 * number
 
-    assert autoencoder_step.compiled(doubled)(3) == 6
+    assert autoencoder_step.compiled_step(doubled)(3) == 6

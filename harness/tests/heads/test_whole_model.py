@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from circuit_claims.heads.whole_model import kept_open, whole_model
+from circuit_claims.heads.whole_model import one_booted_model, whole_model
 from circuit_claims.models import bridge
 
 
@@ -26,7 +26,7 @@ def subject(digest: str, device: str = "cpu") -> SimpleNamespace:
 
 
 def test_it_is_booted_once_for_the_measures_of_one_block(booted):
-    with kept_open():
+    with one_booted_model():
         first = whole_model(subject("a"))
         assert whole_model(subject("a")) is first
         assert whole_model(subject("b")) is not first
@@ -44,6 +44,6 @@ def test_nothing_is_kept_outside_or_afterwards(booted):
 
 
 def broken_off() -> None:
-    with kept_open():
+    with one_booted_model():
         whole_model(subject("a"))
         raise RuntimeError

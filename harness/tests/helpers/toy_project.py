@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PAPER = """
@@ -25,11 +27,11 @@ expected = 0.5
 trust = "P"
 margin = 0.0
 margin_reason = "it says so"
-subjects = [{subjects}]
+subjects = {subjects}
 text = "none"
 controls = ["nothing"]
 cost = "seconds"
-applies_to = "paper"
+others = false
 """
 # A subject that needs no model: the fixture of the same name in the project's conftest wins over the plugin's.
 PLAIN_SUBJECT = """
@@ -50,6 +52,13 @@ def found(low, high, control=0.0):
 """
 
 
+def as_toml(subjects: Mapping[str, Sequence[str]] | Sequence[str]) -> str:
+    """Names, alone or by scope, as they stand in a paper.toml."""
+    if isinstance(subjects, Mapping):
+        return "{ " + ", ".join(f"{scope} = {json.dumps(list(names))}" for scope, names in subjects.items()) + " }"
+    return json.dumps(list(subjects))
+
+
 def make_project(
     root: Path,
     tests: str,
@@ -57,13 +66,14 @@ def make_project(
     claims: tuple[str, ...] = ("TY-01",),
     deviations: str = "",
     conftest: str = PLAIN_SUBJECT,
-    subjects: tuple[str, ...] = ("gpt2",),
+    subjects: Mapping[str, Sequence[str]] | Sequence[str] = ("gpt2",),
+    contribution: str = "",
 ) -> Path:
     """Write claims/toy with a paper of these claims and a test file; returns the project's root."""
     folder = root / "claims" / "toy"
     folder.mkdir(parents=True)
-    quoted = ", ".join(f'"{name}"' for name in subjects)
-    text = PAPER + "".join(CLAIM.format(id=name, subjects=quoted) for name in claims)
+    paper = PAPER + (f'contribution = "{contribution}"\n' if contribution else "")
+    text = paper + "".join(CLAIM.format(id=name, subjects=as_toml(subjects)) for name in claims)
     (folder / "paper.toml").write_text(text)
     (folder / "deviations.toml").write_text(deviations)
     (folder / "test_toy.py").write_text(HELPERS + tests)

@@ -48,13 +48,66 @@ def test_a_complete_claim_is_read_as_it_stands(tmp_path):
     assert claim.scope_of("another-model") == "generalisation"
 
 
-def test_runs_count_under_scopes_of_their_own(tmp_path):
-    """Listed among the claim's subjects or not: numbers the authors recorded never count as a reproduction."""
-    listed = CLAIM.replace('"toy-model"', '"toy-model", "recorded-run", "own-run"')
-    for text in (CLAIM, listed):
-        claim = load_paper(write(tmp_path, CITATION + text)).claims[0]
-        scopes = [claim.scope_of(name) for name in ("toy-model", "recorded-run", "own-run", "own-run (local)")]
-        assert scopes == ["reproduction", "reanalysis", "replication", "generalisation"]
+SCOPES = 'subjects = { reproduction = ["a"], reanalysis = ["b"], replication = ["c", "d"], generalisation = ["e"] }\n'
+
+
+def test_a_claim_says_what_its_subjects_count_as(tmp_path):
+    claim = load_paper(write(tmp_path, CITATION + CLAIM.replace('subjects = ["toy-model"]\n', SCOPES))).claims[0]
+    assert claim.listed == ("a", "b", "c", "d", "e")
+    assert {name: claim.scope_of(name) for name in ("a", "b", "c", "d", "e", "f", "a (local)")} == {
+        "a": "reproduction", "b": "reanalysis", "c": "replication", "d": "replication", "e": "generalisation",
+        "f": "generalisation", "a (local)": "generalisation",
+    }  # fmt: skip
+
+
+def test_a_claim_may_list_nobody_where_others_are_asked(tmp_path):
+    nobody = CITATION + CLAIM.replace('["toy-model"]', "[]")
+    claim = load_paper(write(tmp_path, nobody)).claims[0]
+    assert (claim.listed, claim.scope_of("gpt2"), claim.others) == ((), "generalisation", True)
+    with pytest.raises(ClaimError, match="nobody would be asked"):
+        load_paper(write(tmp_path, nobody + "others = false\n"))
+
+
+@pytest.mark.parametrize(
+    ("subjects", "complaint"),
+    [
+        ('{ reproduction = ["a"], replication = ["a"] }', "found twice: a"),
+        ('{ reproduced = ["a"] }', "subjects.reproduced"),
+        ('{ control = ["a"] }', "subjects.control"),
+        ('{ reproduction = "a" }', "subjects.reproduction"),
+        ('{ reproduction = [""] }', "subjects.reproduction"),
+    ],
+)
+def test_scopes_that_say_nothing_clear_are_refused(tmp_path, subjects, complaint):
+    with pytest.raises(ClaimError, match=complaint):
+        load_paper(write(tmp_path, CITATION + CLAIM.replace('["toy-model"]', subjects)))
+
+
+def test_what_a_paper_says_of_all_its_claims_holds_for_those_that_say_nothing(tmp_path):
+    usual = CITATION + 'others = false\n[paper.subjects]\nreplication = ["run"]\n'
+    silent = CLAIM.replace('subjects = ["toy-model"]\n', "").replace("TY-01", "TY-02")
+    first, second = load_paper(write(tmp_path, usual + CLAIM + "others = true\n" + silent)).claims
+    assert (first.subjects, first.others) == ({"reproduction": ("toy-model",)}, True)
+    assert (second.subjects, second.others) == ({"replication": ("run",)}, False)
+
+
+def test_a_claim_says_whose_sentence_it_is(tmp_path):
+    text = CITATION + CLAIM + CLAIM.replace("TY-01", "TY-02") + 'origin = "later work"\n'
+    assert [claim.origin for claim in load_paper(write(tmp_path, text)).claims] == ["paper", "later work"]
+    with pytest.raises(ClaimError, match="origin"):
+        load_paper(write(tmp_path, CITATION + CLAIM + 'origin = "ours"\n'))
+
+
+@pytest.mark.parametrize(("old", "new"), [("TY-01", "TZ-01"), ('id = "toy"', 'id = "other"')])
+def test_ids_are_unique_over_the_papers_of_a_run(tmp_path, old, new):
+    """Of papers and of claims; a clash names both files."""
+    for name, text in (("a", CITATION + CLAIM), ("b", (CITATION + CLAIM).replace(old, new))):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, text)
+    with pytest.raises(ClaimError, match="is given twice") as caught:
+        load_papers(tmp_path)
+    assert all(str(tmp_path / name / "paper.toml") in str(caught.value) for name in ("a", "b"))
+    assert len(load_papers(tmp_path / "a", tmp_path / "a", tmp_path / "a")) == 1, "one folder named twice is one paper"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping import measure as measuring
 from circuit_claims.keeping.keys import closure
 from circuit_claims.keeping.measure import Context, measure
-from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.keeping.store import Store, to_json
+from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.beyond.evidence import numerals_null
 from circuit_claims.papers.successor_heads.beyond.held_out import roman_numerals
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, spell
@@ -39,7 +39,7 @@ NEGATIVE = ("shuffled successor map", "untrained weights")
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory) -> Context:
-    return Context(Store(tmp_path_factory.mktemp("store")), profile=PROFILES["quick"])
+    return Context(Store(tmp_path_factory.mktemp("store")), profile=profile_of("quick"))
 
 
 @pytest.fixture(scope="module")

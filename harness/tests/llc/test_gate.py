@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from circuit_claims.llc.estimate import Surroundings, summarise
+from circuit_claims.llc.estimate import summarise
+from circuit_claims.llc.gate import Surroundings
 from circuit_claims.llc.sample import sample_llc
 from circuit_claims.llc.sgld import SGLDSettings
 

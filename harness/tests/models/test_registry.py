@@ -62,13 +62,13 @@ def test_llama_has_the_parameters_its_shapes_give():
 def test_the_default_subjects_are_three_pinned_files():
     rows = [row for row in load_registry().values() if row.default]
     assert [row.name for row in rows] == ["qwen2.5-coder-0.5b", "gemma-3-270m", "smollm2-135m"]
-    assert all(row.file and row.wheels and not row.in_paper for row in rows)
+    assert all(row.file and row.wheels for row in rows)
     assert [row.file.bytes for row in rows] == [491_400_064, 253_113_024, 98_362_432]
 
 
-def test_the_papers_models_keep_numbers_whole_but_for_llama():
-    rows = [row for row in load_registry().values() if row.in_paper]
-    assert len(rows) == 14
+def test_every_model_that_is_not_a_default_keeps_numbers_whole_but_for_llama():
+    rows = [row for row in load_registry().values() if not row.default]
+    assert len(rows) == 15
     assert [row.name for row in rows if not row.traits.multi_digit_numbers] == ["llama-2-7b"]
 
 
@@ -98,6 +98,21 @@ def test_an_unknown_name_gets_the_closest_ones():
     with pytest.raises(RegistryError, match=r"the closest are pythia-1.4b") as caught:
         find_row("pythia-1.5b")
     assert "Type: claims list --subjects" in str(caught.value)
+
+
+def test_rows_of_several_files_are_one_registry_and_a_doubled_name_names_both_files(tmp_path):
+    row = '[[model]]\nname = "{}"\ntitle = "t"\narchitecture = "llama"\nformat = "hf"\nparameters = 10\n'
+    row += 'licence = "MIT"\nhub = {{ repo = "a/b" }}\n'
+    more = tmp_path / "models.toml"
+    more.write_text("schema = 1\n" + row.format("toy-model"))
+    rows = load_registry(REGISTRY, more)
+    assert [*rows] == [*load_registry(), "toy-model"]
+    assert rows["toy-model"].traits.multi_digit_numbers is None
+    more.write_text("schema = 1\n\n" + row.format("gpt2"))
+    with pytest.raises(RegistryError, match="found twice: gpt2, first in") as caught:
+        load_registry(REGISTRY, more)
+    assert str(REGISTRY) in str(caught.value)
+    assert str(more) in str(caught.value)
 
 
 def registry_with(tmp_path: Path, old: str, new: str, count: int = 1) -> Path:

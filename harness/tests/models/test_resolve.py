@@ -43,7 +43,6 @@ def row_of(path: Path, **changes) -> ModelRow:
         "parameters": 1,
         "licence": "none",
         "traits": Traits(multi_digit_numbers=False),
-        "in_paper": False,
         "file": PinnedFile("tiny.gguf", len(data), hashlib.sha256(data).hexdigest()),
     }
     return MODEL.validate_python({**usual, **changes})

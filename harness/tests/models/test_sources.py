@@ -49,7 +49,6 @@ def row(**changes) -> ModelRow:
         "parameters": 1,
         "licence": "none",
         "traits": Traits(multi_digit_numbers=False),
-        "in_paper": False,
     }
     if changes.get("format") != "hf":
         usual["file"] = pinned()

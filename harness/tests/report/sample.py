@@ -53,7 +53,8 @@ def claim(number: int, kind: str, expected: Any, **changes: Any) -> Event:
         "controls": ["shuffled map"],
         "positive_controls": [],
         "cost": "minutes",
-        "applies_to": "any",
+        "others": True,
+        "origin": "paper",
         "requires": [],
         "note": "",
     } | changes

@@ -44,7 +44,7 @@ def test_results_are_as_the_schema_says(collected: Collected) -> None:
         jsonschema.Draft202012Validator(results_schema()).validate(json.loads(results_bytes(made.results)))
 
 
-@pytest.mark.parametrize("change", [{"mood": 1}, {"verdicts": [{"claim": "x"}]}, {"complete": None}, {"schema": 2}])
+@pytest.mark.parametrize("change", [{"mood": 1}, {"verdicts": [{"claim": "x"}]}, {"complete": None}, {"schema": 3}])
 def test_the_schema_refuses_what_is_not_a_result(collected: Collected, change: dict[str, object]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(results_schema()).validate(stable_view(collected.results) | change)
@@ -59,9 +59,11 @@ def test_what_is_written_is_read_back(run_dir: Path, collected: Collected) -> No
 
 def test_results_hold_no_time_cost_origin_or_place(run_dir: Path) -> None:
     text = write_report(run_dir).results.read_text()
-    for word in ("seconds", "peak_bytes", "origin", "started", "finished", "environment", "2000-01-01T", "argv"):
+    for word in ("seconds", "peak_bytes", "started", "finished", "environment", "2000-01-01T", "argv"):
         assert f'"{word}"' not in text
     assert "2000-01-01T" not in text
+    verdicts = json.loads(text)["verdicts"]
+    assert not any("origin" in (verdict["measurement"] or {}) for verdict in verdicts), "where it was measured"
 
 
 def test_writing_twice_gives_the_same_bytes(run_dir: Path) -> None:
@@ -77,7 +79,7 @@ def test_a_run_without_a_report_is_read_from_its_events(run_dir: Path, collected
 def test_a_newer_file_is_refused_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"schema": 7, "wonders": []}')
     with pytest.raises(
-        ReportError, match=r"newer harness\n  expected schema 1 or older\n  found    schema 7\n  Type: pip"
+        ReportError, match=r"newer harness\n  expected schema 2 or older\n  found    schema 7\n  Type: pip"
     ):
         load_results(tmp_path)
 
@@ -89,9 +91,24 @@ def test_an_older_file_goes_through_its_upgrade(tmp_path: Path, collected: Colle
     (tmp_path / "results.json").write_bytes(json_bytes(old))
     with pytest.raises(ReportError, match=r"cannot be brought up to date(.|\n)*schema 0"):
         load_results(tmp_path)
-    step = {0: lambda data: {**{key: data[key] for key in data if key != "counts"}, "tallies": data["counts"]}}
-    monkeypatch.setattr(report_files, "UPGRADES", step)
+    rename = {0: lambda data: {**{key: data[key] for key in data if key != "counts"}, "tallies": data["counts"]}}
+    monkeypatch.setattr(report_files, "UPGRADES", {**rename, 1: lambda data: data})
     assert load_results(tmp_path) == collected.results
+
+
+def test_version_1_listed_subjects_without_scopes(tmp_path: Path, collected: Collected) -> None:
+    """The verdicts say what each counted as; a text that stood in made one a generalisation, not the subject."""
+    old = stable_view(collected.results) | {"schema": 1}
+    for claim in old["claims"]:
+        claim["subjects"], claim["applies_to"] = ["a", "b", "c"], "paper"
+        del claim["others"], claim["origin"]
+    verdict = old["verdicts"][0]
+    scopes = {"a": "replication", "b": "generalisation"}
+    old["verdicts"] = [verdict | {"subject": name, "scope": scope} for name, scope in scopes.items()]
+    (tmp_path / "results.json").write_bytes(to_json(old))
+    claims = {claim.id: claim for claim in load_results(tmp_path).claims}
+    assert claims[verdict["claim"]].subjects == {"replication": ("a",), "reproduction": ("b", "c")}
+    assert (claims[verdict["claim"]].others, claims[verdict["claim"]].origin) == (False, "paper")
 
 
 @pytest.mark.parametrize(
@@ -101,8 +118,8 @@ def test_an_older_file_goes_through_its_upgrade(tmp_path: Path, collected: Colle
         ("[1]", "expected a JSON object\n  found    a list"),
         ("{}", "not a file of this harness"),
         ('{"schema": true}', "not a file of this harness"),
-        ('{"schema": 1}', "expected complete: Field required"),
-        ('{"schema": 1, "complete": true, "mood": 3}', "expected mood: Extra inputs"),
+        ('{"schema": 2}', "expected complete: Field required"),
+        ('{"schema": 2, "complete": true, "mood": 3}', "expected mood: Extra inputs"),
     ],
 )
 def test_what_is_no_result_is_refused_with_the_place(tmp_path: Path, text: str, complaint: str) -> None:

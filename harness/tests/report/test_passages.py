@@ -11,7 +11,7 @@ from circuit_claims.judging.evidence import PassageExample, Passages
 from circuit_claims.report.figures.evidence import exhibit
 from circuit_claims.report.figures.passages import MOST_PASSAGES, passages_of, seen
 from circuit_claims.report.render import _environment
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -114,13 +114,15 @@ def test_white_space_of_a_token_can_be_seen(token, visible):
     assert seen(token) == visible
 
 
+@example([("\n", 1), (" a", 0)], "")
 @given(st.lists(st.tuples(st.text(max_size=5), st.integers(0, 5)), max_size=8), st.text(max_size=5))
 def test_no_text_is_lost(tokens, following):
-    example = {"tokens": [{"text": text, "rank": rank} for text, rank in tokens], "next": following}
-    (passage,) = passages_of(Passages(title="t", examples=[example]))
+    passage_of = {"tokens": [{"text": text, "rank": rank} for text, rank in tokens], "next": following}
+    (passage,) = passages_of(Passages(title="t", examples=[passage_of]))
     assert passage.following == seen(following)
     plain = "".join(piece.text for piece in passage.pieces if not piece.rank)
-    assert plain == "".join(text for text, rank in tokens if not rank)
+    # Behind a marked token that ends a line the line is broken as well.
+    assert plain == "".join("\n" * text.endswith("\n") if rank else text for text, rank in tokens)
     assert [piece.rank for piece in passage.pieces if piece.rank] == [rank for _, rank in tokens if rank]
 
 

@@ -20,26 +20,26 @@ from tests.helpers.toy_project import CLAIM
 
 @dataclass(frozen=True)
 class Row:
-    in_paper: bool = False
     default: bool = False
     format: str = "hf"
 
 
 REGISTRY = {
     "small": Row(default=True), "large": Row(default=True),
-    "paper-1": Row(in_paper=True), "paper-2": Row(in_paper=True), "words": Row(format="tokenizer"),
+    "paper-1": Row(), "paper-2": Row(), "words": Row(format="tokenizer"),
 }  # fmt: skip
 DEFAULTS = ("small", "large")
+OWN = frozenset({"paper-1", "paper-2", "words", "L2W256-3m-rr", "L2W256-s-3"})
 
 
 def selection(text="", profile="standard"):
-    wanted = parse_subjects(text, REGISTRY, DEFAULTS)
+    wanted = parse_subjects(text, REGISTRY, DEFAULTS, own=OWN)
     return Selection(wanted, DEFAULTS, PROFILES[profile], frozenset(REGISTRY))
 
 
-def claim(applies_to="any"):
-    (raw,) = tomllib.loads(CLAIM.format(id="TY-01", subjects='"paper-1", "paper-2"'))["claim"]
-    return Claim.model_validate({**raw, "paper": "toy", "applies_to": applies_to})
+def claim(others=True, **changes):
+    (raw,) = tomllib.loads(CLAIM.format(id="TY-01", subjects='["paper-1", "paper-2"]'))["claim"]
+    return Claim.model_validate({**raw, "paper": "toy", "others": others, **changes})
 
 
 def asked(choices):
@@ -56,8 +56,8 @@ def test_a_plain_run_asks_the_paper_s_subjects_and_the_defaults():
 
 
 def test_a_claim_of_the_paper_s_models_only_is_not_asked_of_others():
-    assert asked(selection().choices(claim("paper"))) == {"paper-1": True, "paper-2": True}
-    assert asked(selection("large").choices(claim("paper"))) == {"paper-1": False, "paper-2": False}
+    assert asked(selection().choices(claim(False))) == {"paper-1": True, "paper-2": True}
+    assert asked(selection("large").choices(claim(False))) == {"paper-1": False, "paper-2": False}
 
 
 def test_subjects_left_out_stay_in_sight_with_the_line_that_asks_them():
@@ -89,7 +89,7 @@ def test_the_quick_profile_asks_one_default_and_names_the_way_to_the_others():
     ],
 )
 def test_groups_and_names_are_read(text, names):
-    assert parse_subjects(text, REGISTRY, DEFAULTS) == names
+    assert parse_subjects(text, REGISTRY, DEFAULTS, own=OWN) == names
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
@@ -123,9 +123,9 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
     parse_subjects(f"{tmp_path / 'a' / 'mine'},{tmp_path / 'a' / 'mine'}", REGISTRY, DEFAULTS)
 
 
-@given(st.lists(st.sampled_from([*REGISTRY, "default", "paper", "all"]), max_size=6), st.sampled_from(["any", "paper"]))
-def test_no_subject_of_the_paper_ever_drops_out_or_comes_twice(words, applies_to):
-    choices = selection(",".join(words)).choices(claim(applies_to))
+@given(st.lists(st.sampled_from([*REGISTRY, "default", "paper", "all"]), max_size=6), st.booleans())
+def test_no_subject_of_the_paper_ever_drops_out_or_comes_twice(words, others):
+    choices = selection(",".join(words)).choices(claim(others))
     names = [choice.subject for choice in choices]
     assert names[:2] == ["paper-1", "paper-2"]
     assert len(set(names)) == len(names)
@@ -134,8 +134,12 @@ def test_no_subject_of_the_paper_ever_drops_out_or_comes_twice(words, applies_to
 
 def test_options_are_repeated_as_they_would_be_typed():
     plain = {"subjects": "", "models_dir": None, "device": "auto", "profile": "standard", "store": None}
+    plain["short"] = {"subjects", "store"}
     assert options_line(SimpleNamespace(**plain)) == ""
-    given_ = SimpleNamespace(**{**plain, "subjects": "small,large", "models_dir": "my models", "store": "$HOME/x"})
+    given_ = SimpleNamespace(
+        short={"subjects", "models_dir", "store"},
+        **{**plain, "subjects": "small,large", "models_dir": "my models", "store": "$HOME/x"},
+    )
     assert options_line(given_) == "--subjects small,large --models-dir 'my models' --store '$HOME/x'"
 
 

@@ -14,6 +14,7 @@ from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.models.registry import load_registry
 from circuit_claims.models.resolve import resolve
 from circuit_claims.papers.successor_heads.succession.planted_subject import WordTokens
+from circuit_claims.running.papers import shipped_papers
 from circuit_claims.running.subjects import Subject
 
 from tests.helpers import forked
@@ -28,8 +29,12 @@ def opened(tmp_path):
 
 
 def claim(*requires):
-    (raw,) = tomllib.loads(CLAIM.format(id="TY-01", subjects='"gpt2"'))["claim"]
-    return Claim.model_validate({**raw, "paper": "toy", "requires": requires})
+    (raw,) = tomllib.loads(CLAIM.format(id="TY-01", subjects='["gpt2"]'))["claim"]
+    return Claim.model_validate({**raw, "paper": "successor_heads", "requires": requires})
+
+
+def not_applicable(subject, *claims):
+    return shipped_papers().not_applicable(subject, claims)
 
 
 def test_a_copy_of_a_model_is_the_same_subject_and_other_weights_are_not(tmp_path, opened):
@@ -44,7 +49,8 @@ def test_the_card_says_what_a_reader_should_know(opened):
     assert (card["title"], card["licence"], card["note"]) == ("planted", "not known: a local model", "")
     assert card["source"] == "from: local folder, kind: hf"
     assert (card["architecture"], card["n_layers"], card["n_heads"]) == ("llama", 2, 4)
-    assert card["tokenizer"]["days"] == 28
+    assert shipped_papers().card_lines(opened())["tokenizer"]["days"] == 28
+    assert shipped_papers().card_lines("a training run") == {}
     assert json.loads(json.dumps(card)) == card
 
 
@@ -55,26 +61,26 @@ def test_a_claim_on_long_contexts_is_not_asked_of_a_model_that_cannot_read_them(
     config = {key: value for key, value in config.items() if key != "max_position_embeddings"} | limits
     (tmp_path / "planted" / "config.json").write_text(json.dumps(config))
     reason = "" if applies else "not applicable: the model reads fewer than the 512 tokens of the paper's contexts"
-    assert opened().not_applicable([claim(), claim("long_contexts")]) == reason
-    assert opened().not_applicable([claim()]) == ""
+    assert not_applicable(opened(), claim(), claim("long_contexts")) == reason
+    assert not_applicable(opened(), claim()) == ""
 
 
 def test_a_claim_of_training_steps_is_not_applicable_without_any(opened):
-    assert opened().not_applicable([claim(), claim("training_revisions")]) == (
+    assert not_applicable(opened(), claim(), claim("training_revisions")) == (
         "not applicable: no weights of earlier training steps are published"
     )
-    assert opened().not_applicable([claim()]) == ""
+    assert not_applicable(opened(), claim()) == ""
     rows = load_registry()
     steps = {name: replace(opened(), model=replace(opened().model, row=rows[name])) for name in ("pythia-70m", "gpt2")}
-    assert steps["pythia-70m"].not_applicable([claim("training_revisions")]) == ""
-    assert steps["gpt2"].not_applicable([claim("training_revisions")]).startswith("not applicable")
+    assert not_applicable(steps["pythia-70m"], claim("training_revisions")) == ""
+    assert not_applicable(steps["gpt2"], claim("training_revisions")).startswith("not applicable")
 
 
 def test_whether_a_local_model_has_whole_numbers_is_read_off_its_tokenizer(opened):
-    assert opened().not_applicable([claim("multi_digit_numbers")]) == "not applicable: numbers are split into digits"
+    assert not_applicable(opened(), claim("multi_digit_numbers")) == "not applicable: numbers are split into digits"
     whole = opened()
     whole.__dict__["tokens"] = WordTokens({str(number): number for number in range(1, 201)})
-    assert whole.not_applicable([claim("multi_digit_numbers")]) == ""
+    assert not_applicable(whole, claim("multi_digit_numbers")) == ""
 
 
 def test_weights_changed_on_disk_are_noticed(tmp_path, opened):
@@ -93,7 +99,7 @@ def test_a_test_that_changes_the_weights_is_an_error_and_its_verdict_falls(tmp_p
     )
     root = make_project(tmp_path, tests, conftest="")
     paper = root / "claims" / "toy" / "paper.toml"
-    paper.write_text(paper.read_text().replace('applies_to = "paper"', 'applies_to = "any"'))
+    paper.write_text(paper.read_text().replace("others = false", "others = true"))
     save_planted_subject(root / "planted", tasks=("days",))
     words = ("pytest", "claims/", "-p", "no:cacheprovider", "--report", "out", "--store", "store")
     environment = {"CIRCUIT_CLAIMS_CACHE": str(tmp_path / "cache")}

@@ -10,7 +10,7 @@ from circuit_claims.papers.successor_heads.dataset import (
     FORMS,
     SuccessionDataset,
     assemble_dataset,
-    roman_numerals,
+    roman_dataset,
     spell,
     succession,
 )
@@ -85,7 +85,7 @@ def test_each_distinct_comparison_is_laid_out_once(neox):
 
 
 def test_roman_numerals_are_held_out(neox):
-    roman = roman_numerals(neox)
+    roman = roman_dataset(neox)
     assert roman.table() == {"roman numerals": {"plain": 12, "space": 15}}
     assert not any(task.in_paper for task in roman.tasks)
     assert "roman numerals" not in succession(neox).task_names

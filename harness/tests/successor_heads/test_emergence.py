@@ -13,14 +13,14 @@ from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.models.files.tensors import TensorSource, open_tensors
 from circuit_claims.papers.successor_heads.beyond.emergence import (
     EmergenceCurve,
-    emergence,
+    emergence_curve,
     in_doublings,
     rises_within_a_doubling,
     steepest_share,
 )
 from circuit_claims.papers.successor_heads.dataset import succession
 from circuit_claims.papers.successor_heads.succession.score import SuccessorScores
-from circuit_claims.papers.successor_heads.succession.sweep import sweep
+from circuit_claims.papers.successor_heads.succession.sweep import sweep_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -40,7 +40,7 @@ def revisions_of(chances: list[float], seed: int = 0, tokens: int = 300) -> list
 
 
 def test_a_sudden_rise_is_seen_and_placed():
-    curve = emergence(STEPS, revisions_of([0.02] * 6 + [0.9] * 6), metric="score")
+    curve = emergence_curve(STEPS, revisions_of([0.02] * 6 + [0.9] * 6), metric="score")
     assert curve.head == "L0H0"
     assert curve.steepest == pytest.approx(1.0, abs=1e-9)
     assert curve.steepest_interval[0] > 0.95
@@ -51,7 +51,7 @@ def test_a_sudden_rise_is_seen_and_placed():
 def test_a_gradual_rise_is_not_sudden():
     """An even rise over ten doublings: a tenth in each; noise may lift the largest, but not to a third."""
     chances = (0.02 + 0.88 * in_doublings(STEPS) / in_doublings(STEPS)[-1]).tolist()
-    curve = emergence(STEPS, revisions_of(chances), metric="score")
+    curve = emergence_curve(STEPS, revisions_of(chances), metric="score")
     assert 1 / 11 < curve.steepest < 0.2
     assert curve.steepest_interval[1] < 0.33
     assert np.all((curve.low <= curve.value) & (curve.value <= curve.high))
@@ -108,8 +108,8 @@ def train(learnt: list[int], folder: Path) -> EmergenceCurve:
         chosen, cyclic = ORDERS[:lists], CYCLIC[:lists]
         table = plant(start, chosen, head=(1, 2), generator=generator, cyclic=cyclic) if lists else start
         weights = CircuitWeights.open(save(table, folder / f"step{place}"))
-        scores.append(sweep(weights, succession(VOCABULARY), bootstrap_draws=200, shuffles=2).scores)
-    return emergence([4**place - 1 for place in range(len(learnt))], scores, metric="score")
+        scores.append(sweep_heads(weights, succession(VOCABULARY), bootstrap_draws=200, shuffles=2).scores)
+    return emergence_curve([4**place - 1 for place in range(len(learnt))], scores, metric="score")
 
 
 def test_saved_models_that_learn_at_once_and_list_by_list(tmp_path):
@@ -129,8 +129,8 @@ def test_saved_models_that_learn_at_once_and_list_by_list(tmp_path):
 def test_series_that_cannot_be_compared_are_refused():
     good = revisions_of([0.1, 0.5, 0.9])
     with pytest.raises(ValueError, match="at least 3 revisions"):
-        emergence([0, 1], good[:2])
+        emergence_curve([0, 1], good[:2])
     with pytest.raises(ValueError, match=r"rising order, found \[0, 2, 1\]"):
-        emergence([0, 2, 1], good)
+        emergence_curve([0, 2, 1], good)
     with pytest.raises(ValueError, match="found others at step 2"):
-        emergence([0, 1, 2], [*good[:2], *revisions_of([0.9], seed=3)])
+        emergence_curve([0, 1, 2], [*good[:2], *revisions_of([0.9], seed=3)])

@@ -13,10 +13,10 @@ from circuit_claims.heads.planted import random_tensors
 from circuit_claims.judging.claims import load_papers
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.keeping.store import Store
 from circuit_claims.models.errors import ModelNotAvailable
 from circuit_claims.models.resolve import resolve
+from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.beyond.evidence import curve_over_training
 from circuit_claims.papers.successor_heads.beyond.training import ScoreOverTraining
 from circuit_claims.running.subjects import Subject
@@ -59,7 +59,7 @@ def series(tmp_path_factory):
 
 def training(series, kind):
     find, root = series[0][kind], series[1]
-    context = Context(Store(root / "store"), profile=PROFILES["quick"])
+    context = Context(Store(root / "store"), profile=profile_of("quick"))
     return ScoreOverTraining(Subject("planted", find(f"planted@step{STEPS[-1]}"), context, find), STEPS)
 
 

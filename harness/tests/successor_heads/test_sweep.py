@@ -10,7 +10,7 @@ import torch
 from circuit_claims.heads.planted import planted_model, untrained_like, wrong_order
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.dataset import succession
-from circuit_claims.papers.successor_heads.succession.sweep import SweepResult, judge_winners, sweep
+from circuit_claims.papers.successor_heads.succession.sweep import SweepResult, judge_winners, sweep_heads
 
 from tests.helpers.small_models import ARCHITECTURES
 from tests.successor_heads.toy import Words, plain_pairs
@@ -26,7 +26,7 @@ def swept(architecture: str, orders: list[list[int]], *, drawn: int = 0, **choic
     generator = torch.Generator().manual_seed(drawn)
     table = planted_model(orders, generator=generator, architecture=architecture, cyclic=CYCLIC)
     settings = {"bootstrap_draws": 200, "shuffles": 199} | choices
-    return sweep(CircuitWeights.open(table), succession(VOCABULARY), **settings)
+    return sweep_heads(CircuitWeights.open(table), succession(VOCABULARY), **settings)
 
 
 @pytest.mark.parametrize("drawn", range(5))
@@ -53,7 +53,7 @@ def test_untrained_weights_stay_inside_the_null():
     alarms = 0
     for seed in range(12):
         weights = CircuitWeights.open(untrained_like(table, torch.Generator().manual_seed(seed)))
-        result = sweep(weights, succession(VOCABULARY), bootstrap_draws=2, shuffles=99, seed=seed)
+        result = sweep_heads(weights, succession(VOCABULARY), bootstrap_draws=2, shuffles=99, seed=seed)
         alarms += result.null.p_value("macro_score") <= 0.05
     assert alarms < 5
 

@@ -22,7 +22,7 @@ from torch import Tensor
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled_step(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function compiled when it is first called; what was compiled is kept for the next process where it can be.
 
     With numpy's way of a division by zero (Python's raises, and a loop that may raise is not vectorised: 7 times
@@ -64,7 +64,7 @@ def adam_scalars(rate: float, step: int, dtype: Any) -> np.ndarray:
     return np.array([*corrected, EPSILON, BETA1, 1 - BETA1, BETA2, 1 - BETA2], dtype=dtype)
 
 
-@compiled
+@compiled_step
 def _update(parameter, first, second, gradient, scalars):
     """torch.optim.Adam on one row: moments, then p -= rate / c1 m / (sqrt(v / c2) + eps)."""
     rate, root, eps, b1, rest1, b2, rest2 = scalars
@@ -77,13 +77,13 @@ def _update(parameter, first, second, gradient, scalars):
         parameter[j] -= rate * m / (np.sqrt(v) * root + eps)
 
 
-@compiled
+@compiled_step
 def _add(target, factor, row):
     for j in range(target.shape[0]):
         target[j] += factor * row[j]
 
 
-@compiled
+@compiled_step
 def _inner(left, right):
     total = left[0] * right[0]
     for j in range(1, left.shape[0]):
@@ -91,7 +91,7 @@ def _inner(left, right):
     return total
 
 
-@compiled
+@compiled_step
 def _decode(codes, bias, decoder, wrong):
     """Pre-activations (feature, b) become codes, in place, and what they add is added to `wrong` (b, d)."""
     zero = bias[0] - bias[0]
@@ -103,7 +103,7 @@ def _decode(codes, bias, decoder, wrong):
                 _add(wrong[b], code, decoder[f])
 
 
-@compiled
+@compiled_step
 def _slopes(codes, x, wrong, feature, penalty, to_encoder, to_decoder):
     """Gradients of one feature's rows, and of its bias; returns whether any token activates it.
 
@@ -124,7 +124,7 @@ def _slopes(codes, x, wrong, feature, penalty, to_encoder, to_decoder):
     return active
 
 
-@compiled
+@compiled_step
 def autoencoder_pass(low, high, x, raw, weights, first, second, bias, bias1, bias2, shift, shift1, shift2, idle,
                      penalty, unit, tied, scalars):  # fmt: skip
     """Loss, gradients and Adam for every run: x (seed, b, d), raw (seed, feature, b) pre-activations less the bias.
@@ -171,7 +171,7 @@ def softmax_slopes(
     over_seeds(_shares_less_label, len(slopes), slopes.exp_().numpy(), labels.numpy(), ends)
 
 
-@compiled
+@compiled_step
 def _below_the_highest(low, high, logits, bias, ends):
     for s in range(low, high):
         for b in range(logits.shape[1]):
@@ -181,7 +181,7 @@ def _below_the_highest(low, high, logits, bias, ends):
                 row -= row.max()
 
 
-@compiled
+@compiled_step
 def _shares_less_label(low, high, weights, labels, ends):
     n = weights.shape[1]
     for s in range(low, high):
@@ -192,7 +192,7 @@ def _shares_less_label(low, high, weights, labels, ends):
                 row[labels[s, b, group]] -= 1 / n
 
 
-@compiled
+@compiled_step
 def adam_pass(low, high, parameters, first, second, gradients, scalars):
     """Adam on each seed's parameters, (seed, any)."""
     for s in range(low, high):

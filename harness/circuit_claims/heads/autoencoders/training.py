@@ -302,10 +302,10 @@ def mean_max_cosine(runs: Autoencoders, *, alive_only: bool = True) -> Float[Ten
     unit = runs.decoder / runs.decoder.norm(dim=2, keepdim=True)
     kept = [row[mask] if alive_only else row for row, mask in zip(unit, runs.alive, strict=True)]
     found = torch.full((len(kept), len(kept)), float("nan"))
-    for one, mine in enumerate(kept):
+    for one, own in enumerate(kept):
         for other in range(one):
-            if len(mine) and len(kept[other]):
-                cosines = mine @ kept[other].T
+            if len(own) and len(kept[other]):
+                cosines = own @ kept[other].T
                 found[one, other] = cosines.amax(1).mean()
                 found[other, one] = cosines.amax(0).mean()
     return found

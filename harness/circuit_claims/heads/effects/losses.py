@@ -9,9 +9,9 @@ head (taken through the final norm's weights), found once, logits after a change
 
 so that a direct effect costs d_head x d_vocab. Where attention's output y is normed (Gemma 3: g * y / r), the change of
 a write is g * W_O dz / r' + (1 / r' - 1 / r) g * y: the first part is as narrow, the second one product for all changes
-of that head. And all losses of a context are found in one sweep over the vocabulary, from products (`Panel`) that they
-share: the unablated logits serve every direct effect of every head, and an indirect effect, which is a total one with
-the own write put back, takes both of its parts from the other two.
+of that head. And all losses of a context are found in one sweep over the vocabulary, from products that they share
+(`VocabularyPanel`): the unablated logits serve every direct effect of every head, and an indirect effect, which is a
+total one with the own write put back, takes both of its parts from the other two.
 All norms are recomputed here, whatever `Ablations.final_norm` says of logits: a loss has no parts to add up.
 """
 
@@ -68,7 +68,7 @@ class HeadReadout:
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class VocabularyPanel:
     """A product that logits are made of: what `vectors` add to each token's logit, but for the final norm's scale."""
 
     vectors: Float[Tensor, "case width"]
@@ -83,14 +83,14 @@ class FinalResiduals:
     """
 
     x: Float[Tensor, "case d_model"]
-    base: Panel
-    changes: tuple[tuple[Panel, float | Tensor], ...] = ()
+    base: VocabularyPanel
+    changes: tuple[tuple[VocabularyPanel, float | Tensor], ...] = ()
 
-    def panels(self) -> tuple[Panel, ...]:
+    def panels(self) -> tuple[VocabularyPanel, ...]:
         """The products it is made of."""
         return (self.base, *(panel for panel, _ in self.changes))
 
-    def logits(self, values: Mapping[Panel, Tensor], cases: slice, scale: Tensor, out: Tensor) -> Tensor:
+    def logits(self, values: Mapping[VocabularyPanel, Tensor], cases: slice, scale: Tensor, out: Tensor) -> Tensor:
         """Logits of some cases in one block of the vocabulary, written to `out`; `scale` is one over the norm's."""
         total = values[self.base][cases]
         for panel, factor in self.changes:
@@ -129,7 +129,7 @@ def losses_at(
 
 def _partitions(
     points: Sequence[FinalResiduals],
-    values: Mapping[Panel, Float[Tensor, "case token"]],
+    values: Mapping[VocabularyPanel, Float[Tensor, "case token"]],
     scales: Sequence[Float[Tensor, "case 1"]],
     shift: Float[Tensor, "*case token"] | None,
 ) -> Float[Tensor, "point case"]:
@@ -184,7 +184,7 @@ class HeadChange:
         self.change = (self.outputs - own)[:, :-1]  # (variant, case, d_head)
         self.writes = own_write(self.model, run, readout.head, self.change)
 
-    def points(self, clean: Panel) -> dict[Effect, list[FinalResiduals]]:
+    def points(self, clean: VocabularyPanel) -> dict[Effect, list[FinalResiduals]]:
         """Where losses are wanted, for every effect that was asked for, one point a variant."""
         parts, run, effects = self._parts(), self.run, self.settings.effects
         found: dict[Effect, list[FinalResiduals]] = {}
@@ -192,7 +192,7 @@ class HeadChange:
             here = zip(self.writes, parts, strict=True)
             found["direct"] = [FinalResiduals(run.final[:-1] + write, clean, part) for write, part in here]
         if {"indirect", "total"} & set(effects):
-            above = [FinalResiduals(x, Panel(_weighed(self.model, x), self.model.W_U)) for x in self._above()]
+            above = [FinalResiduals(x, VocabularyPanel(_weighed(self.model, x), self.model.W_U)) for x in self._above()]
             found["total"] = above
             found["indirect"] = [
                 FinalResiduals(point.x - write, point.base, tuple((panel, -factor) for panel, factor in part))
@@ -200,18 +200,18 @@ class HeadChange:
             ]
         return {effect: found[effect] for effect in effects}
 
-    def _parts(self) -> list[tuple[tuple[Panel, float | Tensor], ...]]:
+    def _parts(self) -> list[tuple[tuple[VocabularyPanel, float | Tensor], ...]]:
         """What each variant's own write adds to the logits."""
         layer, norm = self.readout.head[0], self.model.blocks[self.readout.head[0]].post_norm
         table = self.readout.promotes
         if norm.kind == "none":
-            return [((Panel(change, table), 1.0),) for change in self.change]
+            return [((VocabularyPanel(change, table), 1.0),) for change in self.change]
         y = self.run.written[layer][:-1]
-        whole = Panel(_weighed(self.model, y if norm.weight is None else y * norm.weight), self.model.W_U)
+        whole = VocabularyPanel(_weighed(self.model, y if norm.weight is None else y * norm.weight), self.model.W_U)
         after = y + self.model.write(*self.readout.head, self.change)  # (variant, case, d_model)
         before, scales = 1 / scale_of(norm, y), 1 / scale_of(norm, after)
         return [
-            ((Panel(change * scale[:, None].float(), table), 1.0), (whole, (scale - before)[:, None].float()))
+            ((VocabularyPanel(change * scale[:, None].float(), table), 1.0), (whole, (scale - before)[:, None].float()))
             for change, scale in zip(self.change, scales, strict=True)
         ]
 
@@ -244,7 +244,7 @@ def loss_changes(
     Total effects ablate the head at every position of the prefix at once, as a hook on the model does.
     """
     model = asked[0][0].model
-    clean = Panel(_weighed(model, run.final[:-1]), model.W_U)
+    clean = VocabularyPanel(_weighed(model, run.final[:-1]), model.W_U)
     heads = [HeadChange(readout, run, reference, settings) for readout, settings in asked]
     wanted = [head.points(clean) for head in heads]
     points = [point for effects in wanted for variants in effects.values() for point in variants]

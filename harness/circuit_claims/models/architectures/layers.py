@@ -248,12 +248,13 @@ class CircuitWeights:
         if names.qkv_layout == "split":
             return tuple(self._projection(f"{here}{names.qkv[place]}", self.dims.qkv_bias) for place in which)
         fused = self._projection(f"{here}{names.qkv[0]}", self.dims.qkv_bias)
-        return tuple(Projection(*(self._part(item, place) for item in (fused.weight, fused.bias))) for place in which)
+        weight, bias = fused.weight, fused.bias
+        return tuple(
+            Projection(self._part(weight, place), None if bias is None else self._part(bias, place)) for place in which
+        )
 
-    def _part(self, fused: Tensor | None, place: int) -> Tensor | None:
+    def _part(self, fused: Tensor, place: int) -> Tensor:
         """Queries, keys or values out of a fused matrix or bias."""
-        if fused is None:
-            return None
         if self.names.qkv_layout == "by matrix":
             return fused.chunk(3)[place]
         return fused.unflatten(0, (self.dims.n_heads, 3, -1))[:, place].flatten(0, 1)

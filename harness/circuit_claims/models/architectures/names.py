@@ -154,7 +154,7 @@ def setting(config: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
 def names_of(config: Mapping[str, Any]) -> Names:
     """Tensor names of the config's `model_type`; raises `UnsupportedArchitecture` for one that is not known."""
     kind = config.get("model_type")
-    if kind not in NAMES:
+    if not isinstance(kind, str) or kind not in NAMES:
         raise UnsupportedArchitecture(
             f"architecture of the model: expected one of {', '.join(ARCHITECTURES)}"
             f"\n  found {kind!r} in its config.json"

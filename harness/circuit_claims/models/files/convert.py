@@ -145,7 +145,9 @@ def _read_with_transformers(source: Path, ours: Any) -> tuple[Any, dict[str, Any
     import torch
     import transformers
 
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+    # Typed as an unbound method; what it returns hangs on `output_loading_info`.
+    from_pretrained: Any = transformers.AutoModelForCausalLM.from_pretrained
+    model, info = from_pretrained(
         source.parent,
         gguf_file=source.name,
         dtype=torch.float32,

@@ -99,9 +99,13 @@ class GGUFTensors:
         self.config: Mapping[str, Any] = MappingProxyType(settings)
         self._names = self._map_names()
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """The sha256 of the file."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return sha256_of(self.path)
 
     def names(self) -> tuple[str, ...]:

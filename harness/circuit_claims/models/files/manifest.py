@@ -173,7 +173,7 @@ def weights_digest(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
     return hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
 
 
-def match_parameters(config: Mapping[str, Any], found: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
+def match_parameters(config: Mapping[str, Any], stored: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
     """The tensors under the names of transformers, if they are exactly the parameters the config describes.
 
     Masks and rotary frequencies that old files carry along are left out, and so is an unembedding stored beside the
@@ -181,7 +181,7 @@ def match_parameters(config: Mapping[str, Any], found: Mapping[str, TensorEntry]
     """
     expected = parameter_shapes(config)
     canonical = _canonical_names(config, expected)
-    named = {canonical(key): entry for key, entry in found.items() if not BUFFERS.search(key)}
+    named = {canonical(key): entry for key, entry in stored.items() if not BUFFERS.search(key)}
     embedding = next(iter(expected))
     heads = [f"{name}.weight" for name in names_of(config).unembed]
     for head in heads:

@@ -39,19 +39,24 @@ class TensorSource(Protocol):
     @property
     def config(self) -> Mapping[str, Any]:
         """The keys of config.json, with `model_type` and an explicit `tie_word_embeddings`."""
+        ...
 
     @property
     def digest(self) -> str:
         """The sha256 that identifies these weights and settings."""
+        ...
 
     def names(self) -> tuple[str, ...]:
         """All parameter names; a tied unembedding is not among them."""
+        ...
 
     def read(self, name: str) -> Float[Tensor, "*shape"]:
         """One whole tensor; raises `KeyError` for an unknown name, `DamagedWeights` for changed bytes."""
+        ...
 
     def rows(self, name: str, ids: Sequence[int]) -> Float[Tensor, "n width"]:
         """The rows `ids` of a matrix, in that order."""
+        ...
 
 
 Repair = Callable[[str], "tuple[Path, Manifest]"]

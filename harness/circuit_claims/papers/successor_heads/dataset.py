@@ -262,7 +262,7 @@ def succession(tokens: Vocabulary, *, wraps: bool = True, mixed_forms: bool = Fa
     return assemble_dataset(tokens, tasks, not_applicable=left_out, wraps=wraps, mixed_forms=mixed_forms)
 
 
-def roman_numerals(tokens: Vocabulary, *, mixed_forms: bool = False) -> SuccessionDataset:
+def roman_dataset(tokens: Vocabulary, *, mixed_forms: bool = False) -> SuccessionDataset:
     """The held-out task: Roman numerals I to XX, plain and after a space (SH-24). The paper gives no list."""
     return assemble_dataset(tokens, (ROMAN,), mixed_forms=mixed_forms)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
@@ -27,12 +30,14 @@ from circuit_claims.judging.evidence import (
     Text,
     from_json,
 )  # fmt: skip
+from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures import plots, plots_heads
 from circuit_claims.report.figures.axes import finite
 from circuit_claims.report.figures.grid_map import grid_map
+from circuit_claims.report.figures.palette import SERIES
 from circuit_claims.report.figures.passages import Passage, passages_of
 from circuit_claims.report.figures.stacked import stacked
-from circuit_claims.report.text import head_name, number
+from circuit_claims.report.text import head_as_written
 
 TOP_HEADS = 10
 
@@ -62,6 +67,20 @@ class Exhibit:
     trouble: str = ""
 
 
+Draw = Callable[[Mapping[str, Any], str], Exhibit]
+_BROUGHT: ContextVar[Mapping[str, Draw]] = ContextVar("figures that papers bring", default=MappingProxyType({}))
+
+
+@contextmanager
+def drawn_by(brought: Mapping[str, Draw]) -> Iterator[None]:
+    """Inside, evidence of these types is drawn by what papers bring: `draw(evidence, name)` gives an `Exhibit`."""
+    token = _BROUGHT.set(brought)
+    try:
+        yield
+    finally:
+        _BROUGHT.reset(token)
+
+
 def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
     """What an event holds of one piece of evidence, ready to show; `name` is unique in the page.
 
@@ -70,10 +89,12 @@ def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
     kind = str(record.get("type"))
     title = str(record.get("title") or kind.replace("_", " "))
     blank = Exhibit(title=title, caption=str(record.get("caption") or ""))
-    maker = _MAKERS.get(kind)
-    if maker is None:
+    maker, brought = _MAKERS.get(kind), _BROUGHT.get().get(kind)
+    if maker is None and brought is None:
         return replace(blank, trouble=f"evidence of the unknown type {kind!r}: see results.json")
     try:
+        if maker is None:
+            return brought(record, name)
         return maker(blank, from_json({**record, "title": title}), name)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
         # One figure that cannot be drawn must not cost the reader the rest of the report.
@@ -83,7 +104,7 @@ def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
 def _head_map(blank: Exhibit, evidence: HeadMap, name: str) -> Exhibit:
     values = [finite(row) for row in evidence.values]
     rows = tuple(
-        (head_name(layer, head, evidence.head_names), number(value))
+        (head_as_written(layer, head, evidence.head_names), number(value))
         for layer, head, value in plots.top_heads(values, TOP_HEADS)
     )
     return replace(
@@ -133,8 +154,8 @@ def _lines(blank: Exhibit, evidence: Curves, name: str) -> Exhibit:
         for row, x in enumerate(evidence.x)
     )
     words = ["Shaded: the interval."] if any(one.low for one in series) else []
-    if len(series) > plots.SERIES:
-        words.append(f"The first {plots.SERIES} of {len(series)} curves are drawn.")
+    if len(series) > SERIES:
+        words.append(f"The first {SERIES} of {len(series)} curves are drawn.")
     figure = plots.lines(evidence, name, blank.title)
     return replace(blank, figure=figure, key=" ".join(words), grid=Grid(columns, rows), folded="The same as a table")
 
@@ -225,7 +246,7 @@ def _pattern(blank: Exhibit, evidence: Patterns, name: str) -> Exhibit:
     key = (
         "Row: the token the head looks from; column: where it looks; the darker (on a dark page, the lighter) the more."
     )
-    return replace(blank, figure=plots_heads.pattern(evidence, name, blank.title), key=key)
+    return replace(blank, figure=plots_heads.pattern_panels(evidence, name, blank.title), key=key)
 
 
 def _grid_map(blank: Exhibit, evidence: GridMap, name: str) -> Exhibit:

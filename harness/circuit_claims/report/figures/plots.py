@@ -33,7 +33,7 @@ from circuit_claims.report.figures.axes import (
 from circuit_claims.report.figures.cache import drawn_once
 from circuit_claims.report.figures.palette import LEVELS, SERIES, scale
 from circuit_claims.report.figures.svg import draw_svg
-from circuit_claims.report.text import head_name, one_line, shorten
+from circuit_claims.report.text import head_as_written, one_line, shorten
 
 MOST_ROWS = 24
 MOST_VALUES = 40
@@ -320,7 +320,7 @@ def _mark(axes: Any, evidence: HeadMap, values: list[list[float]]) -> None:
 
 
 def _name(evidence: HeadMap, layer: int, head: int) -> str:
-    return head_name(layer, head, evidence.head_names)
+    return head_as_written(layer, head, evidence.head_names)
 
 
 def scale_bar(figure: Any, height: float, low: float, high: float, label: str, *, top: float, bottom: float) -> None:

@@ -190,7 +190,7 @@ def _cluster_row(axes: Any, row: int, letters: Sequence[str]) -> None:
 
 
 @drawn_once
-def pattern(evidence: Patterns, name: str, title: str) -> Markup:
+def pattern_panels(evidence: Patterns, name: str, title: str) -> Markup:
     """Attention patterns as triangles: a row where the head looks from, a column where to; tokens on both sides."""
     panels = list(evidence.panels)[:MOST_PANELS]
     side = WIDTH - 110

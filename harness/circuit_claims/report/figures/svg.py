@@ -20,7 +20,7 @@ from circuit_claims.report.text import visible
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "circuit_claims.report",
     "svg.fonttype": "none",
     "text.parse_math": False,

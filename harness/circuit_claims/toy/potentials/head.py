@@ -178,19 +178,19 @@ class HeadPotential:
         along, bent = directions @ w_o.T, z @ (w_o @ w_o.T)
         square = constants[:, 0] + (z * (2 * onto + bent)).sum(1)
         inverse = torch.rsqrt(square / width + self.prefix.readout.eps)
-        told = constants[:, 1] + (z * along).sum(1)
-        found = self._vocabulary(z, w_o, inverse, rows, want)
-        loss = (found.lse - inverse * told - targets.offsets.flatten()).mean()
+        linear = constants[:, 1] + (z * along).sum(1)
+        read = self._vocabulary(z, w_o, inverse, rows, want)
+        loss = (read.lse - inverse * linear - targets.offsets.flatten()).mean()
         if not want:
             return loss, self.w_star
         share = 1 / len(z)
         # da/dr = -a^3 rc / d: the scale of the LayerNorm feels every coordinate of the residual.
-        drag = (inverse**3 * (found.scale_grad - told) * (-share / width))[:, None]
+        drag = (inverse**3 * (read.scale_grad - linear) * (-share / width))[:, None]
         scale = (inverse * share)[:, None]
-        to_mixed = scale * (found.mean_m - along) + drag * (onto + bent)
+        to_mixed = scale * (read.mean_m - along) + drag * (onto + bent)
         pulled = drag * z
         to_output = (pulled.T @ rest).addmm_(pulled.T @ z, w_o).addmm_((scale * z).T, directions, alpha=-1)
-        to_output.addmm_(found.gathered, self.prefix.readout.weight.T, alpha=share)
+        to_output.addmm_(read.gathered, self.prefix.readout.weight.T, alpha=share)
         others = [part for name, part in zip(self._names, parts, strict=True) if name != "W_O"]
         through = iter(torch.autograd.grad(mixed, others, to_mixed.view_as(mixed)))
         pieces = [to_output if name == "W_O" else next(through) for name in self._names]

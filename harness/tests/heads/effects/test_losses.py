@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from circuit_claims.heads.effects import losses
-from circuit_claims.heads.effects.losses import FinalResiduals, HeadReadout, Panel, loss_changes
+from circuit_claims.heads.effects.losses import FinalResiduals, HeadReadout, VocabularyPanel, loss_changes
 from circuit_claims.heads.effects.settings import ABLATIONS, EFFECTS, HeadSettings
 from circuit_claims.heads.effects.views import GROUP, most_attended, most_promoted, top_of
 from torch.nn.functional import cross_entropy
@@ -135,7 +135,7 @@ def test_rounding_drops_out_of_losses_near_zero(bench_of):
     logits = model.final_norm(x.double()) @ model.W_U.double().T
     correct = logits.argmax(-1)
     exact = logits.logsumexp(-1) - logits.amax(-1)
-    base = Panel(x if model.final_norm.weight is None else x * model.final_norm.weight, model.W_U)
+    base = VocabularyPanel(x if model.final_norm.weight is None else x * model.final_norm.weight, model.W_U)
     (found,) = losses.losses_at(model, [FinalResiduals(x, base)], correct)
     sure = (exact < 1e-2) & (logits.amax(-1) > 16)
     assert sure.sum() >= 3

@@ -209,7 +209,11 @@ def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch)
     assert ablations.nested().arrays["closers"].shape[:2] == (2, 2)
     again = mf.PathAblations(opened(recorded[0])).samples("9")
     assert (again.origin, again.facts["agreement"]) == ("store", ablations.samples("9").facts["agreement"])
-    shown = [*together.sample_table(ablations), *together.path_maps(ablations), *together.nested_table(ablations)]
+    shown = [
+        *together.sample_table(ablations),
+        *together.path_ablation_maps(ablations),
+        *together.nested_table(ablations),
+    ]
     shown += [together.overlap_bars(ablations), *together.overlap_maps(ablations)]
     shown += [show.types_table(ablations.run), show.attention_patterns(ablations.run)]
     assert [exhibit(one, f"e{index}").trouble for index, one in enumerate(shown)] == [""] * len(shown)

@@ -91,7 +91,7 @@ def test_one_damaged_quantity_leaves_the_others_readable(written):
 def test_a_damaged_array_is_named(written, changes, ask, found):
     with pytest.raises(RecordedDataError, match=found) as caught:
         ask(written(**changes))
-    assert "pytest claims/refined_llc --recorded DIR" in str(caught.value)
+    assert "pytest claims/refined_llc --claims-recorded DIR" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"[1, 2]", b'{"other": 1}', b"[" * 100_000, b"\xff\xfe{"])
@@ -125,7 +125,7 @@ def test_where_it_is_not_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     with pytest.raises(RunNotAvailable, match="CSV files and pickles") as caught:
         find_recorded(None)
-    assert caught.value.command == "pytest claims/refined_llc --recorded DIR"
+    assert caught.value.command == "pytest claims/refined_llc --claims-recorded DIR"
     with pytest.raises(RecordedDataError, match=f"expected {FILE}"):
         find_recorded(tmp_path)
 

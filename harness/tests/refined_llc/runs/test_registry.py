@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,20 +11,25 @@ import numpy as np
 import pytest
 from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import PROFILES
-from circuit_claims.models.errors import RegistryError
 from circuit_claims.papers.refined_llc.runs.recorded import FILE
 from circuit_claims.papers.refined_llc.runs.recorded_planted import planted_numbers
-from circuit_claims.papers.refined_llc.runs.registry import load_runs, open_run
+from circuit_claims.papers.refined_llc.runs.registry import published_runs
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
+from circuit_claims.places import CLAIMS
+from circuit_claims.running.contributions import function_of
+from circuit_claims.running.papers import shipped_papers
 from circuit_claims.running.selection import Selection, SelectionError, parse_subjects
 from circuit_claims.toy.checkpoints import CARD, save_checkpoint
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 
 from tests.helpers import forked
 from tests.helpers.toy_project import make_project
-from tests.running.test_selection import DEFAULTS, REGISTRY, claim
+from tests.running.test_selection import DEFAULTS, OWN, REGISTRY, claim
 
-RUNS = load_runs()
+PAPERS = shipped_papers()
+RUNS = PAPERS.runs
+CONTRIBUTION = "circuit_claims.papers.refined_llc.contribution:CONTRIBUTION"
+SCOPES = {"reproduction": ("L2W256-3m-rr", "L2W256-s-3"), "replication": ("own-run",), "reanalysis": ("recorded-run",)}
 NAMES = ("recorded-run", "own-run", "L2W256-3m-rr", "L2W256-s-3")
 # A claim of a recorded run, an own run and a published one: what each says of itself is the finding.
 TESTS = (
@@ -33,16 +39,17 @@ TESTS = (
 
 
 def selection(text=""):
-    wanted = parse_subjects(text, REGISTRY, DEFAULTS, RUNS)
+    wanted = parse_subjects(text, REGISTRY, DEFAULTS, RUNS, OWN)
     return Selection(wanted, DEFAULTS, PROFILES["standard"], frozenset(REGISTRY) | frozenset(RUNS), frozenset(RUNS))
 
 
-def of_runs(applies_to="paper"):
-    return claim(applies_to).model_copy(update={"subjects": NAMES})
+def of_runs(others=False):
+    return claim(others, subjects=SCOPES)
 
 
 def test_the_registry_names_every_run_the_claims_list():
     assert tuple(RUNS) == NAMES
+    assert published_runs() == NAMES[2:]
     assert {name: row.kind for name, row in RUNS.items()} == {
         "recorded-run": "recorded",
         "own-run": "own",
@@ -51,26 +58,8 @@ def test_the_registry_names_every_run_the_claims_list():
     }
 
 
-OTHER = '[[run]]\nname="x"\nkind="other"\ntitle="t"\nlicence="l"\nsource="s"\n'
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", r"run: expected at least one table \[\[run\]\]"),
-        ("schema = 1\n[[run]]\nname = 'x'\n", "run x / title: Field required"),
-        ("nothing [", "is not TOML"),
-        (f"schema = 1\n{OTHER}", "run x / kind: Input should be .*found 'other'"),
-    ],
-)
-def test_a_registry_that_does_not_say_what_it_must_is_refused(tmp_path, text, said):
-    (tmp_path / "runs.toml").write_text(text)
-    with pytest.raises(RegistryError, match=said):
-        load_runs(tmp_path / "runs.toml")
-
-
 def test_runs_are_asked_of_the_claims_that_list_them():
-    assert [choice.subject for choice in selection().choices(of_runs())] == list(NAMES)
+    assert [choice.subject for choice in selection().choices(of_runs())] == list(of_runs().listed)
     assert all(choice.asked for choice in selection().choices(of_runs()))
     models = [choice.subject for choice in selection().choices(claim())]
     assert not set(models) & set(NAMES)
@@ -86,8 +75,13 @@ def test_a_run_asked_for_by_name_is_not_asked_of_claims_on_models():
 
 
 def test_names_and_groups_of_runs_are_read():
-    assert parse_subjects("runs", REGISTRY, DEFAULTS, RUNS) == NAMES
-    assert parse_subjects("paper", REGISTRY, DEFAULTS, RUNS) == ("paper-1", "paper-2", "L2W256-3m-rr", "L2W256-s-3")
+    assert parse_subjects("runs", REGISTRY, DEFAULTS, RUNS, OWN) == NAMES
+    assert parse_subjects("paper", REGISTRY, DEFAULTS, RUNS, OWN) == (
+        "paper-1",
+        "paper-2",
+        "L2W256-3m-rr",
+        "L2W256-s-3",
+    )
     assert parse_subjects("own-run,small", REGISTRY, DEFAULTS, RUNS) == ("own-run", "small")
     with pytest.raises(SelectionError, match="nearest   own-run"):
         parse_subjects("own-runs", REGISTRY, DEFAULTS, RUNS)
@@ -98,18 +92,23 @@ def test_a_folder_named_like_a_run_does_not_count_as_it(tmp_path):
     folder.mkdir()
     label = selection(str(folder)).label(str(folder))
     assert label == "own-run (local)"
-    assert of_runs("any").scope_of(label) == "generalisation"
+    assert of_runs(True).scope_of(label) == "generalisation"
 
 
 def session(tmp_path, **given):
-    fields = {"recorded": None, "own_run": tmp_path / "none", "context": Context(None), **given}
-    return SimpleNamespace(**{"texts_dir": None, **fields})
+    options = {"recorded": None, "own-run": tmp_path / "none", **given}
+    return SimpleNamespace(texts_dir=None, context=Context(None), options=options)
+
+
+def open_run(name, run):
+    paper, kind = PAPERS.subject_kind(RUNS[name])
+    return function_of(paper, kind.open)(RUNS[name], run)
 
 
 def test_runs_that_are_not_here_say_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setenv("CIRCUIT_CLAIMS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CIRCUIT_CLAIMS_RECORDED", raising=False)
-    for name, words in (("recorded-run", "--recorded DIR"), ("own-run", "--own-run DIR"),
+    for name, words in (("recorded-run", "--claims-recorded DIR"), ("own-run", "--claims-own-run DIR"),
                         ("L2W256-s-3", "claims convert-checkpoint L2W256-s-3")):  # fmt: skip
         with pytest.raises(RunNotAvailable) as caught:
             open_run(name, session(tmp_path))
@@ -127,7 +126,7 @@ def own_run(folder: Path) -> Path:
 
 
 def test_an_own_run_is_measured_at_each_checkpoint(tmp_path):
-    run = open_run("own-run", session(tmp_path, own_run=own_run(tmp_path / "run")))
+    run = open_run("own-run", session(tmp_path, **{"own-run": own_run(tmp_path / "run")}))
     assert (run.kind, run.steps) == ("own", (0, 100))
     curves = run.head_scores("previous")
     assert curves.values.shape == (2, 2, 2)
@@ -140,8 +139,15 @@ def test_an_own_run_is_measured_at_each_checkpoint(tmp_path):
         run.llc_curve()
 
 
+def runs_project(root: Path, subjects: dict) -> Path:
+    """A project with a paper of its own whose claims are asked of this paper's runs."""
+    make_project(root, TESTS, conftest="", subjects=subjects, contribution=CONTRIBUTION)
+    shutil.copy(CLAIMS / "refined_llc" / "runs.toml", root / "claims" / "toy")
+    return root
+
+
 def test_scopes_are_counted_apart_in_a_run_of_the_claims(tmp_path):
-    root = make_project(tmp_path, TESTS, conftest="", subjects=("L2W256-3m-rr", "own-run", "recorded-run"))
+    root = runs_project(tmp_path, {**SCOPES, "reproduction": ["L2W256-3m-rr"]})
     (root / "none").mkdir()
     (root / "numbers").mkdir()
     (root / "numbers" / FILE).write_text(json.dumps(planted_numbers()))
@@ -160,8 +166,29 @@ def test_scopes_are_counted_apart_in_a_run_of_the_claims(tmp_path):
     assert "--recorded numbers" in judged["rerun"]
 
 
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (("--claims-own-run", "nowhere"), ("expected  a folder", "nothing of that name", "Type:")),
+        (("--own-run", "nowhere"), ("own-run nowhere", "expected  a folder")),
+        (("--claims-recorded", "nowhere"), ("a folder or a file", "nothing of that name", "Type:")),
+        (("--recorded", "a-file"), ("recorded a-file", "expected JSON", "Expecting value")),
+        (("--recorded", "claims"), ("expected two_layer_attention_only_501_checkpoints.json",)),
+    ],
+    ids=lambda value: value[0].lstrip("-"),
+)
+def test_an_option_that_names_nothing_is_refused_before_anything_is_measured(tmp_path, words, messages):
+    root = runs_project(tmp_path, {"reanalysis": ["recorded-run"]})
+    (root / "a-file").write_text("text")
+    done = forked.run(("pytest", "claims/", "-p", "no:cacheprovider", "--report", "out", *words), root, {})
+    assert done.status == pytest.ExitCode.USAGE_ERROR
+    assert all(message in done.text for message in messages), done.text
+    assert "Traceback" not in done.text
+    assert not (root / "out").exists()
+
+
 def test_a_damaged_recorded_file_is_refused_before_anything_is_judged(tmp_path):
-    root = make_project(tmp_path, TESTS, conftest="", subjects=("recorded-run",))
+    root = runs_project(tmp_path, {"reanalysis": ["recorded-run"]})
     (root / "numbers").mkdir()
     (root / "numbers" / FILE).write_text('{"steps": [0, 100')
     words = ("pytest", "claims/", "-p", "no:cacheprovider", "--report", "out", "--store", "store")

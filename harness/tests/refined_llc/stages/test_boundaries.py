@@ -17,7 +17,7 @@ from circuit_claims.papers.refined_llc.runs.recorded_planted import (
     planted_data,
     through_levels,
 )
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged
+from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves
 from circuit_claims.papers.refined_llc.stages.boundaries import (
     FIRST_STEP,
     PUBLISHED_BOUNDARIES,
@@ -224,4 +224,4 @@ def test_half_of_a_rise():
 
 def test_curves_out_of_order_are_refused():
     with pytest.raises(ValueError, match="in rising order"):
-        Curves(np.array([0, 0]), np.zeros(2), lambda _: np.zeros(2), "")
+        RunCurves(np.array([0, 0]), np.zeros(2), lambda _: np.zeros(2), "")

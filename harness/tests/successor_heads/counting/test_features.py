@@ -12,8 +12,8 @@ from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.counting.features import (
     NOBODY,
     Important,
-    feature_logits,
     head_logits,
+    logits_of_features,
     mod_ten_features,
     modal_coverage,
     modal_features,
@@ -123,7 +123,7 @@ def test_the_control_has_the_same_length_and_other_features() -> None:
         cosines = control @ unit[row].T
         matched = {int(at) for at, best in zip(cosines.argmax(1), cosines.amax(1), strict=True) if best > 0.9999}
         assert not matched & set(modal.feature[row].tolist())
-    table = feature_logits(mod_ten_features(modal), here.logits)
+    table = logits_of_features(mod_ten_features(modal), here.logits)
     assert table.shape == (len(here.tokens), 10)
     assert np.abs(table.mean(0)).max() < 1e-4
 

@@ -6,7 +6,6 @@ changed its code or its settings.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +13,11 @@ import pytest
 from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.keeping.store import Store
+from circuit_claims.papers.successor_heads.amounts import profile_of
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 
 ROOT = Path(__file__).resolve().parents[4]
 PAPER = load_paper(ROOT / "claims" / "successor_heads" / "paper.toml")
@@ -42,7 +42,7 @@ FINDINGS = {
 }
 ABOUT_TEN = ("SH-10", "SH-11", "SH-12", "SH-12b", "SH-13", "SH-14", "SH-15", "SH-15b", "SH-16", "SH-16b", "SH-17")
 """Claims that are about the period; the others hold for a head that counts on any circle."""
-SMALL = replace(PROFILES["quick"], autoencoders=6)
+SMALL = profile_of("quick", autoencoders=6)
 
 
 @pytest.fixture(scope="module")

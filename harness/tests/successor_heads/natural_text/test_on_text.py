@@ -11,8 +11,8 @@ import torch
 from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.verdicts import apply_rule
 from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.keeping.store import Store
+from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS
 from circuit_claims.papers.successor_heads.natural_text.evidence import (
     behaviour_bars,
@@ -42,7 +42,7 @@ AMOUNTS = Amounts(contexts=10, loss_contexts=6, others=3, length=48)
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory) -> Context:
-    return Context(Store(tmp_path_factory.mktemp("store")), profile=replace(PROFILES["quick"], listings=64))
+    return Context(Store(tmp_path_factory.mktemp("store")), profile=profile_of("quick", listings=64))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ class Dying(Store):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_interrupted_and_resumed_on_one_thread_or_two_the_same_counts(tmp_path, found, threads):
     def measured(store: Store):
-        reader = PlantedReader(Context(store, profile=PROFILES["quick"]))
+        reader = PlantedReader(Context(store, profile=profile_of("quick")))
         return head_cases(Reading(reader, planted_text()), head=list(HEAD), amounts=AMOUNTS.parameters())
 
     before = torch.get_num_threads()

@@ -10,8 +10,9 @@ import torch
 from circuit_claims.heads.ov_circuit import effective_ov_logits
 from circuit_claims.heads.planted import random_tensors, small_config
 from circuit_claims.models.architectures.layers import CircuitWeights
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.planted_counter import HEAD, planted_counter, token_ids, vocabulary
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterTokens
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterTokens
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, succession
 from circuit_claims.papers.successor_heads.steering.arithmetic import (
     NOBODY,
@@ -35,7 +36,7 @@ from circuit_claims.papers.successor_heads.steering.greater_than import (
     share_above,
 )
 from circuit_claims.papers.successor_heads.steering.tokens import Items, counted_items, items_of
-from circuit_claims.papers.successor_heads.succession.sweep import sweep
+from circuit_claims.papers.successor_heads.succession.sweep import sweep_heads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +74,7 @@ def test_the_planted_head_counts_whatever_the_period(period):
         mlp0_of(weights(period), ids[:-1]), range(weights().dims.d_vocab)
     )
     assert logits.argmax(1).tolist() == ids[1:]
-    scores = sweep(weights(period), succession(TOKENS), bootstrap_draws=50, shuffles=50).scores
+    scores = sweep_heads(weights(period), succession(TOKENS), bootstrap_draws=50, shuffles=50).scores
     first, second = scores.ranking("score")[:2]
     assert scores.name(int(first)) == "L1H2"
     assert scores.score[first] > 0.95

@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 
 Method = Literal["k-means, sklearn", "k-means, tslearn", "k-means, DTW", "k-shape", "hierarchical"]

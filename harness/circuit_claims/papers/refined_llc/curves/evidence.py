@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.evidence import (
+from circuit_claims.api import (
     ClusterMap,
     ClusterRow,
     Curve,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.curves.findings import Coefficients
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
+    from circuit_claims.papers.refined_llc.runs.training_run import Score
 
 KINDS = ["previous-token", "current-token", "induction", "bracket", "multigram"]
 Z = 1.645
@@ -98,7 +99,8 @@ def layer_curves(found: Coefficients, loss: str = "next token") -> Evidence:
 def score_curves(run: LiveRun) -> list[Evidence]:
     """Previous-token and prefix scores of every head over training, and K-composition's place among them."""
     types, found = run.head_types(), []
-    for score, words in (("previous", "previous-token score"), ("prefix", "prefix-matching (induction) score")):
+    kinds: dict[Score, str] = {"previous": "previous-token score", "prefix": "prefix-matching (induction) score"}
+    for score, words in kinds.items():
         curves = run.head_scores(score)
         panels = [
             Panel(

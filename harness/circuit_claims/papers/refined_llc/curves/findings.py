@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import Finding, Measurement
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.clustering import CLUSTERINGS, FEWER, clustering_agreement
 from circuit_claims.papers.refined_llc.curves.planted import TYPES, planted_counts, planted_table

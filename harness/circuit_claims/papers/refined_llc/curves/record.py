@@ -26,9 +26,7 @@ from circuit_claims.papers.refined_llc.curves.coefficients import (
     rows_digest,
 )
 from circuit_claims.papers.refined_llc.curves.recorded import (
-    NEXT_TOKEN,
     ONE_LAYER,
-    REFERENCE,
     UNTRAINED,
     cells_folder,
     losses_of,
@@ -36,7 +34,7 @@ from circuit_claims.papers.refined_llc.curves.recorded import (
     plan,
     recording,
 )
-from circuit_claims.papers.refined_llc.curves.roles import text_for
+from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, text_for
 from circuit_claims.papers.refined_llc.curves.rows import given_rows, tokenizer_of
 from circuit_claims.papers.refined_llc.curves.texts import rows_here
 from circuit_claims.papers.refined_llc.runs.live import BOS, LiveRun

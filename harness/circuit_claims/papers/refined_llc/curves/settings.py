@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from circuit_claims.judging.findings import Finding
+from circuit_claims.api import Finding
 
 
 def settings_of(build: Mapping[str, Callable[[], Finding]]) -> dict[str, Finding]:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuit_claims.judging.measurement import Interval, Measurement, Status
-from circuit_claims.judging.statistics import LEVEL, percentile_interval, permutation_p_value
+from circuit_claims.api import Interval, Measurement, percentile_interval, permutation_p_value
+from circuit_claims.judging.measurement import Status
+from circuit_claims.judging.statistics import LEVEL
 
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 
@@ -272,7 +273,7 @@ def between_share(
     from scipy.stats import f
 
     values = per_chain if generator is None else generator.permutation(per_chain.flatten()).reshape(per_chain.shape)
-    sets, chains = len(values), values.shape[1]
+    sets, chains = len(values), per_chain.shape[1]
     between = chains * values.mean(1).var(ddof=1)
     within = max(float(values.var(axis=1, ddof=1).mean()), 1e-300)
     ratio, freedom = between / within, (sets - 1, sets * (chains - 1))

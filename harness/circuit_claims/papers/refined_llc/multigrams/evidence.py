@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.evidence import Evidence, GridMap, RankedBars, Table
+from circuit_claims.api import Evidence, GridMap, RankedBars, Table
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
@@ -134,11 +134,11 @@ def spaces_shown(text: str) -> str:
     return text.replace("\r", "").replace("\n", "↵").replace("\t", "→")
 
 
-def path_maps(ablations: PathAblations) -> list[Evidence]:
+def path_ablation_maps(ablations: PathAblations) -> list[Evidence]:
     """Composition and path ablation of all 64 pairs, side by side."""
-    from circuit_claims.papers.refined_llc.multigrams.measures import path_table
+    from circuit_claims.papers.refined_llc.multigrams.measures import path_ablation_table
 
-    arrays = path_table(ablations.run, checkpoint=ablations.end, text=ablations.text).arrays
+    arrays = path_ablation_table(ablations.run, checkpoint=ablations.end, text=ablations.text).arrays
     words = {"K": ("K-composition", "K-composition"), "size": ("Path ablation through keys", "loss changed, nats")}
     caption = "Row: the head of layer 0 that writes; column: the head of layer 1 that reads."
     return [pair_map(ablations, title, caption, label, arrays[name]) for name, (title, label) in words.items()]

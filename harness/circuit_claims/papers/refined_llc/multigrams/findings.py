@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
+from circuit_claims.api import Finding, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.roles import use_of
 from circuit_claims.papers.refined_llc.multigrams.measures import (
@@ -21,7 +19,7 @@ from circuit_claims.papers.refined_llc.multigrams.measures import (
     digest_of_rows,
     multigram_samples,
     nested_brackets,
-    path_table,
+    path_ablation_table,
     text_names,
 )
 from circuit_claims.running.judge import TextUse
@@ -128,7 +126,7 @@ class PathAblations:
 
     def paths_and_composition(self, reader: str = "K", effect: str = "size") -> Finding:
         """Whether path ablation and composition name the same pairs of heads (RL-31b)."""
-        arrays = path_table(self.run, checkpoint=self.end, text=self.text).arrays
+        arrays = path_ablation_table(self.run, checkpoint=self.end, text=self.text).arrays
         x, y = arrays[reader].flatten(), arrays[effect].flatten()
         draws = self.run.context.profile.bootstrap_draws
 

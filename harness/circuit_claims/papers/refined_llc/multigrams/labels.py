@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuit_claims.heads.composition import ablated_to, head_loss_changes, head_writes, token_losses
-from circuit_claims.heads.head_types import head_name
+from circuit_claims.heads.head_types import layer_and_head
 from circuit_claims.toy.model import AttentionOnly
 
 LABELS = ("induction", "bracket", "n-gram", "skip n-gram")
@@ -107,7 +107,7 @@ def _label_head(
         context, target = tokens[row, : position + 1].tolist(), int(tokens[row, position + 1])
         samples.append(
             Sample(
-                head=head_name(head),
+                head=layer_and_head(head),
                 row=row,
                 position=position,
                 effect=float(strength[index]),
@@ -224,7 +224,7 @@ def _effect_in_window(
     return effect
 
 
-def pattern(sample: Sample, tokens: Int[Tensor, "row pos"]) -> tuple[int, int, int]:
+def label_pattern(sample: Sample, tokens: Int[Tensor, "row pos"]) -> tuple[int, int, int]:
     """What a multigram remembers: the token it was found at, the last token, and the target."""
     row = tokens[sample.row]
     return int(row[sample.source]), int(row[sample.position]), sample.target
@@ -237,7 +237,7 @@ def count_multigrams(
     seen: dict[str, set[tuple[int, int, int]]] = {head: set() for head in heads}
     for sample in samples:
         if getattr(sample, rule) in MULTIGRAMS:
-            seen[sample.head].add(pattern(sample, tokens))
+            seen[sample.head].add(label_pattern(sample, tokens))
     return {head: len(found) for head, found in seen.items()}
 
 

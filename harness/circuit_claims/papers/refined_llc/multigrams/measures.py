@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.refined_llc.curves.roles import HELD_OUT, STANDARD
 
 if TYPE_CHECKING:
@@ -104,14 +103,14 @@ def multigram_samples(run: Any, *, checkpoint: str, text: str) -> Measurement:
 
 def sample_arrays(found: Sequence[Sample], rows: Any, heads: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of `multigram_samples`."""
-    from circuit_claims.papers.refined_llc.multigrams.labels import LABELS, pattern
+    from circuit_claims.papers.refined_llc.multigrams.labels import LABELS, label_pattern
 
     labels = [[LABELS.index(each) for each in (one.by_context, one.by_source)] for one in found]
     return {
         "head": np.array([heads.index(one.head) for one in found], dtype=np.int16),
         "effect": np.array([one.effect for one in found], dtype=np.float32),
         "label": np.array(labels, dtype=np.int8).reshape(-1, len(RULES)),
-        "pattern": np.array([pattern(one, rows) for one in found], dtype=np.int32).reshape(-1, 3),
+        "pattern": np.array([label_pattern(one, rows) for one in found], dtype=np.int32).reshape(-1, 3),
     }
 
 
@@ -162,7 +161,7 @@ def token_strings(run: LiveRun) -> list[str]:
 
 
 @measure
-def path_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
+def path_ablation_table(run: Any, *, checkpoint: str, text: str) -> Measurement:
     """Path ablation of all 64 pairs of heads and their composition scores: arrays (writer, reader) for K, Q and V."""
     from circuit_claims.heads.composition import composition, path_effects
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from circuit_claims.api import bootstrap_counts
 from circuit_claims.heads.composition import composition
 from circuit_claims.heads.head_types import (
     OTHER_CURRENT,
@@ -25,15 +26,14 @@ from circuit_claims.heads.head_types import (
     classify,
     head_type_scores,
 )
-from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.models.errors import DamagedWeights
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, RunKind, RunNotAvailable, Score
+from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
+from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import Run
 
 if TYPE_CHECKING:
-    from circuit_claims.judging.claims import Claim
     from circuit_claims.keeping.measure import Context
-    from circuit_claims.papers.refined_llc.runs.registry import RunRow
+    from circuit_claims.models.runs import RunRow
     from circuit_claims.toy.model import AttentionOnly
 
 BOS = 4999
@@ -90,11 +90,6 @@ class LiveRun:
             if not path.exists() or _stamp(path) != stamp:
                 raise DamagedWeights(f"{path} changed while the claims ran\n  Nothing is concluded: run again.")
 
-    def not_applicable(self, claims: Iterable[Claim]) -> str:
-        """Every claim that lists this subject can be asked of it."""
-        del claims
-        return ""
-
     def model(self, step: int) -> AttentionOnly:
         """The weights after `step` updates."""
         _ = self._opened
@@ -127,7 +122,7 @@ class LiveRun:
             for current in OTHER_CURRENT
         }
 
-    def head_scores(self, score: Score) -> Curves:
+    def head_scores(self, score: Score) -> RunCurves:
         """A score of every head at each checkpoint, values (step, layer, head).
 
         The sequences are the same at every checkpoint, so a draw resamples them once for all.
@@ -139,20 +134,20 @@ class LiveRun:
             (times,) = bootstrap_counts(count, 1, generator)
             return np.einsum("q,sqlh->slh", times / count, each, optimize=True)
 
-        return Curves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
+        return RunCurves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
 
-    def k_composition(self) -> Curves:
+    def k_composition(self) -> RunCurves:
         """K-composition from the weights, values (step, writer, reader): exact, so every draw is the same."""
         values = np.stack([composition(self.model(step)).numpy() for step in self.steps])
-        return Curves(np.asarray(self.steps), values, lambda _generator: values, "weights, exact")
+        return RunCurves(np.asarray(self.steps), values, lambda _generator: values, "weights, exact")
 
-    def llc_curve(self, n_layers: int = 2) -> Curves:
+    def llc_curve(self, n_layers: int = 2) -> RunCurves:
         """Not measured live: raises `RunNotAvailable`."""
         raise RunNotAvailable(
             self.name,
             f"the {n_layers}-layer model's whole coefficient is not measured live: zeros of its derivative need "
             "hundreds of checkpoints with a sampled coefficient each, and the recorded run has them",
-            "pytest claims/refined_llc --recorded DIR",
+            GIVE_RECORDED,
         )
 
     def position_norms(self) -> tuple[Float[np.ndarray, " pos"], float]:
@@ -169,6 +164,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def open_live(row: RunRow, folder: Path, context: Context, texts_dir: Path | None = None) -> LiveRun:
-    """A run of fixtures/runs.toml whose checkpoints are in `folder`. Raises `RunError` for a damaged folder."""
+    """A run of the paper's runs.toml whose checkpoints are in `folder`. Raises `RunError` for a damaged folder."""
     texts_dirs = () if texts_dir is None else (texts_dir,)
     return LiveRun(Run.open(folder), context, row.name, row.kind, row.title, row.licence, texts_dirs=texts_dirs)

@@ -22,7 +22,7 @@ from torch import Tensor
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.models.errors import DamagedWeights, RegistryError, UnsafeFile
 from circuit_claims.models.files.safe_files import sha256_of
-from circuit_claims.papers.refined_llc.runs.registry import load_runs, published_folder
+from circuit_claims.papers.refined_llc.runs.registry import published_folder, published_runs
 from circuit_claims.toy.checkpoints import CARD, model_from, save_checkpoint
 from circuit_claims.toy.model import AttentionOnlyConfig
 
@@ -39,7 +39,7 @@ def convert_checkpoints(name: str, files: Sequence[Path], *, cache_dir: Path | N
     Raises `RegistryError` for a name that is no published run, `UnsafeFile` for a file that holds more than tensors,
     `DamagedWeights` for one that cannot be read or has no label in its name, and `RunError` for foreign weights.
     """
-    published = [row.name for row in load_runs().values() if row.kind == "published"]
+    published = published_runs()
     if name not in published:
         known = ", ".join(published)
         raise RegistryError(f"{name!r} is no published run\n  expected one of {known}\n  Type: claims list --subjects")

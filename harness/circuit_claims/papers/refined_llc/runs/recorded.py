@@ -14,20 +14,20 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from circuit_claims.models.errors import DamagedWeights
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, RunNotAvailable, Score
+from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
+from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunNotAvailable, Score
 
 if TYPE_CHECKING:
-    from circuit_claims.judging.claims import Claim
     from circuit_claims.keeping.measure import Context
 
 NAME = "recorded-run"
@@ -70,18 +70,17 @@ def find_recorded(given: Path | None) -> Path:
     Raises `RunNotAvailable` where neither is given, and `RecordedDataError` where there is no such file.
     """
     place = given or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
-    command = "pytest claims/refined_llc --recorded DIR"
     if place is None:
         reason = (
             "the authors' recorded numbers are not at hand: they publish them as CSV files and pickles "
             "(github.com/timaeus-research/icl, analysis/language), nowhere as the one JSON file that is read here"
         )
-        raise RunNotAvailable(NAME, reason, command)
+        raise RunNotAvailable(NAME, reason, GIVE_RECORDED)
     candidates = [place / FILE, *sorted(place.glob("*.json"))] if place.is_dir() else [place]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         raise RecordedDataError(
-            f"no recorded numbers\n  expected {FILE} in {place}\n  found    none\n  Type: {command}"
+            f"no recorded numbers\n  expected {FILE} in {place}\n  found    none\n  Type: {GIVE_RECORDED}"
         )
     return found
 
@@ -175,7 +174,7 @@ class RecordedData:
         where = f"{self.path}: {key}" if key else str(self.path)
         return RecordedDataError(
             f"{where} is not the authors' recorded numbers\n  expected {expected}\n  found    {found}\n"
-            "  The file was damaged or is another one. Type: pytest claims/refined_llc --recorded DIR"
+            f"  The file was damaged or is another one. Type: {GIVE_RECORDED}"
         )
 
 
@@ -186,7 +185,7 @@ class RecordedRun:
     data: RecordedData
     context: Context
     name: str = NAME
-    kind: str = field(default="recorded", init=False)
+    kind: Literal["recorded"] = field(default="recorded", init=False)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -203,11 +202,6 @@ class RecordedRun:
             raise RecordedDataError(
                 f"{self.data.path} changed while the claims ran\n  Run again: nothing is concluded."
             )
-
-    def not_applicable(self, claims: Iterable[Claim]) -> str:
-        """Every claim that lists this subject can be asked of it."""
-        del claims
-        return ""
 
     def card(self) -> dict[str, Any]:
         """Where the numbers come from and what they cover."""
@@ -232,25 +226,25 @@ class RecordedRun:
             types[name] = named if leads else "current-token" if name in CURRENT_TOKEN else "multigram"
         return types
 
-    def head_scores(self, score: Score) -> Curves:
+    def head_scores(self, score: Score) -> RunCurves:
         """A recorded score of the 16 heads, values (step, layer, head)."""
         return as_curves(self.data.series(SCORES[score], shape=HEADS))
 
-    def k_composition(self) -> Curves:
+    def k_composition(self) -> RunCurves:
         """Recorded K-composition, values (step, writer, reader)."""
         pairs = [self.data.series("L2_kcomp", f"{a}->{b}") for a in range(HEADS[1]) for b in range(HEADS[1])]
         values = np.stack([pair.values for pair in pairs], axis=1).reshape(-1, HEADS[1], HEADS[1])
         return as_curves(RecordedArray(pairs[0].labels, values))
 
-    def llc_curve(self, n_layers: int = 2) -> Curves:
+    def llc_curve(self, n_layers: int = 2) -> RunCurves:
         """The recorded LLC as it was published: the mean over chains of the first-generation estimator."""
         return as_curves(self.data.series(f"L{n_layers}_llc_mean"))
 
-    def llc_spread(self, n_layers: int = 2) -> Curves:
+    def llc_spread(self, n_layers: int = 2) -> RunCurves:
         """The recorded standard deviation of the LLC over chains."""
         return as_curves(self.data.series(f"L{n_layers}_llc_std"))
 
-    def loss_curve(self, n_layers: int = 2) -> Curves:
+    def loss_curve(self, n_layers: int = 2) -> RunCurves:
         """The recorded mean test loss in nats; of the one-layer model it is the entry -1 of its losses by position."""
         keys = ("L2_test_loss",) if n_layers == 2 else (f"L{n_layers}_per_token_loss", "-1")
         return as_curves(self.data.series(*keys))
@@ -261,7 +255,7 @@ class RecordedRun:
         return self.data.vector("L2_pos_row_norms_step0", POSITIONS), total
 
 
-def as_curves(array: RecordedArray) -> Curves:
+def as_curves(array: RecordedArray) -> RunCurves:
     """A recorded quantity with the noise of single checkpoints as its uncertainty."""
     noise = checkpoint_noise(array.values)
 
@@ -269,7 +263,7 @@ def as_curves(array: RecordedArray) -> Curves:
         return array.values + noise * generator.standard_normal(array.values.shape)
 
     method = "noise of single recorded checkpoints, from third differences of neighbours"
-    return Curves(array.labels, array.values, draw, method)
+    return RunCurves(array.labels, array.values, draw, method)
 
 
 def checkpoint_noise(values: Float[np.ndarray, "label ..."]) -> Float[np.ndarray, "label ..."]:

@@ -1,50 +1,31 @@
-"""The runs that claims can be asked of, by name: what they are, where they lie, and how each is opened.
+"""The runs this paper's claims are asked of: where each lies, how it is opened, and the options that say otherwise.
 
 Light: torch and the recorded numbers are read when a run is opened, not when claims are collected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-
+from circuit_claims.errors import InputError
 from circuit_claims.models.cache import default_cache
-from circuit_claims.models.rows import load_rows
-from circuit_claims.places import FIXTURES
+from circuit_claims.models.runs import RunRow, load_runs
+from circuit_claims.places import CLAIMS, FIXTURES
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.training_run import TrainingRun
     from circuit_claims.running.run import Run
 
-Text = Annotated[str, Field(min_length=1)]
+CLAIMS_OF_RUNS = "pytest claims/refined_llc"
+GIVE_RECORDED = f"{CLAIMS_OF_RUNS} --claims-recorded DIR"
+GIVE_OWN = f"claims train --help, then {CLAIMS_OF_RUNS} --claims-own-run DIR"
 
 
-class RunRow(BaseModel):
-    """One run of fixtures/runs.toml. `source` is a repository, or for this project's own run a folder of fixtures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Text
-    kind: Literal["recorded", "own", "published"]
-    title: Text
-    licence: Text
-    source: Text
-
-    @property
-    def in_paper(self) -> bool:
-        """Whether this is the paper's own model: `--subjects paper` asks those."""
-        return self.kind == "published"
-
-
-RUN = TypeAdapter(RunRow)
-
-
-def load_runs(*paths: Path) -> Mapping[str, RunRow]:
-    """The runs by name, of the files at `paths` or of the project's own. Raises `RegistryError`, see `load_rows`."""
-    return load_rows(RUN, "run", *(paths or (FIXTURES / "runs.toml",)))
+def published_runs() -> tuple[str, ...]:
+    """The names of the authors' published runs."""
+    rows = load_runs(CLAIMS / "refined_llc" / "runs.toml")
+    return tuple(row.name for row in rows.values() if row.kind == "published")
 
 
 def published_folder(name: str, cache_dir: Path | None = None) -> Path:
@@ -52,32 +33,77 @@ def published_folder(name: str, cache_dir: Path | None = None) -> Path:
     return (cache_dir or default_cache()) / "runs" / name
 
 
-def open_run(name: str, run: Run) -> TrainingRun:
-    """The run called `name` for the claims of one session.
+def recorded_numbers(option: str, given: str) -> Path:
+    """Where `--claims-recorded` points; `InputError` for what is not the authors' file: no test could use it."""
+    from circuit_claims.papers.refined_llc.runs.recorded import RecordedData, RecordedDataError, find_recorded
+    from circuit_claims.running.run import refuse_missing
 
-    Raises `RunNotAvailable` where it is not here, with the reason and what to type, and `RunError` or
-    `RecordedDataError` where what is here is damaged.
-    """
-    row = load_runs()[name]
-    if row.kind == "recorded":
-        from circuit_claims.papers.refined_llc.runs.recorded import open_recorded
-
-        return open_recorded(run.recorded, run.context)
-    return _open_live(row, run)
+    place = refuse_missing(option, given, file_too=True)
+    try:
+        _ = RecordedData(find_recorded(place)).labels
+    except RecordedDataError as error:
+        raise InputError(f"{option} {given}: {error}") from None
+    assert place is not None
+    return place
 
 
-def _open_live(row: RunRow, run: Run) -> TrainingRun:
+def own_folder(option: str, given: str) -> Path | None:
+    """Where `--claims-own-run` points; `InputError` for a folder that is not there."""
+    from circuit_claims.running.run import refuse_missing
+
+    return refuse_missing(option, given)
+
+
+def open_recorded(row: RunRow, run: Run) -> TrainingRun:
+    """The authors' recorded numbers. Raises `RunNotAvailable` or `RecordedDataError`."""
+    from circuit_claims.papers.refined_llc.runs import recorded
+
+    del row
+    return recorded.open_recorded(run.options.get("recorded"), run.context)
+
+
+def open_own(row: RunRow, run: Run) -> TrainingRun:
+    """This project's training run, or the one in its place. Raises `RunNotAvailable`, or `RunError` if damaged."""
     from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
     from circuit_claims.toy.checkpoints import CARD
 
-    own = run.own_run or FIXTURES / row.source
-    folder = own if row.kind == "own" else published_folder(row.name)
-    if row.kind == "own" and not (folder / CARD).is_file():
-        reason = f"no training run of this project's own in {folder.name}"
-        raise RunNotAvailable(row.name, reason, "claims train --help, then pytest claims/refined_llc --own-run DIR")
+    folder = run.options.get("own-run") or FIXTURES / row.source
+    if not (folder / CARD).is_file():
+        raise RunNotAvailable(row.name, f"no training run of this project's own in {folder.name}", GIVE_OWN)
+    return _open_live(row, folder, run)
+
+
+def open_published(row: RunRow, run: Run) -> TrainingRun:
+    """The authors' checkpoints, once they are converted. Raises `RunNotAvailable`, or `RunError` if damaged."""
+    from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
+
+    folder = published_folder(row.name)
     if not folder.is_dir():
         reason = f"the authors publish these checkpoints as pickles (hub: {row.source}), which are not opened unasked"
         raise RunNotAvailable(row.name, reason, f"claims convert-checkpoint {row.name} FILE.pth ...")
+    return _open_live(row, folder, run)
+
+
+def _open_live(row: RunRow, folder: Path, run: Run) -> TrainingRun:
     from circuit_claims.papers.refined_llc.runs.live import open_live
 
     return open_live(row, folder, run.context, run.texts_dir)
+
+
+def recorded_state(row: RunRow) -> str:
+    """For `claims doctor`: whose numbers, and how to give them."""
+    return f"numbers of {row.source}. Type: {GIVE_RECORDED}"
+
+
+def own_state(row: RunRow) -> str:
+    """For `claims doctor`: whether the project's own run is here."""
+    here = (FIXTURES / row.source).is_dir()
+    return "here, shipped with the project" if here else "not here. Type: claims train --help"
+
+
+def published_state(row: RunRow) -> str:
+    """For `claims doctor`: whether the authors' checkpoints were converted."""
+    folder = published_folder(row.name)
+    return (
+        f"here, {folder}" if folder.is_dir() else f"not here. Type: claims convert-checkpoint {row.name} FILE.pth ..."
+    )

@@ -1,4 +1,4 @@
-"""What the second paper's claims are asked of: a training run, recorded or live, behind one set of questions.
+"""What the paper's claims are asked of: a training run, recorded or live, behind one set of questions.
 
 `recorded.RecordedRun` answers from the authors' published numbers, a live run (this project's own, or the authors'
 published checkpoints) by measuring its weights. Claim tests and measures see `TrainingRun` only, so that one test body
@@ -34,7 +34,7 @@ class RunNotAvailable(ModelNotAvailable):
 
 
 @dataclass(frozen=True)
-class Curves:
+class RunCurves:
     """A quantity at every checkpoint, with a way to draw it anew under its own uncertainty.
 
     `steps` (step,) are the run's labels in rising order, `values` (step, ...) the quantity, further axes such as
@@ -61,7 +61,7 @@ class Curves:
 
 
 class TrainingRun(Protocol):
-    """A run of the two-layer model: its checkpoints' quantities as `Curves`. Heads are named "1:6".
+    """A run of the two-layer model: its checkpoints' quantities as `RunCurves`. Heads are named "1:6".
 
     Every quantity raises `RunNotAvailable` where this run has no way to it.
     """
@@ -98,31 +98,27 @@ class TrainingRun(Protocol):
         """Raise `DamagedWeights` if the files are no longer those that were opened."""
         ...
 
-    def not_applicable(self, claims: Any) -> str:
-        """Why these claims cannot be asked of this run; empty when they can."""
-        ...
-
     def head_types(self) -> Mapping[str, str]:
         """The type of every head at the end of training, by its name: previous-token, current-token, induction, ..."""
         ...
 
-    def head_scores(self, score: Score) -> Curves:
+    def head_scores(self, score: Score) -> RunCurves:
         """Previous-token or prefix-matching score, values (step, layer, head)."""
         ...
 
-    def k_composition(self) -> Curves:
+    def k_composition(self) -> RunCurves:
         """K-composition of each head of layer 0 with each of layer 1, values (step, writer, reader)."""
         ...
 
-    def llc_curve(self, n_layers: int = 2) -> Curves:
+    def llc_curve(self, n_layers: int = 2) -> RunCurves:
         """The whole model's LLC, values (step,), for the two- or the one-layer model."""
         ...
 
-    def llc_spread(self, n_layers: int = 2) -> Curves:
+    def llc_spread(self, n_layers: int = 2) -> RunCurves:
         """The LLC's standard deviation over chains, values (step,)."""
         ...
 
-    def loss_curve(self, n_layers: int = 2) -> Curves:
+    def loss_curve(self, n_layers: int = 2) -> RunCurves:
         """Mean loss on held-out text in nats, values (step,)."""
         ...
 
@@ -168,23 +164,23 @@ class Rearranged:
     def head_types(self) -> Mapping[str, str]:
         return self.run.head_types()
 
-    def head_scores(self, score: Score) -> Curves:
+    def head_scores(self, score: Score) -> RunCurves:
         return self._moved(self.run.head_scores(score), head_axes=(2,))
 
-    def k_composition(self) -> Curves:
+    def k_composition(self) -> RunCurves:
         return self._moved(self.run.k_composition(), head_axes=(1, 2))
 
-    def llc_curve(self, n_layers: int = 2) -> Curves:
+    def llc_curve(self, n_layers: int = 2) -> RunCurves:
         return self._moved(self.run.llc_curve(n_layers), head_axes=())
 
-    def llc_spread(self, n_layers: int = 2) -> Curves:
+    def llc_spread(self, n_layers: int = 2) -> RunCurves:
         return self._moved(self.run.llc_spread(n_layers), head_axes=())
 
-    def loss_curve(self, n_layers: int = 2) -> Curves:
+    def loss_curve(self, n_layers: int = 2) -> RunCurves:
         """The run's own, in its own order: what is compared with it stands under wrong labels."""
         return self.run.loss_curve(n_layers)
 
-    def _moved(self, curves: Curves, head_axes: tuple[int, ...]) -> Curves:
+    def _moved(self, curves: RunCurves, head_axes: tuple[int, ...]) -> RunCurves:
         def move(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
             if self.frozen:
                 values = np.broadcast_to(values[:1], values.shape)

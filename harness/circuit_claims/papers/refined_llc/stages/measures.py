@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, percentile_band, percentile_interval
-from circuit_claims.keeping.measure import measure
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged, TrainingRun
+from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval
+from circuit_claims.judging.statistics import LEVEL, percentile_band
+from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, TrainingRun
 from circuit_claims.papers.refined_llc.stages.boundaries import (
     FIRST_STEP,
     LENGTH,
@@ -40,7 +38,7 @@ LENGTHS: tuple[float | None, ...] = (LENGTH, 0.15, 0.3, None)
 MISSING = 0.05
 
 
-def llc_of(run: Any, *, n_layers: int = 2, corrected: bool = False) -> Curves:
+def llc_of(run: Any, *, n_layers: int = 2, corrected: bool = False) -> RunCurves:
     """The run's LLC as published, or with what the first-generation estimator makes it too high by taken off."""
     curves = run.llc_curve(n_layers)
     if not corrected:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Interval, Measurement
 
 if TYPE_CHECKING:
     from circuit_claims.toy.model import AttentionOnlyConfig

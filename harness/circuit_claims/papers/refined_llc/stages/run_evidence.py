@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.evidence import (
+from circuit_claims.api import (
     Curve,
     Curves,
     Evidence,
+    Finding,
     HeadCurves,
+    Measurement,
     NullDistribution,
     Panel,
     Scatter,
     ScatterPoint,
     Table,
 )
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
 from circuit_claims.papers.refined_llc.runs.training_run import Score
 from circuit_claims.papers.refined_llc.stages.boundaries import PUBLISHED_BOUNDARIES, STAGE_NAMES
 from circuit_claims.papers.refined_llc.stages.measures import LENGTHS, Stages, llc_of
@@ -75,7 +75,7 @@ def _series(name: str, kind: str, table: Measurement, rows: Any, at: int = 0) ->
     )
 
 
-def score_curves(found: Heads, score: Score) -> Evidence:
+def head_score_curves(found: Heads, score: Score) -> Evidence:
     """The score over training of every head of the layer that the type is looked for in, named, coloured by type."""
     table, types = found.leaders(score).measurement, found.run.head_types()
     layer, rows = TYPE_OF[score][1], thinned(table.arrays["steps"])

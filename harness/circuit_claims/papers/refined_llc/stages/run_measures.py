@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, percentile_band, percentile_interval, permutation_p_value
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval, permutation_p_value
+from circuit_claims.judging.statistics import LEVEL, percentile_band
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
-from circuit_claims.papers.refined_llc.runs.training_run import Curves, Rearranged, Score, TrainingRun
+from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, Score, TrainingRun
 
 TYPE_OF: dict[Score, tuple[str, int]] = {"previous": ("previous-token", 0), "prefix": ("induction", 1)}
 # A type has formed where its leading heads' mean score reaches what makes a head one of it.
@@ -189,7 +187,9 @@ def _typed(run: TrainingRun, kind: str, layer: int) -> list[int]:
     return [int(name.split(":")[1]) for name, found in types if found == kind and name.startswith(f"{layer}:")]
 
 
-def _mean_of_pairs(curves: Curves, rows: list[int], columns: list[int], generator: np.random.Generator) -> np.ndarray:
+def _mean_of_pairs(
+    curves: RunCurves, rows: list[int], columns: list[int], generator: np.random.Generator
+) -> np.ndarray:
     values = curves.draw(generator)
     left, right = generator.choice(rows, len(rows)), generator.choice(columns, len(columns))
     return values[:, left][:, :, right].mean((1, 2))
@@ -310,6 +310,6 @@ def heads(run: TrainingRun) -> Heads:
     return Heads(run)
 
 
-def composition(run: TrainingRun) -> Composition:
+def composition_over_training(run: TrainingRun) -> Composition:
     """The K-composition of a run's heads."""
     return Composition(run)

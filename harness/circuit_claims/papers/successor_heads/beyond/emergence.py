@@ -95,7 +95,7 @@ def steepest_share(
     return np.divide(rises.max(axis=-1), total, out=np.full(np.shape(total), np.inf), where=total > 0)
 
 
-def emergence(
+def emergence_curve(
     steps: Sequence[int],
     revisions: Sequence[SuccessorScores],
     *,

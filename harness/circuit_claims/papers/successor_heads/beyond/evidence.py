@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from circuit_claims.judging.evidence import Curve, Curves, Evidence, NullDistribution
+from circuit_claims.api import Curve, Curves, Evidence, NullDistribution
 from circuit_claims.papers.successor_heads.beyond.held_out import HeldOut
 from circuit_claims.papers.successor_heads.beyond.training import ScoreOverTraining
 

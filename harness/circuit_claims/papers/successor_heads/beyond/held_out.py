@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL, or_binomial
-from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of, weights_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 

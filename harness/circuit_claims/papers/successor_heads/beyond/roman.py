@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.judging.statistics import LEVEL, permutation_p_value
+from circuit_claims.api import permutation_p_value
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.models.architectures.layers import CircuitWeights
-from circuit_claims.papers.successor_heads.dataset import Vocabulary, roman_numerals
+from circuit_claims.papers.successor_heads.dataset import Vocabulary, roman_dataset
 from circuit_claims.papers.successor_heads.succession.nulls import BAND_LEVEL
-from circuit_claims.papers.successor_heads.succession.sweep import sweep
+from circuit_claims.papers.successor_heads.succession.sweep import sweep_heads
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def roman(
 ) -> RomanScore:
     """The score of `head` (layer, head) on the numerals I to XX that the tokenizer has as single tokens.
 
-    `settings` are those of `sweep` (path, exclude_self, bos, seed, ...). Raises ValueError when the tokenizer has no
-    two neighbouring numerals (the claim is then not applicable) and KeyError for a head that the model does not have.
+    `settings` are those of `sweep_heads` (path, exclude_self, bos, seed, ...). Raises ValueError when the tokenizer has
+    no two neighbouring numerals (the claim is then not applicable), KeyError for a head that the model does not have.
     """
-    dataset = roman_numerals(tokens)
-    result = sweep(weights, dataset, **settings)
+    dataset = roman_dataset(tokens)
+    result = sweep_heads(weights, dataset, **settings)
     scores, row = result.scores, result.scores.row(f"L{head[0]}H{head[1]}")
     score, null = float(scores.score[row]), result.null_of(row).score[:, 0]
     low, high = scores.intervals("score", level)[row]

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
@@ -29,11 +27,11 @@ def training_curve(
     kept under all of them, not only under the subject's own. Arrays `x` (step), `y`, `low`, `high` hold the
     curve with a band for all steps together.
     """
-    from circuit_claims.papers.successor_heads.beyond.emergence import emergence
+    from circuit_claims.papers.successor_heads.beyond.emergence import emergence_curve
 
     chosen = Settings(**settings)
     scores = [sweep_of(subject.at_step(step), chosen, draws, shuffles).scores for step in steps]
-    curve = emergence(steps, scores, metric="score")
+    curve = emergence_curve(steps, scores, metric="score")
     low, high = (min(end, 1e9) for end in curve.steepest_interval)
     facts = {"head": curve.head, "rise": curve.rise, "from": curve.steepest_from, "widest_gap": curve.widest_gap}
     method = f"{draws:,} bootstrap draws over tokens, the same at every step"

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import bootstrap_counts, or_binomial, percentiles
+from circuit_claims.api import Measurement, bootstrap_counts
+from circuit_claims.judging.statistics import or_binomial, percentiles
 from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits, strict_winner
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 

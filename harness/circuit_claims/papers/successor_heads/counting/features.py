@@ -17,10 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
 
 NOBODY = -1
@@ -52,9 +51,9 @@ def one_head(layer: Layer, head: int) -> Layer:
     """The layer with one of its heads only."""
     d_head = layer.out.shape[1] // layer.n_heads
     kv_head = head // (layer.n_heads // layer.n_kv_heads)
-    mine = slice(kv_head * d_head, (kv_head + 1) * d_head)
-    bias = None if layer.value.bias is None else layer.value.bias[mine]
-    value = Projection(layer.value.weight[mine], bias)
+    own_rows = slice(kv_head * d_head, (kv_head + 1) * d_head)
+    bias = None if layer.value.bias is None else layer.value.bias[own_rows]
+    value = Projection(layer.value.weight[own_rows], bias)
     out = layer.out[:, head * d_head : (head + 1) * d_head]
     return replace(layer, n_heads=1, n_kv_heads=1, value=value, out=out)
 
@@ -213,7 +212,7 @@ def random_features(
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-def feature_logits(directions: Float[Tensor, "feature d_model"], logits: Logits) -> Float[np.ndarray, "c feature"]:
+def logits_of_features(directions: Float[Tensor, "feature d_model"], logits: Logits) -> Float[np.ndarray, "c feature"]:
     """What the head makes of each feature alone: candidates x features, each feature's mean taken off.
 
     The paper's figure: the candidates are numbers in order, and bands ten apart are seen.

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from circuit_claims.heads.whole_model import kept_open
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, binomial_interval
+from circuit_claims.api import Finding, Interval, Measurement, binomial_interval
+from circuit_claims.heads.whole_model import one_booted_model
+from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.keeping.profiles import Profile
+from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
+from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
     NamedHead,
     factoring_table,
@@ -27,7 +29,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
     neuron_table,
     probe_table,
 )
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
 from circuit_claims.papers.successor_heads.steering import quantities
 
@@ -50,17 +52,21 @@ class Counting:
         return leader_by_score(self.subject)
 
     @property
-    def _profile(self) -> Any:
+    def _profile(self) -> Profile:
         return self.subject.context.profile
+
+    @property
+    def _amounts(self) -> ProfileAmounts:
+        return amounts_of(self.subject.context)
 
     def _runs(self, subject: Any) -> dict[str, Any]:
         """Which features: those of the leading head, from so many autoencoders and probes as the profile asks.
 
         Planted counters get their own number in every profile: with three a true period comes out inconclusive.
         """
-        runs = self._profile.autoencoders
+        runs = self._amounts.autoencoders
         runs = PLANTED_RUNS if isinstance(subject, CounterSubject) else runs
-        return {"head": list(leader_by_score(subject).pair), "runs": runs, "probes": self._profile.probe_seeds}
+        return {"head": list(leader_by_score(subject).pair), "runs": runs, "probes": self._amounts.probe_seeds}
 
     def _planted(self, **plan: Any) -> CounterSubject:
         return CounterSubject(self.subject.context, CounterPlan(**plan))
@@ -102,7 +108,7 @@ class Counting:
 
     def probes(self, subject: Any = None, **changes: str) -> Measurement:
         """The stored table of probes."""
-        return probe_table(subject or self.subject, seeds=self._profile.probe_seeds, **changes)
+        return probe_table(subject or self.subject, seeds=self._amounts.probe_seeds, **changes)
 
     def _of_probes(self, read: Callable[[Measurement], Measurement]) -> Finding:
         def measured(subject: Any = None, **changes: str) -> Measurement:
@@ -142,7 +148,7 @@ class Counting:
 
     def last_digit(self, **changes: str) -> Measurement:
         """The adapted measure for models that split numbers: probes below the head's layer, at the last digit."""
-        return last_digit_table(self.subject, seeds=self._profile.probe_seeds, **self._last_digits(), **changes)
+        return last_digit_table(self.subject, seeds=self._amounts.probe_seeds, **self._last_digits(), **changes)
 
     def what_last_digits_hold(self) -> str:
         """Which residual was read, in words: below layer 0 there is no context in it."""
@@ -151,7 +157,7 @@ class Counting:
         return f"{read}: the last digit's embedding alone, without what stands before it." if not layer else f"{read}."
 
     def _last_digits(self) -> dict[str, int]:
-        return {"layer": self.head.layer, "step": self._profile.numbers_step}
+        return {"layer": self.head.layer, "step": self._amounts.numbers_step}
 
     def right_from_the_last_digit(self) -> Finding:
         """SH-10 adapted to models that split numbers."""
@@ -171,7 +177,7 @@ class Counting:
     def factored(self, subject: Any = None, **changes: str) -> Measurement:
         """The stored table of the index and domain maps."""
         asked = subject or self.subject
-        amounts = {"pairs": self._profile.swapped_pairs, "draws": self._profile.bootstrap_draws}
+        amounts = {"pairs": self._amounts.swapped_pairs, "draws": self._profile.bootstrap_draws}
         return factoring_table(asked, head=list(leader_by_score(asked).pair), **amounts, **changes)
 
     def swapped_pairs(self, space: str) -> Finding:
@@ -259,10 +265,10 @@ class Counting:
 
         What SH-10b asks of the whole model is read while it is open.
         """
-        scales = list(self._profile.context_scales)
+        scales = list(self._amounts.context_scales)
         if not scales:
             return None
-        with kept_open():
+        with one_booted_model():
             if splits_numbers(self.subject.tokens):
                 last_digit_residuals(self.subject, **self._last_digits())
             return in_context_table(self.subject, scales=scales, **self._runs(self.subject))

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL
-from circuit_claims.keeping.measure import measure
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
 
@@ -107,14 +106,14 @@ def _figures(
     """Directions, their lengths, and their logits of the tokens that have a residue, in the order of their values."""
     import torch
 
-    from circuit_claims.papers.successor_heads.counting.features import feature_logits
+    from circuit_claims.papers.successor_heads.counting.features import logits_of_features
     from circuit_claims.papers.successor_heads.steering.arithmetic import contrasts
 
     counted = np.flatnonzero(residues >= 0)
     shown = counted[np.argsort(tokens.index[counted], kind="stable")]
     lengths = contrasts(vectors[torch.from_numpy(counted)], torch.from_numpy(residues[counted]), directions)
     arrays = {"directions": directions.numpy(), "contrast": lengths.numpy(),
-              "logits": feature_logits(directions, logits)[shown]}  # fmt: skip
+              "logits": logits_of_features(directions, logits)[shown]}  # fmt: skip
     return arrays, [tokens.texts[row] for row in shown]
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.successor_heads.counting.measures import described, mod_ten_features_table, stated
 
 LAST_NUMBER = 500

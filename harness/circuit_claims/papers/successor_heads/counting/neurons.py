@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_interval
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
 from circuit_claims.papers.successor_heads.counting.features import DRAWS, NOBODY, Logits, successor_probability
 
@@ -67,7 +66,7 @@ def ablation_drops(
     return drops.numpy()
 
 
-def firing_curves(
+def firing_by_index(
     hidden: Float[Tensor, "n neuron"], index: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " position"], Float[np.ndarray, "position neuron"]]:
     """Each neuron's mean value at every index that has a token (forms averaged), indices ascending."""
@@ -148,7 +147,7 @@ def neuron_periods(
     """
     mean = drops.mean(0)
     best = np.argsort(-mean, kind="stable")[:top]
-    positions, curves = firing_curves(hidden[:, torch.from_numpy(best.copy())], index)
+    positions, curves = firing_by_index(hidden[:, torch.from_numpy(best.copy())], index)
     by_period = explained_by_period(positions, curves, periods)
     if np.isnan(by_period).all():
         raise ValueError(f"periods of neurons: expected at least {2 * min(periods)} indices, found {len(positions)}")
@@ -178,7 +177,7 @@ def commonest_period(
     """
     generator = np.random.default_rng(seed)
     found = neuron_periods(hidden, drops, index, generator, top=top, shuffles=shuffles)
-    period_of, explained = best_periods(explained_by_period(*firing_curves(hidden, index)))
+    period_of, explained = best_periods(explained_by_period(*firing_by_index(hidden, index)))
     sure = explained > _chance(found, generator, shuffles, alpha / top)
     draws = [_vote(period_of, sure, _ranked(drops, generator)[:top]) for _ in range(DRAWS // 4)]
     counts = Counter(draws)

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.probes import Probes
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.statistics import percentile_band, percentile_interval
+from circuit_claims.judging.statistics import percentile_band
 from circuit_claims.papers.successor_heads.counting.features import DRAWS, ModalFeatures
 
 
@@ -65,21 +65,21 @@ def out_of_distribution(probes: Probes, asked: Asked, modulus: int = 10, *, seed
 
 def successes_in_task(probes: Probes, asked: Asked, task: str, modulus: int, *, seed: int = 0) -> Measurement:
     """How many of a task's tokens a probe gets right, on average (SH-12: 0 of 7 days mod 7, 8 of 12 months mod 12)."""
-    mine = np.array(asked.tasks) == task
-    if not mine.any():
+    in_task = np.array(asked.tasks) == task
+    if not in_task.any():
         known = ", ".join(dict.fromkeys(asked.tasks))
         raise ValueError(f"task to ask probes about: expected one of {known}, found {task!r}")
-    counts = asked.correct(probes, modulus)[:, mine].sum(1)
+    counts = asked.correct(probes, modulus)[:, in_task].sum(1)
     means = _draws_over(counts, np.random.default_rng(seed))
     return Measurement(
         f"{task} right, mod {modulus}",
         float(counts.mean()),
         percentile_interval(means, f"{DRAWS:,} bootstrap draws over {len(counts)} probes"),
-        unit=f"of {int(mine.sum())} tokens",
-        n=int(mine.sum()),
+        unit=f"of {int(in_task.sum())} tokens",
+        n=int(in_task.sum()),
         seed=seed,
         arrays={"right": counts},
-        facts={"chance": float(mine.sum() / modulus)},
+        facts={"chance": float(in_task.sum() / modulus)},
     )
 
 

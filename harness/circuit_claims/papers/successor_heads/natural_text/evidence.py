@@ -8,16 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.evidence import (
-    Bars,
-    Evidence,
-    PassageExample,
-    Passages,
-    PassageToken,
-    StackedBars,
-    StackedRow,
-    Table,
-)
+from circuit_claims.api import Bars, Evidence, PassageExample, Passages, PassageToken, StackedBars, StackedRow, Table
 from circuit_claims.papers.successor_heads.natural_text import quantities
 from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS, variant_agreement
 from circuit_claims.papers.successor_heads.natural_text.on_text import HeadOnListings, HeadOnText, sweep_settings

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.successor_heads.natural_text.listings import Listings, cut_listings
 from circuit_claims.papers.successor_heads.natural_text.natural import Amounts, Reading, tell
 from circuit_claims.texts import Text, open_text

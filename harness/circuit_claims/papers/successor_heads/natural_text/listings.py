@@ -26,7 +26,7 @@ REPEATED = 32
 _ITEM = re.compile(r"^[ \t]*(?:#|//|\*)?[ \t]*\(?([0-9]{1,3})[.)](?=[ \t])", re.MULTILINE)
 
 
-class Encoder(Protocol):
+class SpanEncoder(Protocol):
     """A tokenizer: ids of a text, and the token the model expects in front of every text, if any."""
 
     bos_id: int | None
@@ -81,7 +81,7 @@ def numbered_items(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def cut_listings(
-    documents: Sequence[Document], tokens: Encoder, *, wanted: int = WANTED, length: int = LENGTH, seed: int = 0
+    documents: Sequence[Document], tokens: SpanEncoder, *, wanted: int = WANTED, length: int = LENGTH, seed: int = 0
 ) -> Listings:
     """Up to `wanted` listings in windows of `length` tokens, at most `PER_DOCUMENT` of one document, drawn with `seed`.
 
@@ -109,7 +109,9 @@ def cut_listings(
     )
 
 
-def _window(text: str, at: int, begin: int, number: str, tokens: Encoder, length: int) -> tuple[int, list[int]] | None:
+def _window(
+    text: str, at: int, begin: int, number: str, tokens: SpanEncoder, length: int
+) -> tuple[int, list[int]] | None:
     """The case and the ids of a window of `length` tokens around the number at character `at`; None if it has none."""
     low = max(0, at - REACH)
     part = text[low : at + REACH]

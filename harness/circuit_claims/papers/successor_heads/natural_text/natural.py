@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.measure import Context, measure
+from circuit_claims.api import Measurement, measure
+from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.successor_heads.natural_text.behaviours import OTHER, VARIANTS, Line, label_cases
 from circuit_claims.papers.successor_heads.natural_text.cases import find_examples
 from circuit_claims.texts import Text

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import Finding, Measurement
+from circuit_claims.heads.effects.results import Head
+from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.natural_text import quantities
 from circuit_claims.papers.successor_heads.natural_text.behaviours import NAMED
 from circuit_claims.papers.successor_heads.natural_text.listed import listing_effects
@@ -28,7 +29,6 @@ SHUFFLES = 20
 OTHERS = 4
 DRAWN = "random earlier tokens"
 RANDOM = "matched random heads"
-Head = tuple[int, int]
 
 
 def sweep_settings(subject: Any) -> Settings:
@@ -191,8 +191,8 @@ class HeadOnListings:
     @property
     def table(self) -> Measurement:
         """The stored table of effects."""
-        profile = self.on_text.reading.context.profile
-        return listing_effects(self.on_text.reading, wanted=profile.listings, seed=self.on_text.amounts.seed)
+        wanted = amounts_of(self.on_text.reading.context).listings
+        return listing_effects(self.on_text.reading, wanted=wanted, seed=self.on_text.amounts.seed)
 
     @property
     def row(self) -> int:
@@ -230,6 +230,6 @@ def row_of(table: Measurement, head: Head) -> int:
 
 def head_on_text(subject: Any, text: Text) -> HeadOnText:
     """The subject's leading head on a text, as much of it as the run's profile reads."""
-    profile = subject.context.profile
-    amounts = Amounts(profile.contexts, profile.loss_contexts, others=OTHERS)
+    asked = amounts_of(subject.context)
+    amounts = Amounts(asked.contexts, asked.loss_contexts, others=OTHERS)
     return HeadOnText(Reading(subject, text), leading_head(subject), amounts)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, bootstrap_counts, or_binomial, percentile_interval
+from circuit_claims.api import Interval, Measurement, bootstrap_counts, percentile_interval
+from circuit_claims.judging.statistics import LEVEL, or_binomial
 from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, NAMED, effective_number
 from circuit_claims.papers.successor_heads.natural_text.cases import matched_cases
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, percentile_interval, percentiles
+from circuit_claims.api import Interval, Measurement, percentile_interval
+from circuit_claims.judging.statistics import LEVEL, percentiles
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.steering.arithmetic import SteeringTable

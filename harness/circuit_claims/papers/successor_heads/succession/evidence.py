@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.judging.evidence import Bars, Evidence, HeadMap, NullDistribution, RankedBars, Table
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.api import Bars, Evidence, HeadMap, Measurement, NullDistribution, RankedBars, Table
 from circuit_claims.papers.successor_heads.succession.measures import DatasetFinding, Settings, SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.paths import Headless, InputPaths
 from circuit_claims.papers.successor_heads.succession.quantities import METRIC_WORDS, head_label, ranking
@@ -25,7 +24,7 @@ def _grid(table: Measurement, column: str) -> list[list[float | None]]:
     return grid
 
 
-def head_map(scores: SuccessorScoreTable, column: str = "score") -> Evidence:
+def score_map(scores: SuccessorScoreTable, column: str = "score") -> Evidence:
     """A heat map over layers and heads of one column of the table, the leader marked."""
     table = scores.table
     best = table.arrays["heads"][ranking(table, "score")[0]]
@@ -50,8 +49,8 @@ def path_maps(subject: Any) -> list[Evidence]:
         chosen.append(Settings(path="residual", first="end of text"))
     # Where a head copies and increments, this is the map on which it shows.
     chosen.append(replace(chosen[-1], exclude_self=True))
-    maps = [head_map(SuccessorScoreTable(subject, settings)) for settings in chosen]
-    return [*maps, head_map(SuccessorScoreTable(subject, Settings()), "copy_score")]
+    maps = [score_map(SuccessorScoreTable(subject, settings)) for settings in chosen]
+    return [*maps, score_map(SuccessorScoreTable(subject, Settings()), "copy_score")]
 
 
 def ranked_heads(scores: SuccessorScoreTable) -> Evidence:
@@ -84,7 +83,7 @@ def both_weightings(scores: SuccessorScoreTable) -> Evidence:
     cells = [
         [
             head_label(table, int(row)),
-            *(_share(table.arrays[name][row]) for name in ("score", "macro_score", "copy_score")),
+            *(_share(float(table.arrays[name][row])) for name in ("score", "macro_score", "copy_score")),
             *(_share(value) for value in table.arrays["task_scores"][row]),
         ]
         for row in rows

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.keeping.measure import measure
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, assemble_dataset, succession
 from circuit_claims.papers.successor_heads.succession import quantities
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject, WordTokens

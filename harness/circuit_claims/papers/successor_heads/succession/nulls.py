@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from circuit_claims.judging.statistics import permutation_p_value
+from circuit_claims.api import permutation_p_value
 from circuit_claims.papers.successor_heads.dataset import Strand, SuccessionDataset
 from circuit_claims.papers.successor_heads.succession.score import Metric, Winners, usable_pairs
 
@@ -24,7 +24,7 @@ LARGEST_TABLE = 64
 
 
 @dataclass(frozen=True)
-class NullDistribution:
+class NullOfBestHead:
     """Scores under shuffled successor maps. Shares in [0, 1].
 
     `score` and `macro_score` have shape (shuffle, head); `observed` holds the largest true score of each metric.
@@ -66,7 +66,7 @@ def shuffled_null(
     generator: np.random.Generator,
     shuffles: int = 1000,
     exclude_self: bool = False,
-) -> NullDistribution:
+) -> NullOfBestHead:
     """Scores of all heads against `shuffles` random orders of each task's strings.
 
     Every strand keeps its number of pairs and their pattern (chain, gap, cycle); only which string stands where is
@@ -88,7 +88,7 @@ def shuffled_null(
     score = passed.sum(axis=0) / total.sum()
     macro = (passed[total > 0] / total[total > 0, None, None]).mean(axis=0)
     observed: dict[Metric, float] = {"score": float(score[0].max()), "macro_score": float(macro[0].max())}
-    return NullDistribution(score[1:], macro[1:], observed)
+    return NullOfBestHead(score[1:], macro[1:], observed)
 
 
 def _random_orders(

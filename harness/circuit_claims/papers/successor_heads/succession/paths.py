@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Finding, Interval, Measurement, measure
 from circuit_claims.judging.statistics import LEVEL, or_binomial
-from circuit_claims.keeping.measure import measure
+from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 
 if TYPE_CHECKING:
@@ -160,6 +159,6 @@ def headless_score(subject: Any, *, text: str) -> Headless:
     """The path without the head, its lens fitted on one of the standard texts."""
     from circuit_claims.texts import text_digest
 
-    profile = subject.context.profile
-    amounts = {"tokens": profile.lens_tokens, "draws": profile.bootstrap_draws}
+    context = subject.context
+    amounts = {"tokens": amounts_of(context).lens_tokens, "draws": context.profile.bootstrap_draws}
     return Headless(subject, headless_scores_table(subject, text=text, text_digest=text_digest(text), **amounts))

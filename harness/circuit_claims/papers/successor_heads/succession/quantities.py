@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.api import Interval, Measurement
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores

@@ -17,14 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuit_claims.api import bootstrap_counts
 from circuit_claims.errors import InputError
-from circuit_claims.judging.statistics import bootstrap_counts
+from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
 Metric = Literal["score", "macro_score"]
 METRICS: tuple[Metric, ...] = ("score", "macro_score")
 NOBODY = -1
-LEVEL = 0.90
 TOGETHER = 1 << 22
 
 

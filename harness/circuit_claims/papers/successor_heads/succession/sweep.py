@@ -12,7 +12,7 @@ from circuit_claims.heads.ov_circuit import group_logits
 from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
-from circuit_claims.papers.successor_heads.succession.nulls import BAND_LEVEL, NullDistribution, shuffled_null
+from circuit_claims.papers.successor_heads.succession.nulls import BAND_LEVEL, NullOfBestHead, shuffled_null
 from circuit_claims.papers.successor_heads.succession.score import (
     METRICS,
     SuccessorScores,
@@ -42,16 +42,16 @@ class SweepResult:
     shuffles: int
 
     @cached_property
-    def null(self) -> NullDistribution:
+    def null(self) -> NullOfBestHead:
         """Scores of all heads under shuffled successor maps."""
         return self._null_of(self.winners)
 
-    def null_of(self, row: int) -> NullDistribution:
+    def null_of(self, row: int) -> NullOfBestHead:
         """The same shuffles for one head alone: what `null` has in its column, at that head's cost."""
-        mine = (part[[row]] for part in (self.winners.heads, self.winners.winner, self.winners.winner_but_self))
-        return self._null_of(Winners(*mine))
+        rows = (part[[row]] for part in (self.winners.heads, self.winners.winner, self.winners.winner_but_self))
+        return self._null_of(Winners(*rows))
 
-    def _null_of(self, winners: Winners) -> NullDistribution:
+    def _null_of(self, winners: Winners) -> NullOfBestHead:
         generator, excluded = _generators(self.seed)[1], self.scores.exclude_self
         return shuffled_null(winners, self.dataset, generator=generator, shuffles=self.shuffles, exclude_self=excluded)
 
@@ -120,7 +120,7 @@ class SweepResult:
         }
 
 
-def sweep(
+def sweep_heads(
     weights: CircuitWeights,
     dataset: SuccessionDataset,
     *,
