@@ -98,7 +98,7 @@ def test_the_hessian_trace_is_a_cell_of_its_own_and_leaves_the_chains_as_they_ar
     assert bare.surroundings.hessian_trace is None
     seen = []
     (found,) = run_sweep(plan(**small, trace_probes=6), store, progress=seen.append).values()
-    assert [(step.chain, step.stored) for step in seen] == [(0, True), (1, True), (None, False)]
+    assert [(step.cell.chain, step.stored) for step in seen] == [(0, True), (1, True), (None, False)]
     settings = {k: v for k, v in asdict(SETTINGS).items() if k != "rmsprop"}
     single = refined_llc(small_model(3), rows("pile"), weights="1:0", trace_probes=6, **settings)
     assert found.surroundings.hessian_trace == pytest.approx(single.surroundings.hessian_trace, rel=1e-5)
@@ -131,7 +131,8 @@ def test_worker_processes_give_the_same_chains():
     small = {"weights": ["1:0", "layer 0"], "texts": ["pile"], "checkpoints": ["3"]}
     here, there = run_sweep(plan(**small), Counting()), run_sweep(plan(**small), Counting(), executor=Processes(1))
     for point, estimate in here.items():
-        np.testing.assert_array_equal(estimate.traces.loss, there[point].traces.loss)
+        # To rounding: another process may have another number of threads.
+        np.testing.assert_allclose(there[point].traces.loss, estimate.traces.loss, rtol=1e-5)
 
 
 def test_progress_counts_cells_and_estimates_what_is_left():
