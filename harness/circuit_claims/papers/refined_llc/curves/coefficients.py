@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.judging.measurement import Measurement
 from circuit_claims.api import Measurement
 from circuit_claims.keeping.cells import CellPlan, CellStore, MemoryStore, Progress, Report, Tally, fill_all
 from circuit_claims.keeping.keys import closure
