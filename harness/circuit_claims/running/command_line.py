@@ -236,6 +236,36 @@ def _figures_here() -> Mapping[str, Any]:
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="What the paper is called: lower-case letters, digits and _.")],
+    into: Annotated[Path, typer.Option("--into", help="The folder of papers, below this one.")] = Path("claims"),
+) -> None:
+    """Write a folder for a paper of your own, complete as it stands: one claim, its measure, controls and tests."""
+    from circuit_claims.running.authoring.scaffold import new_paper
+
+    written = new_paper(name, Path.cwd(), into)
+    for file in written.files:
+        out.print(f"wrote {file.relative_to(Path.cwd())}", markup=False, soft_wrap=True)
+    out.print("Type next:", *written.next_lines, sep="\n  ", markup=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Papers' folders (those of this folder).")] = None,
+    claims_dir: ClaimsDir = None,
+) -> None:
+    """Read papers' folders without measuring, and say what is wrong with each; status 1 where something is."""
+    from circuit_claims.running.authoring.check import check_papers
+
+    checked = check_papers(folders or (), Path.cwd(), claims_dir)
+    for fault in checked.faults:
+        err.print(fault, markup=False, soft_wrap=True)
+    out.print(checked.line(), markup=False, soft_wrap=True)
+    if checked.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="A run's folder, with events.jsonl in it.")]) -> None:
     """Write the report of a run again from its event stream, finished or not."""
     from circuit_claims.report import write_report
