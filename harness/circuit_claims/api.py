@@ -53,6 +53,7 @@ from circuit_claims.judging.statistics import (
     permutation_p_value,
 )
 from circuit_claims.keeping.measure import measure
+from circuit_claims.running.contributions import ClaimsOption, Contribution, SubjectKind, Trait
 from circuit_claims.running.plugin import claim
 
 if TYPE_CHECKING:
@@ -62,13 +63,13 @@ if TYPE_CHECKING:
     from circuit_claims.heads.network import Network, contexts, network_of
 
 __all__ = [
-    "Bars", "ClusterMap", "ClusterRow", "Curve", "Curves", "Evidence", "EvidenceError", "Finding", "GridMap",
-    "HeadCurves", "HeadMap", "Interval", "Measurement", "Network", "NullDistribution", "Panel", "PassageExample",
-    "PassageToken", "Passages", "PatternPanel", "Patterns", "RankedBars", "Scatter", "ScatterPoint", "StackedBars",
-    "StackedRow", "Table", "Text", "binomial_interval", "bootstrap_counts", "claim", "cluster_interval",
-    "cluster_means", "composition_between", "contexts", "current_token_scores", "maximum_null", "measure",
-    "network_of", "percentile_interval", "permutation_null", "permutation_p_value", "planted_induction",
-    "prefix_matching_scores", "previous_token_scores",
+    "Bars", "ClaimsOption", "ClusterMap", "ClusterRow", "Contribution", "Curve", "Curves", "Evidence",
+    "EvidenceError", "Finding", "GridMap", "HeadCurves", "HeadMap", "Interval", "Measurement", "Network",
+    "NullDistribution", "Panel", "PassageExample", "PassageToken", "Passages", "PatternPanel", "Patterns",
+    "RankedBars", "Scatter", "ScatterPoint", "StackedBars", "StackedRow", "SubjectKind", "Table", "Text", "Trait",
+    "binomial_interval", "bootstrap_counts", "claim", "cluster_interval", "cluster_means", "composition_between",
+    "contexts", "current_token_scores", "maximum_null", "measure", "network_of", "percentile_interval",
+    "permutation_null", "permutation_p_value", "planted_induction", "prefix_matching_scores", "previous_token_scores",
 ]  # fmt: skip
 
 _LATE = {

@@ -67,3 +67,10 @@ def test_pytest_finds_the_plugin_and_the_shell_the_command(wheel):
         text = archive.read(entries).decode()
     assert "[pytest11]\ncircuit_claims = circuit_claims.running.plugin" in text
     assert "[console_scripts]\nclaims = circuit_claims.running.command_line:main" in text
+
+
+def test_the_version_stands_in_one_place_and_the_citation_repeats_it():
+    from circuit_claims import __version__
+
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {__version__}" in citation

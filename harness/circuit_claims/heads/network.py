@@ -42,7 +42,7 @@ class HeadWeights:
     W_O: Float[Tensor, "head d_head d_model"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class TokenIds:
     """How a network reads text: the ids of a text, and the token in front of every text, or None for a model without.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -142,8 +143,8 @@ def _expected_form(kind: str, expected: Any) -> tuple[str, bool]:
 class Paper(BaseModel):
     """A paper's citation and its claims, as `paper.toml` holds them.
 
-    `contribution` names what the paper brings beside its claims (`circuit_claims.running.contributions`), `folder` is
-    where its `paper.toml` lies.
+    `contribution` names what the paper brings beside its claims (`circuit_claims.running.contributions`), `units` are
+    those of its claims that no other paper has, `folder` is where its `paper.toml` lies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -155,6 +156,7 @@ class Paper(BaseModel):
     year: int
     url: Text
     contribution: str = ""
+    units: tuple[Text, ...] = ()
     claims: tuple[Claim, ...]
     folder: Annotated[Path, Field(exclude=True)]
 
@@ -179,7 +181,7 @@ class Deviation(BaseModel):
 
 
 def load_paper(path: Path) -> Paper:
-    """Read one `paper.toml`. Raises `ClaimError` for a missing, unknown or ill-formed field, naming it.
+    """Read one `paper.toml`. Raises `ClaimError` for missing, unknown or ill-formed fields, naming all of them.
 
     `[paper.subjects]` and `others` in `[paper]` hold for every claim that does not say otherwise.
     """
@@ -191,7 +193,14 @@ def load_paper(path: Path) -> Paper:
     usual = {name: citation.pop(name) for name in ("subjects", "others") if name in citation} | {
         "paper": citation.get("id", "")
     }
-    claims = tuple(_parse(Claim, {**usual, **entry}, path, _name(entry)) for entry in entries)
+    claims, faults = [], []
+    for entry in entries:
+        try:
+            claims.append(_parse(Claim, {**usual, **entry}, path, _name(entry)))
+        except ClaimError as error:
+            faults.append(str(error))
+    if faults:
+        raise ClaimError("\n".join(faults))
     _refuse_doubles((claim.id, path) for claim in claims)
     return _parse(Paper, {**citation, "claims": claims, "folder": path.parent}, path, "[paper]")
 
@@ -241,7 +250,8 @@ def _parse(model: type[BaseModel], data: Any, path: Path, name: str) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [f"  {_field(item['loc'])}: {_complaint(item)}" for item in error.errors(include_url=False)]
+        fields = tuple(model.model_fields)
+        lines = [f"  {_field(item['loc'])}: {_complaint(item, fields)}" for item in error.errors(include_url=False)]
         raise ClaimError("\n".join([f"{path}: {name} cannot be used", *lines])) from None
 
 
@@ -249,11 +259,12 @@ def _field(loc: tuple[Any, ...]) -> str:
     return ".".join(str(part) for part in loc[:2]) or "as a whole"
 
 
-def _complaint(item: Mapping[str, Any]) -> str:
+def _complaint(item: Mapping[str, Any], fields: tuple[str, ...]) -> str:
     if item["type"] == "missing":
         return "expected this field, found none"
     if item["type"] == "extra_forbidden":
-        return "is not a field of this table"
+        near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.5)
+        return "is not a field of this table" + (f", nearest {near[0]}" if near else "")
     return f"{item['msg']}, found {item['input']!r}"
 
 

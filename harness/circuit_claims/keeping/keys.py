@@ -239,12 +239,14 @@ class _Walk:
 
     def own(self, module: _Module, name: str) -> bool:
         """Whether a decorator may register what it decorates: one of the package's, not a keeper's."""
-        target = module.imports.get(name)
-        return (
-            name in module.definitions
-            if target is None
-            else _top(target[0]) in self.packages and not (_apart(target[0]))
-        )
+        while (target := module.imports.get(name)) is not None and target[1] is not None:
+            if _top(target[0]) not in self.packages or _apart(target[0]):
+                return False
+            above = _module(target[0])
+            if above is None:
+                return False
+            module, name = above, target[1]  # a face hands on what is defined elsewhere
+        return name in module.definitions
 
     def whole(self, module: _Module) -> None:
         """All of a module: it is passed on as a value, or something in it cannot be told apart."""

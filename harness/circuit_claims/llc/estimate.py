@@ -44,7 +44,7 @@ class LLCEstimate:
 
     @property
     def mean_displacement(self) -> float:
-        """Mean |w - w*| of the sound chains, to be held against |w*|."""
+        """Mean distance `|w - w*|` of the sound chains, to be held against the length `|w*|`."""
         moved = self.traces.displacement[self.traces.sound]
         return float(moved.mean()) if moved.size else math.nan
 

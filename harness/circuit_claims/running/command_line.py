@@ -182,22 +182,49 @@ def train(
         list[str] | None, typer.Option(help="STEP:BATCH:RATE:DECAY from that step on; repeatable.")
     ] = None,
     mixture: Annotated[Path | None, typer.Option(help="Sources, shares and licences, as a TOML file.")] = None,
+    fixed: Annotated[
+        str | None, typer.Option("--recipe", help="A recipe of fixtures/recipes.toml; only layers and seed beside it.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many updates; go on later.")] = None,
 ) -> None:
     """Train the attention-only model by the paper's recipe; a killed run goes on where it was last saved."""
     from circuit_claims.running.machine import choose_device
     from circuit_claims.toy.command import MIXTURE, progress_line, run_training, with_roomy_memory
+    from circuit_claims.toy.recipes import fixed_recipe
     from circuit_claims.toy.training import Phase, Recipe
 
     phases = tuple(map(Phase.parse, later or []))
     recipe = Recipe(layers, steps, batch, context, seed=seed, precision=precision, later=phases)
+    texts = {"mixture": mixture or MIXTURE}
+    if fixed is not None:
+        known = fixed_recipe(fixed, recipe, mixture)
+        recipe, texts = known.for_run(layers, seed), {"mixture": known.mixture_path, "tokenizer": known.tokenizer_path}
     with_roomy_memory()
-    told = {"mixture": mixture or MIXTURE, "device": choose_device(device), "most_steps": stop_after}
-    for step in run_training(text, run_dir, recipe, tell=lambda line: err.print(line, markup=False), **told):
+    how = {**texts, "device": choose_device(device), "most_steps": stop_after}
+    for step in run_training(text, run_dir, recipe, tell=lambda line: err.print(line, markup=False), **how):
         if step.reported:
             err.print(progress_line(step, recipe), markup=False)
     out.print(f"run: {run_dir}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def landmarks(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder, finished or not.")],
+    fixed: Annotated[str, typer.Option("--recipe", help="The recipe of fixtures/recipes.toml it was trained by.")],
+) -> None:
+    """Show a run's loss and head scores over training, and which of its checkpoints ship by its recipe's rule."""
+    from circuit_claims.heads.landmarks import curve_lines, landmark_steps, scored_run
+    from circuit_claims.toy.checkpoints import Run
+    from circuit_claims.toy.recipes import known_recipe
+
+    recipe, run = known_recipe(fixed), Run.open(run_dir)
+    curve = scored_run(run, progress=lambda line: err.print(line, markup=False))
+    reached = landmark_steps(curve, recipe.ships)
+    for line in curve_lines(curve, recipe.settings.batch * recipe.settings.n_ctx, reached):
+        out.print(line, markup=False, soft_wrap=True)
+    missing = [landmark.name for landmark in recipe.ships if landmark.name not in reached]
+    out.print(f"not reached: {', '.join(missing) or 'none'}", markup=False, soft_wrap=True)
 
 
 def _figures_here() -> Mapping[str, Any]:
@@ -206,6 +233,36 @@ def _figures_here() -> Mapping[str, Any]:
         return papers_here(None).figures()
     except ClaimsError:
         return {}
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="What the paper is called: lower-case letters, digits and _.")],
+    into: Annotated[Path, typer.Option("--into", help="The folder of papers, below this one.")] = Path("claims"),
+) -> None:
+    """Write a folder for a paper of your own, complete as it stands: one claim, its measure, controls and tests."""
+    from circuit_claims.running.authoring.scaffold import new_paper
+
+    written = new_paper(name, Path.cwd(), into)
+    for file in written.files:
+        out.print(f"wrote {file.relative_to(Path.cwd())}", markup=False, soft_wrap=True)
+    out.print("Type next:", *written.next_lines, sep="\n  ", markup=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Papers' folders (those of this folder).")] = None,
+    claims_dir: ClaimsDir = None,
+) -> None:
+    """Read papers' folders without measuring, and say what is wrong with each; status 1 where something is."""
+    from circuit_claims.running.authoring.check import check_papers
+
+    checked = check_papers(folders or (), Path.cwd(), claims_dir)
+    for fault in checked.faults:
+        err.print(fault, markup=False, soft_wrap=True)
+    out.print(checked.line(), markup=False, soft_wrap=True)
+    if checked.faults:
+        raise typer.Exit(1)
 
 
 @app.command()

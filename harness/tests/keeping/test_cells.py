@@ -60,7 +60,12 @@ def right(cells) -> bool:
 EXECUTORS = [InProcess(), Threads(1), Threads(3), Processes(2)]
 
 
-@pytest.mark.parametrize("executor", EXECUTORS, ids=str)
+def named(executor) -> str:
+    """The executor's kind and how many it uses: what two workers of a test run agree on."""
+    return f"{type(executor).__name__.lower()}-{getattr(executor, 'workers', 1)}"
+
+
+@pytest.mark.parametrize("executor", EXECUTORS, ids=named)
 def test_every_executor_gives_the_same_cells(executor, tmp_path):
     store = Store(tmp_path)
     cells = fill_all(plan(), store, executor=executor)
@@ -102,7 +107,7 @@ def test_nothing_is_prepared_where_nothing_is_missing():
     assert prepared == [threading.main_thread()]
 
 
-@pytest.mark.parametrize("executor", EXECUTORS, ids=str)
+@pytest.mark.parametrize("executor", EXECUTORS, ids=named)
 def test_an_error_names_its_cell_and_loses_none_of_the_others(executor, tmp_path):
     store = Store(tmp_path)
     with pytest.raises(KeyError, match="no such head") as caught:
@@ -158,7 +163,7 @@ def test_ctrl_c_begins_nothing_more_and_keeps_what_was_running(tmp_path):
     assert 1 < len(kept) < 5
 
 
-@pytest.mark.parametrize("executor", [InProcess(), Threads(2)], ids=str)
+@pytest.mark.parametrize("executor", [InProcess(), Threads(2)], ids=named)
 def test_a_loop_that_is_left_makes_no_more(executor):
     begun = []
 

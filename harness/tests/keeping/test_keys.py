@@ -211,6 +211,12 @@ def test_no_measure_hangs_on_what_is_shown_or_fetched(found):
         }  # fmt: skip
 
 
+def test_measures_of_one_module_hang_on_their_own_code_alone(found):
+    """Whether `measure` is imported from its room or from the api, which hands it on."""
+    assert "circuit_claims.papers.successor_heads.counting.factoring" not in found["neuron_table"].modules
+    assert "transformers" not in found["probe_table"].libraries
+
+
 @pytest.mark.parametrize(
     ("measure", "room"),
     [
@@ -228,7 +234,7 @@ def test_no_measure_hangs_on_what_is_shown_or_fetched(found):
         ("mod_ten_features_table", "heads.autoencoders.training"),
         ("multigram_samples", "papers.refined_llc.multigrams.labels"),
         ("ablation_effects", "toy.model"),
-        ("path_table", "heads.composition"),
+        ("path_ablation_table", "heads.composition"),
         ("stage_boundaries", "papers.refined_llc.stages.boundaries"),
         ("initialisation", "papers.refined_llc.stages.published_seed"),
     ],

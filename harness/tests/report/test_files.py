@@ -105,7 +105,7 @@ def test_version_1_listed_subjects_without_scopes(tmp_path: Path, collected: Col
     verdict = old["verdicts"][0]
     scopes = {"a": "replication", "b": "generalisation"}
     old["verdicts"] = [verdict | {"subject": name, "scope": scope} for name, scope in scopes.items()]
-    (tmp_path / "results.json").write_bytes(to_json(old))
+    (tmp_path / "results.json").write_bytes(json_bytes(old))
     claims = {claim.id: claim for claim in load_results(tmp_path).claims}
     assert claims[verdict["claim"]].subjects == {"replication": ("a",), "reproduction": ("b", "c")}
     assert (claims[verdict["claim"]].others, claims[verdict["claim"]].origin) == (False, "paper")

@@ -11,7 +11,8 @@ from circuit_claims.judging.claims import load_papers
 from circuit_claims.places import CLAIMS, FIXTURES
 
 PACKAGE = Path(circuit_claims.__file__).parent
-APART = ("papers", "claims", "fixtures")
+# The papers themselves, and the map of the package, which says where they stand.
+APART = ("papers", "claims", "fixtures", "__init__.py")
 SOURCES = [
     path
     for path in (*PACKAGE.rglob("*"), *FIXTURES.glob("*.toml"))

@@ -145,7 +145,7 @@ def test_code_is_drawn_beside_the_mixture_where_layer_1_was_recorded_on_both():
     (whole,) = show.code_panels(found)
     some = left_of(found, lambda key: key.text != "code" or (key.weights[0] == "1" and key.checkpoint in steps[::-2]))
     (thinned,) = show.code_panels(some)
-    assert [str(step) for step in thinned["x"]] == steps[::-2][::-1]
+    assert [str(step) for step in thinned.x] == steps[::-2][::-1]
     assert [panel.name for panel in thinned.panels] == ["layer 1, training mixture", "layer 1, code"]
     for before, after in zip(whole.panels, thinned.panels, strict=True):
         assert {one.name: one.y[-1] for one in before.series} == {one.name: one.y[-1] for one in after.series}

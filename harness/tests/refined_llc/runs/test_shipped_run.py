@@ -67,7 +67,7 @@ def test_its_first_steps_in_bf16_are_those_in_fp32(run):
     from circuit_claims.papers.refined_llc.stages.run_evidence import loss_curves
 
     whole, first = loss_curves(LiveRun(run, Context(store=None), "own-run", "own"))
-    assert whole["x"][-1] == run.steps[-1]
+    assert whole.x[-1] == run.steps[-1]
     rounded, exact = (series.y for series in first.series)
     assert len(rounded) == len(exact) >= 8
     apart = max(abs(a - b) for a, b in zip(rounded, exact, strict=True))

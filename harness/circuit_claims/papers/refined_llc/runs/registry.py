@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from circuit_claims.errors import InputError
 from circuit_claims.models.cache import default_cache
 from circuit_claims.models.runs import RunRow, load_runs
-from circuit_claims.places import CLAIMS, FIXTURES
+from circuit_claims.places import CLAIMS, FIXTURES, PACKAGE
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.training_run import RunKind, TrainingRun
     from circuit_claims.running.run import Run
 
-CLAIMS_OF_RUNS = "pytest claims/refined_llc"
+INSTALLED = CLAIMS.is_relative_to(PACKAGE)
+CLAIMS_OF_RUNS = "pytest --pyargs circuit_claims.claims.refined_llc" if INSTALLED else "pytest claims/refined_llc"
 GIVE_RECORDED = f"{CLAIMS_OF_RUNS} --claims-recorded DIR"
-GIVE_OWN = f"claims train --help, then {CLAIMS_OF_RUNS} --claims-own-run DIR"
+# A wheel holds the run's card and losses; its checkpoints stand in the repository.
+GIVE_OWN = f"{CLAIMS_OF_RUNS} --claims-own-run CLONE/fixtures/attention_only/two_layer"
 
 
 def published_runs() -> tuple[str, ...]:
@@ -68,8 +70,8 @@ def open_own(row: RunRow, run: Run) -> TrainingRun:
     from circuit_claims.toy.checkpoints import CARD
 
     folder = run.options.get("own-run") or FIXTURES / row.source
-    if not (folder / CARD).is_file():
-        raise RunNotAvailable(row.name, f"no training run of this project's own in {folder.name}", GIVE_OWN)
+    if not (folder / CARD).is_file() or not _has_checkpoints(folder):
+        raise RunNotAvailable(row.name, f"no checkpoints in {folder.name}: they come with the repository", GIVE_OWN)
     return _open_live(row, "own", folder, run)
 
 
@@ -97,8 +99,13 @@ def recorded_state(row: RunRow) -> str:
 
 def own_state(row: RunRow) -> str:
     """For `claims doctor`: whether the project's own run is here."""
-    here = (FIXTURES / row.source).is_dir()
-    return "here, shipped with the project" if here else "not here. Type: claims train --help"
+    if _has_checkpoints(FIXTURES / row.source):
+        return "here, shipped with the project"
+    return f"not here: its checkpoints come with the project's repository. Type: {GIVE_OWN}"
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
 
 
 def published_state(row: RunRow) -> str:

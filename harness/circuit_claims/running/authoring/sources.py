@@ -1,0 +1,214 @@
+"""What can be read of a paper's Python files without importing them: tests, texts, calls of evidence types.
+
+The files are those in the paper's folder and those that they import from the package the paper belongs to.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from circuit_claims.places import PACKAGE
+
+FACE = ("circuit_claims.api", "circuit_claims.judging.evidence")
+OWN_PAPERS = f"{PACKAGE.name}.papers."
+
+
+@dataclass(frozen=True)
+class ClaimTest:
+    """A test marked with claims: their `ids`, those its body judges, its `arguments`.
+
+    `readable` is False where an id is not written out, so that neither list is whole.
+    """
+
+    file: Path
+    line: int
+    name: str
+    ids: tuple[str, ...]
+    judged: tuple[str, ...]
+    arguments: frozenset[str]
+    readable: bool
+
+
+@dataclass(frozen=True)
+class EvidenceCall:
+    """A call of an evidence type of the face: its fields; `open` where others may come by `**`."""
+
+    file: Path
+    line: int
+    kind: str
+    fields: tuple[str, ...]
+    positional: int
+    open: bool
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The parsed files of a paper; `broken` are those that are no Python, with the reason."""
+
+    folder: Path
+    trees: Mapping[Path, ast.Module]
+    broken: Mapping[Path, str]
+
+    @cached_property
+    def tests(self) -> tuple[ClaimTest, ...]:
+        """The tests of the folder that are marked with claims."""
+        own = {file: tree for file, tree in self.trees.items() if file.is_relative_to(self.folder)}
+        files = {file: tree for file, tree in own.items() if file.name.startswith("test_")}
+        return tuple(test for file, tree in files.items() for test in _claim_tests(file, tree))
+
+    @cached_property
+    def texts(self) -> frozenset[str]:
+        """Every text that is written out, and every argument given by name: `random_head=` is "random head"."""
+        nodes = [node for tree in self.trees.values() for node in ast.walk(tree)]
+        texts = (node.value for node in nodes if isinstance(node, ast.Constant))
+        names = (node.arg.replace("_", " ") for node in nodes if isinstance(node, ast.keyword) and node.arg)
+        return frozenset((*names, *(text for text in texts if isinstance(text, str))))
+
+    @cached_property
+    def evidence(self) -> tuple[EvidenceCall, ...]:
+        """Every call of an evidence type of the face."""
+        return tuple(call for file, tree in self.trees.items() for call in _evidence_calls(file, tree))
+
+    def says(self, name: str) -> bool:
+        """Whether `name` is written out, or is what an f-string can give."""
+        return name in self.texts or any(pattern.fullmatch(name) for pattern in self._patterns)
+
+    @cached_property
+    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+        nodes = (node for tree in self.trees.values() for node in ast.walk(tree) if isinstance(node, ast.JoinedStr))
+        return tuple(pattern for node in nodes if (pattern := _pattern(node)) is not None)
+
+
+def read_sources(folder: Path) -> Sources:
+    """Parse the Python files in `folder`, and what they import from the same package or from a paper's."""
+    trees: dict[Path, ast.Module] = {}
+    broken: dict[Path, str] = {}
+    waiting = sorted(path.resolve() for path in folder.rglob("*.py"))
+    while waiting:
+        file = waiting.pop(0)
+        if file in trees or file in broken:
+            continue
+        try:
+            trees[file] = ast.parse(file.read_text("utf-8"))
+        except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+            broken[file] = str(error)
+            continue
+        waiting += [path for name in _imported(trees[file]) if (path := _file_of(name, folder)) is not None]
+    return Sources(folder.resolve(), trees, broken)
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Absolute names that may be modules: relative imports are of the folder, which is read whole."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _file_of(name: str, folder: Path) -> Path | None:
+    """Where the module `name` lies, if it is of the package that the paper is part of; nothing is imported."""
+    top, *rest = name.split(".")
+    if top == PACKAGE.name:
+        if not name.startswith(OWN_PAPERS):
+            return None
+        places = [PACKAGE]
+    else:
+        spec = _top_level(top)
+        places = [Path(place).resolve() for place in (spec or ())]
+        if not any(folder.resolve().is_relative_to(place) for place in places):
+            return None
+    for place in places:
+        at = place.joinpath(*rest)
+        for file in (at.with_suffix(".py"), at / "__init__.py"):
+            if file.is_file():
+                return file.resolve()
+    return None
+
+
+def _top_level(name: str) -> Sequence[str] | None:
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return list(spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
+
+
+def _claim_tests(file: Path, tree: ast.Module) -> Iterator[ClaimTest]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test"):
+            continue
+        marks = [mark for mark in node.decorator_list if isinstance(mark, ast.Call) and _is_claim(mark.func)]
+        if not marks:
+            continue
+        given = [argument for mark in marks for argument in mark.args]
+        asked = [call.args[0] for call in ast.walk(node) if isinstance(call, ast.Call) and _is_judge(call)]
+        arguments = frozenset(one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs))
+        yield ClaimTest(
+            file, node.lineno, node.name, tuple(_written_out(given)), tuple(_written_out(asked)), arguments,
+            readable=len(_written_out(given)) == len(given) and len(_written_out(asked)) == len(asked),
+        )  # fmt: skip
+
+
+def _is_claim(function: ast.expr) -> bool:
+    """`claim`, `api.claim`, `pytest.mark.claim`."""
+    name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+    return name == "claim"
+
+
+def _is_judge(call: ast.Call) -> bool:
+    """`judge("AB-01", ...)`, which gives a verdict; `judge.under` gives none."""
+    return isinstance(call.func, ast.Name) and call.func.id == "judge" and bool(call.args)
+
+
+def _written_out(nodes: Sequence[ast.expr]) -> list[str]:
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def _pattern(node: ast.JoinedStr) -> re.Pattern[str] | None:
+    """What an f-string can give; None for one that says nothing by itself."""
+    parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+    if sum(len(part) for part in parts if isinstance(part, str)) < 3:
+        return None
+    return re.compile("".join(".+" if part is None else re.escape(str(part)) for part in parts))
+
+
+def _evidence_calls(file: Path, tree: ast.Module) -> Iterator[EvidenceCall]:
+    names, modules = _bound_to_the_face(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        kind = _kind(node.func, names, modules)
+        if kind:
+            fields = tuple(word.arg for word in node.keywords if word.arg is not None)
+            yield EvidenceCall(file, node.lineno, kind, fields, len(node.args), len(fields) < len(node.keywords))
+
+
+def _bound_to_the_face(tree: ast.Module) -> tuple[dict[str, str], set[str]]:
+    """What a file calls the names of the face, and how it spells the face itself."""
+    names: dict[str, str] = {}
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in FACE:
+            names.update({alias.asname or alias.name: alias.name for alias in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            whole = ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
+            modules.update(short for short, full in whole if full in FACE)
+        elif isinstance(node, ast.Import):
+            modules.update(alias.asname or alias.name for alias in node.names if alias.name in FACE)
+    return names, modules
+
+
+def _kind(function: ast.expr, names: Mapping[str, str], modules: set[str]) -> str:
+    if isinstance(function, ast.Name):
+        return names.get(function.id, "")
+    if isinstance(function, ast.Attribute) and ast.unparse(function.value) in modules:
+        return function.attr
+    return ""
