@@ -44,7 +44,8 @@ Many = Annotated[Sequence[T], AfterValidator(tuple)]
 class Part(BaseModel):
     """Base of evidence and of its parts: immutable, every field checked when made. Raises `EvidenceError`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    # A session that only collects makes no evidence: what checks the fields is built when a first one is made.
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
     if not TYPE_CHECKING:  # a type checker reads the fields
 

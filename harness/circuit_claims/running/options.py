@@ -1,4 +1,4 @@
-"""The options of `pytest claims/`: each as `--claims-NAME`, and as `--NAME` where no other plugin has taken that."""
+"""What pytest is told of claims: options (`--claims-NAME`, `--NAME` where no other plugin has it), and tests' marks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ import pytest
 
 SHORT = pytest.StashKey[frozenset[str]]()
 GROUP = "claims"
+SUBJECT_ARGUMENT = "subject"
+
+
+def claim_ids(item: Any) -> tuple[str, ...]:
+    """The claims that a test is marked with."""
+    return tuple(name for mark in item.iter_markers("claim") for name in mark.args)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from circuit_claims.running.options import OPTIONS, SHORT, add_options, add_short_names
+from circuit_claims.running.options import OPTIONS, SHORT, SUBJECT_ARGUMENT, add_options, add_short_names, claim_ids
 
 if TYPE_CHECKING:
     from circuit_claims.running.judge import Judge
@@ -28,7 +28,6 @@ pytest_plugins = ("circuit_claims.running.fixtures",)
 SESSION = pytest.StashKey["Session"]()
 FOLDER = pytest.StashKey[Path]()
 PAPERS = pytest.StashKey["Papers"]()
-SUBJECT_ARGUMENT = "subject"
 TIMEOUT = 900.0
 
 
@@ -42,7 +41,7 @@ def session_of(config: pytest.Config) -> Session:
     if SESSION not in config.stash:
         from circuit_claims.running.session import Session
 
-        config.stash[SESSION] = Session(config, run_folder(config))
+        config.stash[SESSION] = Session(config, papers_of(config), run_folder(config))
     return config.stash[SESSION]
 
 
@@ -75,11 +74,6 @@ def run_folder(config: pytest.Config) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
         config.stash[FOLDER] = Path(told) if told else config.rootpath / "reports" / stamp
     return config.stash[FOLDER]
-
-
-def claim_ids(item: Any) -> tuple[str, ...]:
-    """The claims that a test is marked with."""
-    return tuple(name for mark in item.iter_markers("claim") for name in mark.args)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,8 +22,8 @@ from circuit_claims.keeping.events import StreamError
 from circuit_claims.running.contributions import ContributionError
 from circuit_claims.running.judge import Judge, Judged
 from circuit_claims.running.machine import describe
-from circuit_claims.running.options import OPTIONS, chosen, options_line
-from circuit_claims.running.plugin import SUBJECT_ARGUMENT, claim_ids, papers_of
+from circuit_claims.running.options import OPTIONS, SUBJECT_ARGUMENT, chosen, claim_ids, options_line
+from circuit_claims.running.papers import Papers
 from circuit_claims.running.run import RUN, Run, quoted
 from circuit_claims.running.selection import SelectionError
 
@@ -35,12 +35,12 @@ SKIPPED = (pytest.skip.Exception, pytest.xfail.Exception)
 class Session:
     """Everything the plugin does once a claim was met. `lines` are what the terminal says at the end."""
 
-    def __init__(self, config: pytest.Config, folder: Path) -> None:
+    def __init__(self, config: pytest.Config, papers: Papers, folder: Path) -> None:
         self.config = config
         try:
-            self.options = (*OPTIONS, *(option for _, option in papers_of(config).options))
+            self.options = (*OPTIONS, *(option for _, option in papers.options))
             self.option = chosen(config, self.options)
-            self.run = Run.from_options(self.option, papers_of(config), folder, _past_capture(config))
+            self.run = Run.from_options(self.option, papers, folder, _past_capture(config))
         except (ClaimError, ContributionError, SelectionError, ValueError) as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[RUN] = self.run

@@ -27,7 +27,7 @@ from circuit_claims.heads.head_types import (
     head_type_scores,
 )
 from circuit_claims.models.errors import DamagedWeights
-from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
+from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import Run
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from circuit_claims.models.errors import DamagedWeights
-from circuit_claims.papers.refined_llc.runs.registry import GIVE_RECORDED
+from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunNotAvailable, Score
 
 if TYPE_CHECKING:

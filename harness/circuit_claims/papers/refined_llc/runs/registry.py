@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING
 from circuit_claims.errors import InputError
 from circuit_claims.models.cache import default_cache
 from circuit_claims.models.runs import RunRow, load_runs
-from circuit_claims.places import CLAIMS, FIXTURES, PACKAGE
+from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_OWN, GIVE_RECORDED
+from circuit_claims.places import CLAIMS, FIXTURES
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.training_run import RunKind, TrainingRun
     from circuit_claims.running.run import Run
-
-INSTALLED = CLAIMS.is_relative_to(PACKAGE)
-CLAIMS_OF_RUNS = "pytest --pyargs circuit_claims.claims.refined_llc" if INSTALLED else "pytest claims/refined_llc"
-GIVE_RECORDED = f"{CLAIMS_OF_RUNS} --claims-recorded DIR"
-# A wheel holds the run's card and losses; its checkpoints stand in the repository.
-GIVE_OWN = f"{CLAIMS_OF_RUNS} --claims-own-run CLONE/fixtures/attention_only/two_layer"
 
 
 def published_runs() -> tuple[str, ...]:
