@@ -26,7 +26,7 @@ STAYS = 3
 class Scored:
     """One checkpoint: held-out loss in nats; previous-token scores of layer 0 and prefix scores of all later layers.
 
-    Scores are shares of attention, by head as the model has them: layer by layer.
+    CurvesByHead are shares of attention, by head as the model has them: layer by layer.
     """
 
     step: int
@@ -60,7 +60,7 @@ def held_out_losses(run: Run) -> dict[int, float]:
     return found
 
 
-Scores = dict[int, tuple[tuple[float, ...], tuple[float, ...]]]
+CurvesByHead = dict[int, tuple[tuple[float, ...], tuple[float, ...]]]
 
 
 def _scores(run: Run, step: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -69,7 +69,7 @@ def _scores(run: Run, step: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(means["previous"][0].tolist()), tuple(means["prefix"][1:].flatten().tolist())
 
 
-def scores_text(scores: Scores) -> str:
+def scores_text(scores: CurvesByHead) -> str:
     """Rows of step, layer 0's previous-token scores and the later layers' prefix scores, as CSV."""
     (previous, prefix), out = next(iter(scores.values())), io.StringIO()
     names = [f"previous_{head}" for head in range(len(previous))] + [f"prefix_{head}" for head in range(len(prefix))]
@@ -79,7 +79,7 @@ def scores_text(scores: Scores) -> str:
     return out.getvalue()
 
 
-def read_scores(text: str) -> Scores:
+def read_scores(text: str) -> CurvesByHead:
     """What `scores_text` wrote, by step."""
     found = {}
     for row in csv.DictReader(io.StringIO(text)):

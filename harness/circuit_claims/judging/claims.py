@@ -33,8 +33,8 @@ TRUST_WORDS: Mapping[str, str] = {
 CLAIM_ID = r"^[A-Z]{2,6}-\d{2,3}[a-z]?$"
 NUMERIC_KINDS = ("value", "at_least", "at_most", "existence", "absence", "correlation")
 LABEL_KINDS = ("identity", "order")
-Text = Annotated[str, Field(min_length=1)]
-Named = dict[AskedScope, tuple[Text, ...]]
+FilledText = Annotated[str, Field(min_length=1)]
+Named = dict[AskedScope, tuple[FilledText, ...]]
 
 
 def trust_words(marks: str) -> str:
@@ -68,18 +68,18 @@ class Claim(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: Annotated[str, Field(pattern=CLAIM_ID)]
-    paper: Text
-    title: Text
-    locus: Text
+    paper: FilledText
+    title: FilledText
+    locus: FilledText
     kind: Kind
-    quantity: Text
-    unit: Text
+    quantity: FilledText
+    unit: FilledText
     expected: float | str | tuple[str, ...] | tuple[tuple[float, float], ...]
     trust: Trust
     margin: Annotated[float, Field(ge=0.0)]
-    margin_reason: Text
+    margin_reason: FilledText
     subjects: Named
-    text: Text
+    text: FilledText
     controls: Annotated[tuple[str, ...], Field(min_length=1)]
     positive_controls: tuple[str, ...] = ()
     cost: CostClass
@@ -150,13 +150,13 @@ class Paper(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    title: Text
+    title: FilledText
     authors: Annotated[tuple[str, ...], Field(min_length=1)]
-    venue: Text
+    venue: FilledText
     year: int
-    url: Text
+    url: FilledText
     contribution: str = ""
-    units: tuple[Text, ...] = ()
+    units: tuple[FilledText, ...] = ()
     claims: tuple[Claim, ...]
     folder: Annotated[Path, Field(exclude=True)]
 
@@ -175,8 +175,8 @@ class Deviation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     claim: Annotated[str, Field(pattern=CLAIM_ID)]
-    subject: Text
-    reason: Text
+    subject: FilledText
+    reason: FilledText
     date: datetime.date
 
 

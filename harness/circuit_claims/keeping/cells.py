@@ -109,7 +109,7 @@ Report = Callable[[Progress], None]
 
 
 @dataclass
-class Tally:
+class Meter:
     """Counts what is done of `total` and reports it, over one plan or several; safe to be called from threads."""
 
     step: str
@@ -145,7 +145,7 @@ def fill(
     store: CellStore,
     *,
     executor: Executor | None = None,
-    progress: Report | Tally | None = None,
+    progress: Report | Meter | None = None,
     anew: bool = False,
 ) -> Iterator[tuple[Name, Measurement]]:
     """Each cell of the plan with its name: first what the store has, then what is missing, as it is made and kept.
@@ -155,7 +155,7 @@ def fill(
     its cells alone: the others are made, and then `WorkerDied` is raised. Ctrl-C begins nothing more and keeps what
     was running; what is not asked for any more (a broken loop over the iterator) is not made.
     """
-    tally = progress if isinstance(progress, Tally) else Tally("cells", len(plan.cells), progress)
+    tally = progress if isinstance(progress, Meter) else Meter("cells", len(plan.cells), progress)
     missing = []
     for name, key in plan.keys.items():
         cell = None if anew else store.load(key)
@@ -175,7 +175,12 @@ def fill_all(plan: CellPlan[Name], store: CellStore, **how: Any) -> dict[Name, M
 
 
 def _made(
-    plan: CellPlan[Name], missing: Sequence[Name], store: CellStore, executor: Executor, tally: Tally, anew: bool
+    plan: CellPlan[Name],
+    missing: Sequence[Name],
+    store: CellStore,
+    executor: Executor,
+    tally: Meter,
+    anew: bool,
 ) -> Iterator[tuple[Name, Measurement]]:
     keeper = _Keeper(plan, store, tally, anew, len(missing))
     plan.prepare()
@@ -213,7 +218,7 @@ class _Keeper(Generic[Name]):
 
     plan: CellPlan[Name]
     store: CellStore
-    tally: Tally
+    tally: Meter
     anew: bool
     wanted: int
     done: int = 0

@@ -25,11 +25,11 @@ from circuit_claims.errors import ClaimsError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Task = tuple[Any, Any]
+NamedTask = tuple[Any, Any]
 """A task's name, and the argument that the work gets."""
-Outcome = tuple[Any, Any]
+NamedResult = tuple[Any, Any]
 """A task's name, and what came of it: the work's result, or a `Failure`."""
-Outcomes = Generator[Outcome, None, None]
+Outcomes = Generator[NamedResult, None, None]
 Work = Callable[[Any], Any]
 
 
@@ -47,7 +47,7 @@ class Failure:
 class Executor(Protocol):
     """Runs tasks. Ray or a cluster's queue fit behind it as well."""
 
-    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
+    def run(self, work: Work, tasks: Iterable[NamedTask]) -> Outcomes:
         """(name, `work(argument)`) of each task (name, argument), as they end."""
         ...
 
@@ -56,7 +56,7 @@ class Executor(Protocol):
 class InProcess:
     """One task after the other, here."""
 
-    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
+    def run(self, work: Work, tasks: Iterable[NamedTask]) -> Outcomes:
         """See `Executor`; an interrupt inside a task passes through."""
         for name, argument in tasks:
             yield name, _tried(work, argument)
@@ -70,7 +70,7 @@ class Threads:
     begin: Callable[[], Any] = lambda: None
     end: Callable[[], Any] = lambda: None
 
-    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
+    def run(self, work: Work, tasks: Iterable[NamedTask]) -> Outcomes:
         """See `Executor`. At most `workers` tasks wait beside those that run, so that little is lost in memory."""
         ahead, running = iter(tasks), dict[Future, Any]()
         pool = ThreadPoolExecutor(self.workers, initializer=self.begin)
@@ -88,13 +88,13 @@ class Threads:
             self.end()
 
 
-def _fill(ahead: Iterator[Task], running: dict[Future, Any], most: int, submit: Callable[[Any], Future]) -> bool:
+def _fill(ahead: Iterator[NamedTask], running: dict[Future, Any], most: int, submit: Callable[[Any], Future]) -> bool:
     while len(running) < most and (task := next(ahead, None)) is not None:
         running[submit(task[1])] = task[0]
     return bool(running)
 
 
-def _ended(running: dict[Future, Any]) -> Iterator[Outcome]:
+def _ended(running: dict[Future, Any]) -> Iterator[NamedResult]:
     done = wait(running, return_when=FIRST_COMPLETED).done
     for future in [future for future in running if future in done]:  # in the order they were handed in
         yield running.pop(future), future.result()
@@ -136,7 +136,7 @@ class Processes:
 
     workers: int
 
-    def run(self, work: Work, tasks: Iterable[Task]) -> Outcomes:
+    def run(self, work: Work, tasks: Iterable[NamedTask]) -> Outcomes:
         """See `Executor`."""
         ahead, idle, busy = iter(tasks), deque[_Worker](), dict[Connection, _Worker]()
         try:
@@ -151,7 +151,7 @@ class Processes:
                 worker.stop()
 
 
-def _hand_out(ahead: Iterator[Task], idle: deque, busy: dict, work: Work, workers: int) -> bool:
+def _hand_out(ahead: Iterator[NamedTask], idle: deque, busy: dict, work: Work, workers: int) -> bool:
     while len(busy) < workers and (task := next(ahead, None)) is not None:
         worker = idle.popleft() if idle else _Worker.start(work)
         worker.ask(task)
@@ -159,7 +159,7 @@ def _hand_out(ahead: Iterator[Task], idle: deque, busy: dict, work: Work, worker
     return bool(busy)
 
 
-def _answers(idle: deque[_Worker], busy: dict[Connection, _Worker]) -> Iterator[Outcome]:
+def _answers(idle: deque[_Worker], busy: dict[Connection, _Worker]) -> Iterator[NamedResult]:
     ready = set(wait_for(list(busy)))
     for line in [line for line in busy if line in ready]:
         worker = busy.pop(line)
@@ -192,7 +192,7 @@ class _Worker:
             raise
         return cls(process, here)
 
-    def ask(self, task: Task) -> None:
+    def ask(self, task: NamedTask) -> None:
         """Send a task; one that died in between is noticed when its answer is read."""
         self.task, argument = task
         with suppress(OSError):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from circuit_claims.judging.measurement import Cost, Measurement
-from circuit_claims.keeping.cells import CellPlan, CellStore, Report, Tally, fill_all
+from circuit_claims.keeping.cells import CellPlan, CellStore, Meter, Report, fill_all
 from circuit_claims.keeping.executors import Executor
 from circuit_claims.keeping.keys import Closure, closure, readable
 from circuit_claims.llc.estimate import LLCEstimate, summarise
@@ -208,7 +208,7 @@ def run_sweep(
     changed is ever read for something else. Raises what `weight_slice` and the store raise, and see `keeping.cells`.
     """
     found: dict[SweepPoint, LLCEstimate] = {}
-    tally = Tally("chains", plan.num_cells, progress, clock)
+    tally = Meter("chains", plan.num_cells, progress, clock)
     for checkpoint in plan.checkpoints:
         model = plan.load_model(checkpoint)
         with held_still(model):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from circuit_claims.models.rows import load_rows
 
-Text = Annotated[str, Field(min_length=1)]
+NonEmptyText = Annotated[str, Field(min_length=1)]
 
 
 class RunRow(BaseModel):
@@ -22,11 +22,11 @@ class RunRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Text
-    kind: Text
-    title: Text
-    licence: Text
-    source: Text
+    name: NonEmptyText
+    kind: NonEmptyText
+    title: NonEmptyText
+    licence: NonEmptyText
+    source: NonEmptyText
     settings: dict[str, Any] = {}
 
 

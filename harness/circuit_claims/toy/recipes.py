@@ -19,7 +19,7 @@ from circuit_claims.toy.checkpoints import RunError
 from circuit_claims.toy.training import Recipe
 
 SETTINGS = ("steps", "batch", "n_ctx", "lr", "weight_decay", "betas", "precision", "keep_every")
-Text = Annotated[str, Field(min_length=1)]
+RecipeText = Annotated[str, Field(min_length=1)]
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
@@ -39,7 +39,7 @@ class Landmark(BaseModel):
     rank: int = Field(default=1, ge=1)
 
 
-class Settings(BaseModel):
+class RecipeSettings(BaseModel):
     """What `training.Recipe` needs but layers and seed, by the same names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,15 +59,15 @@ class FixedRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Text
-    title: Text
+    name: RecipeText
+    title: RecipeText
     status: Literal["draft", "final"]
-    mixture: Text
-    tokenizer: Text
-    settings: Settings
-    reasons: dict[str, Text]
-    differs: tuple[Text, ...]
-    pilot_showed: tuple[Text, ...]
+    mixture: RecipeText
+    tokenizer: RecipeText
+    settings: RecipeSettings
+    reasons: dict[str, RecipeText]
+    differs: tuple[RecipeText, ...]
+    pilot_showed: tuple[RecipeText, ...]
     judged: dict[int, Seeds]
     pilot: dict[int, Seeds]
     ships: Annotated[tuple[Landmark, ...], Field(min_length=1)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.cells import CellPlan, MemoryStore, Tally, fill, fill_all
+from circuit_claims.keeping.cells import CellPlan, MemoryStore, Meter, fill, fill_all
 from circuit_claims.keeping.executors import Failure, InProcess, Processes, Threads, WorkerDied, in_order
 from circuit_claims.keeping.store import Store
 
@@ -182,7 +182,7 @@ def test_progress_counts_and_says_what_is_left():
     seen, store = [], MemoryStore()
     ticks = iter(range(100))
     fill_all(plan(names=NAMES[:2]), store)
-    fill_all(plan(), store, progress=Tally("cells", 8, seen.append, lambda: float(next(ticks))))
+    fill_all(plan(), store, progress=Meter("cells", 8, seen.append, lambda: float(next(ticks))))
     assert [one.done for one in seen] == list(range(1, 9))
     assert [one.stored for one in seen] == [True] * 2 + [False] * 6
     assert [one.seconds_left for one in seen] == [0.0, 0.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]

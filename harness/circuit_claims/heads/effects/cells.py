@@ -27,7 +27,7 @@ from circuit_claims.heads.effects.results import DirectEffects, Head, HeadEffect
 from circuit_claims.heads.effects.settings import Ablations, HeadSettings
 from circuit_claims.heads.effects.views import most_attended, most_promoted
 from circuit_claims.judging.measurement import Cost, Measurement
-from circuit_claims.keeping.cells import CellPlan, CellStore, Report, Tally, fill_all
+from circuit_claims.keeping.cells import CellPlan, CellStore, Meter, Report, fill_all
 from circuit_claims.keeping.executors import Threads, in_order
 from circuit_claims.keeping.keys import closure
 
@@ -118,7 +118,7 @@ class Plan:
         """The model, and the reference gathered with it; both are kept for the next question."""
         if not self._opened:
             model = self.load()
-            tally = Tally("reference", len(self.reference), report)
+            tally = Meter("reference", len(self.reference), report)
             tally.begin()
 
             def gather(part: np.ndarray) -> list[Pass]:
@@ -250,7 +250,7 @@ def _filled(
     grouped = replace(
         cells, group=lambda cell: cell.context, groups_per_call=contexts_per_call, late=lambda at: plan.is_kept(at)
     )
-    tally = Tally("ablation", len(cells.cells), report)
+    tally = Meter("ablation", len(cells.cells), report)
     return fill_all(grouped, store, executor=plan.executor(), progress=tally, anew=anew)
 
 

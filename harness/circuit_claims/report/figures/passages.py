@@ -12,7 +12,7 @@ BLANKS = {"\n": "↵", "\t": "⇥", " ": "␣", "\r": "␍"}
 
 
 @dataclass(frozen=True)
-class Piece:
+class MarkedPiece:
     """A stretch of text; `rank` is 0 for plain text, n for the n-th most attended token, with `share` in words."""
 
     text: str
@@ -26,7 +26,7 @@ class Passage:
 
     label: str
     note: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[MarkedPiece, ...]
     following: str
     promoted: tuple[tuple[str, str], ...]
 
@@ -37,7 +37,7 @@ def passages_of(evidence: Passages) -> tuple[Passage, ...]:
 
 
 def _passage(item: PassageExample) -> Passage:
-    pieces: list[Piece] = []
+    pieces: list[MarkedPiece] = []
     for token in item.tokens:
         rank = token.rank
         if rank:
@@ -45,9 +45,9 @@ def _passage(item: PassageExample) -> Passage:
             words = f"{100 * share:.0f} %" if share is not None and share == share else ""
             pieces += _marked(token.text, rank, words)
         elif pieces and not pieces[-1].rank:
-            pieces[-1] = Piece(pieces[-1].text + token.text)
+            pieces[-1] = MarkedPiece(pieces[-1].text + token.text)
         else:
-            pieces.append(Piece(token.text))
+            pieces.append(MarkedPiece(token.text))
     promoted = tuple((seen(text), number(value)) for text, value in item.promoted)
     return Passage(
         label=item.label,
@@ -58,13 +58,13 @@ def _passage(item: PassageExample) -> Passage:
     )
 
 
-def _marked(token: str, rank: int, share: str) -> list[Piece]:
+def _marked(token: str, rank: int, share: str) -> list[MarkedPiece]:
     """A marked token by its signs, its line breaks kept: a reader has to see the text as it was written."""
     body = token.removesuffix("\n")
     shown = "\n".join(seen(line + "\n") for line in body.split("\n")[:-1]) if "\n" in body else ""
     last = seen(body.split("\n")[-1] + token[len(body) :])
-    piece = Piece("\n".join(filter(None, [shown, last])), rank, share)
-    return [piece, Piece("\n")] if body != token else [piece]
+    piece = MarkedPiece("\n".join(filter(None, [shown, last])), rank, share)
+    return [piece, MarkedPiece("\n")] if body != token else [piece]
 
 
 def seen(token: str) -> str:

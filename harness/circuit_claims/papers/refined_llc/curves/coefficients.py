@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuit_claims.api import Measurement
-from circuit_claims.keeping.cells import CellPlan, CellStore, MemoryStore, Progress, Report, Tally, fill_all
+from circuit_claims.keeping.cells import CellPlan, CellStore, MemoryStore, Progress, Meter, Report, fill_all
 from circuit_claims.keeping.keys import closure
 from circuit_claims.llc.losses import Loss
 from circuit_claims.llc.module_potential import held_still
@@ -105,7 +105,7 @@ def measure_cells(
     A killed sweep loses what was running, one cell at most. Progress counts cells; how they are kept, by the chain and
     under what decides it, is `circuit_claims.llc.sweep`'s.
     """
-    store, tally = MemoryStore() if kept is None else kept, Tally("cells", len(keys), progress)
+    store, tally = MemoryStore() if kept is None else kept, Meter("cells", len(keys), progress)
     for checkpoint, some in groupby(keys, key=lambda key: key.checkpoint):
         model = given.models(checkpoint).to(given.device)
         with held_still(model):

@@ -177,7 +177,7 @@ def spread_growth(
     return table.measured("growth of the spread over heads", value, interval=interval, unit="times", facts=facts)
 
 
-Landmark = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
+StepOf = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
 
 
 def first_half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
@@ -205,7 +205,7 @@ def peak(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
 def landmark_order(
     table: HeadTable,
     groups: Mapping[str, Sequence[str]],
-    landmark: Landmark,
+    landmark: StepOf,
     draws: int,
     generator: np.random.Generator,
     *,

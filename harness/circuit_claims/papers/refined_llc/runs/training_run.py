@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RunKind = Literal["recorded", "own", "published"]
 Score = Literal["previous", "prefix"]
 Shuffle = Literal["steps", "heads"]
-Draw = Callable[[np.random.Generator], Float[np.ndarray, "step ..."]]
+CurveDraw = Callable[[np.random.Generator], Float[np.ndarray, "step ..."]]
 
 
 class RunNotAvailable(ModelNotAvailable):
@@ -45,7 +45,7 @@ class RunCurves:
 
     steps: Int[np.ndarray, " step"]
     values: Float[np.ndarray, "step ..."]
-    draw: Draw
+    draw: CurveDraw
     method: str
 
     def __post_init__(self) -> None:
