@@ -67,6 +67,7 @@ class FixedRecipe(BaseModel):
     settings: Settings
     reasons: dict[str, Text]
     differs: tuple[Text, ...]
+    pilot_rule: Text
     pilot_showed: tuple[Text, ...]
     judged: dict[int, Seeds]
     pilot: dict[int, Seeds]
