@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
 from circuit_claims.llc.refined import refined_llc
-from circuit_claims.running.devices import choose_device
+from circuit_claims.running.machine import choose_device
 from circuit_claims.toy.corpus import open_corpus
 from circuit_claims.toy.model import AttentionOnly
 from circuit_claims.toy.training import Recipe, Trainer, flops_per_token, matmul_peak

@@ -14,7 +14,6 @@ PACKAGE = Path(circuit_claims.__file__).parent
 # Names that more than one module may define, each with the reason.
 SHARED = {
     "judge": "the fixture of a claim's test hands the measurement to the function of that name",
-    "head_map": "the evidence, and the plot that draws it",
 }
 # Still to be renamed: nothing may be added here, and what was renamed goes.
 PENDING = frozenset(

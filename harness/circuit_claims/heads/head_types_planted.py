@@ -117,18 +117,22 @@ def planted_induction(
     model.embed["W_E"].zero_()[:, token] = codes
     model.pos_embed["W_pos"].zero_()[:, place] = torch.cat([turned.cos(), turned.sin()], -1)
     model.unembed["W_U"].zero_()[say] = 4.0 * codes.T
-    one, root = torch.eye(WIDTH), math.sqrt(WIDTH)
-    for block, head in zip(model.blocks, (previous, induction), strict=True):
-        for name in ("W_Q", "W_K", "W_V", "W_O"):
-            getattr(block.attn, name)[head].zero_()
-        block.attn.W_V[head, token] = one / root
-    first, second = (block.attn for block in model.blocks)
+    one, root, (below, above) = torch.eye(WIDTH), math.sqrt(WIDTH), model.blocks
+    first, second = _cleared(below.attn, previous), _cleared(above.attn, induction)
+    first.W_V[previous, token] = second.W_V[induction, token] = one / root
     first.W_Q[previous, place] = one * (2 * SHARPER / WIDTH * root)
     first.W_K[previous, place] = _turn(angles)
     first.W_O[previous][:, before] = one
     second.W_Q[induction, token], second.W_K[induction, before] = 2.0 * one, one
     second.W_O[induction][:, say] = 2.0 * one
     return model
+
+
+def _cleared(attn: Any, head: int) -> Any:
+    """The attention with nothing left of one head."""
+    for name in ("W_Q", "W_K", "W_V", "W_O"):
+        getattr(attn, name)[head].zero_()
+    return attn
 
 
 def _turn(angles: Float[Tensor, " pair"]) -> Float[Tensor, "code code"]:

@@ -118,7 +118,10 @@ class Claim(BaseModel):
 
     def scope_of(self, subject: str) -> AskedScope:
         """Under which scope a verdict on `subject` counts: the one that lists it, generalisation for any other."""
-        return next((scope for scope, names in self.subjects.items() if subject in names), "generalisation")
+        for scope, names in self.subjects.items():
+            if subject in names:
+                return scope
+        return "generalisation"
 
 
 def _by_scope(given: Any) -> Any:

@@ -10,130 +10,33 @@ Numbers may be None or NaN where there is none; arrays of numpy are taken as the
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError, model_validator
 
 from circuit_claims.errors import ClaimsError
-
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_NAMES_OF_NAN = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+from circuit_claims.judging.evidence_fields import (
+    Cells,
+    Number,
+    NumberRows,
+    Numbers,
+    Places,
+    Scale,
+    Word,
+    Words,
+    band_field,
+    null_field,
+    promoted_field,
+    stages_field,
+    wholes_field,
+)
 
 
 class EvidenceError(ClaimsError, ValueError):
     """Evidence that cannot be drawn as it was given; the text names the field and what it should hold."""
 
 
-def _number(value: Any) -> float | None:
-    """A plain number, or None; what JSON cannot hold is read back from its name."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, str) and value in _NOT_FINITE:
-        return _NOT_FINITE[value]
-    if isinstance(value, Mapping) and set(value) == {"not finite"}:
-        return _NAMES_OF_NAN.get(str(value["not finite"]), math.nan)
-    if isinstance(value, bool) or not (value is None or isinstance(value, (int, float))):
-        raise ValueError(f"expected a number or None, found {_shown(value)}")
-    return value
-
-
-def _sequence(value: Any, what: str) -> list[Any]:
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"expected a list of {what}, found {_shown(value)}")
-    return list(value)
-
-
-def _numbers(value: Any) -> tuple[float | None, ...]:
-    return tuple(map(_number, _sequence(value, "numbers")))
-
-
-def _rows(value: Any) -> tuple[tuple[float | None, ...], ...]:
-    return tuple(map(_numbers, _sequence(value, "rows of numbers")))
-
-
-def _word(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"expected text, found {_shown(value)}")
-    return value
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    return tuple(map(_word, _sequence(value, "texts")))
-
-
-def _cell(value: Any) -> Any:
-    return value if isinstance(value, (str, bool)) else _number(value)
-
-
-def _cells(value: Any) -> tuple[tuple[Any, ...], ...]:
-    return tuple(tuple(map(_cell, _sequence(row, "cells"))) for row in _sequence(value, "rows"))
-
-
-def _places(value: Any) -> tuple[tuple[int, int], ...]:
-    """Pairs of whole numbers; one pair alone is a list of one."""
-    pairs = _sequence(value, "pairs of whole numbers")
-    pairs = [pairs] if pairs and isinstance(pairs[0], int) else pairs
-    return tuple((_whole(row), _whole(column)) for row, column in map(_pair, pairs))
-
-
-def _pair(value: Any) -> list[Any]:
-    pair = _sequence(value, "two whole numbers")
-    if len(pair) != 2:
-        raise ValueError(f"expected a pair of whole numbers, found {_shown(value)}")
-    return pair
-
-
-def _whole(value: Any) -> int:
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"expected a whole number, found {_shown(value)}")
-    return value
-
-
-def _wholes(value: Any) -> tuple[int, ...]:
-    return tuple(map(_whole, _sequence(value, "whole numbers")))
-
-
-def _band(value: Any) -> tuple[float | None, ...]:
-    band = _numbers(value)
-    if len(band) != 2:
-        raise ValueError(f"expected two numbers, low and high, found {len(band)}")
-    return band
-
-
-def _null(value: Any) -> Any:
-    """One number for all rows, or for each row a number or a pair (low, high)."""
-    if isinstance(value, (Mapping, str)) or not isinstance(value, Iterable):
-        return _number(value)
-    return tuple(_numbers(one) if isinstance(one, (list, tuple)) else _number(one) for one in _sequence(value, "nulls"))
-
-
-def _stages(value: Any) -> tuple[tuple[str, float | None, float | None], ...]:
-    stages = [_sequence(stage, "a name and two ends") for stage in _sequence(value, "stages")]
-    return tuple((_word(name), _number(first), _number(last)) for name, first, last in stages)
-
-
-def _promoted(value: Any) -> tuple[tuple[str, float | None], ...]:
-    pairs = [_sequence(pair, "a token and its number") for pair in _sequence(value, "pairs")]
-    return tuple((_word(text), _number(logit)) for text, logit in pairs)
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 40 else f"{shown[:39]}…"
-
-
-Number = Annotated[float | None, PlainValidator(_number)]
-Numbers = Annotated[Sequence[float | None], PlainValidator(_numbers)]
-Rows = Annotated[Sequence[Sequence[float | None]], PlainValidator(_rows)]
-Word = Annotated[str, PlainValidator(_word)]
-Words = Annotated[Sequence[str], PlainValidator(_words)]
-Cells = Annotated[Sequence[Sequence[Any]], PlainValidator(_cells)]
-Places = Annotated[Sequence[Sequence[int]], PlainValidator(_places)]
-Scale = Literal["linear", "log"]
 T = TypeVar("T")
 Many = Annotated[Sequence[T], AfterValidator(tuple)]
 
@@ -221,7 +124,7 @@ class HeadMap(Evidence):
     """
 
     type: ClassVar[str] = "head_map"
-    values: Rows
+    values: NumberRows
     label: Word = ""
     vmin: Number = None
     vmax: Number = None
@@ -254,7 +157,7 @@ class GridMap(Evidence):
     type: ClassVar[str] = "grid_map"
     rows: Words
     columns: Words
-    values: Rows
+    values: NumberRows
     label: Word = ""
     vmin: Number = None
     vmax: Number = None
@@ -302,8 +205,8 @@ class Bars(Evidence):
     high: Numbers | None = None
     label: Word = ""
     threshold: Number = None
-    null: Annotated[Any, PlainValidator(_null)] = None
-    null_band: Annotated[Sequence[float | None] | None, PlainValidator(lambda band: band and _band(band))] = None
+    null: Annotated[Any, PlainValidator(null_field)] = None
+    null_band: Annotated[Sequence[float | None] | None, PlainValidator(lambda band: band and band_field(band))] = None
 
     @model_validator(mode="after")
     def _as_many(self) -> Self:
@@ -390,7 +293,7 @@ class HeadCurves(Evidence):
     xlabel: Word = ""
     ylabel: Word = ""
     xscale: Scale = "linear"
-    stages: Annotated[Sequence[Any], PlainValidator(_stages)] = ()
+    stages: Annotated[Sequence[Any], PlainValidator(stages_field)] = ()
     each: Word = ""
 
     @model_validator(mode="after")
@@ -425,9 +328,9 @@ class Table(Evidence):
     type: ClassVar[str] = "table"
     columns: Words
     rows: Cells
-    mark_rows: Annotated[Sequence[int] | None, PlainValidator(lambda rows: None if rows is None else _wholes(rows))] = (
-        None
-    )
+    mark_rows: Annotated[
+        Sequence[int] | None, PlainValidator(lambda rows: None if rows is None else wholes_field(rows))
+    ] = None
     mark_label: Word = ""
 
     @model_validator(mode="after")
@@ -495,7 +398,7 @@ class PassageExample(Part):
     next: Word
     label: Word = ""
     note: Word = ""
-    promoted: Annotated[Sequence[Any], PlainValidator(_promoted)] = ()
+    promoted: Annotated[Sequence[Any], PlainValidator(promoted_field)] = ()
 
 
 class Passages(Evidence):
@@ -540,7 +443,7 @@ class ClusterRow(Part):
     """One way of clustering: the cluster of each head, and how well it agrees with the types."""
 
     name: Word
-    clusters: Annotated[Sequence[int], PlainValidator(_wholes)]
+    clusters: Annotated[Sequence[int], PlainValidator(wholes_field)]
     agreement: Number
 
 
@@ -570,7 +473,7 @@ class PatternPanel(Part):
 
     name: Word
     tokens: Words
-    rows: Rows
+    rows: NumberRows
 
     @model_validator(mode="after")
     def _square(self) -> Self:

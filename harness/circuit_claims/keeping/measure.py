@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from circuit_claims.judging.measurement import Cost, Measurement
-from circuit_claims.keeping.cells import CellPlan, fill_all
+from circuit_claims.keeping.cells import CellPlan, CellStore, fill_all
 from circuit_claims.keeping.keys import closure_of_measure
 from circuit_claims.keeping.profiles import PROFILES, Profile
-from circuit_claims.keeping.store import Store
 
 
 @dataclass
@@ -26,7 +25,7 @@ class Context:
     `tell` says a line at once to whoever waits for a long measurement.
     """
 
-    store: Store
+    store: CellStore
     device: str = "cpu"
     remeasure: bool = False
     profile: Profile = PROFILES["standard"]

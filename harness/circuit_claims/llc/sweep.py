@@ -23,8 +23,8 @@ from circuit_claims.judging.measurement import Cost, Measurement
 from circuit_claims.keeping.cells import CellPlan, CellStore, Report, Tally, fill_all
 from circuit_claims.keeping.executors import Executor
 from circuit_claims.keeping.keys import Closure, closure, readable
-from circuit_claims.llc.estimate import LLCEstimate, Surroundings, summarise
-from circuit_claims.llc.gate import Gate
+from circuit_claims.llc.estimate import LLCEstimate, summarise
+from circuit_claims.llc.gate import Gate, Surroundings
 from circuit_claims.llc.losses import DivergenceFrom, Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import held_still
 from circuit_claims.llc.refined import CachedPotential, Speed, make_potential

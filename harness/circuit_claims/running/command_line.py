@@ -12,7 +12,7 @@ import typer
 
 from circuit_claims.errors import ClaimsError, InputError
 from circuit_claims.running.console import ClaimsDir, ModelName, ModelsDir, Offline, err, out, refuse_unwritable
-from circuit_claims.running.devices import patient_threads
+from circuit_claims.running.machine import patient_threads
 
 if TYPE_CHECKING:
     from circuit_claims.running.papers import Papers
@@ -85,7 +85,7 @@ def list_command(
     claims_dir: ClaimsDir = None,
 ) -> None:
     """List the claims, or the models they can be asked of, or the texts they are measured on."""
-    from circuit_claims.running.listing import claims_table, runs_table, subjects_table, texts_table
+    from circuit_claims.running.commands.listing import claims_table, runs_table, subjects_table, texts_table
 
     papers = papers_here(claims_dir)
     out.print(texts_table(papers) if texts else subjects_table(papers) if subjects else claims_table(papers))
@@ -96,7 +96,7 @@ def list_command(
 @app.command()
 def doctor(models_dir: ModelsDir = None, claims_dir: ClaimsDir = None) -> None:
     """Say what can run here, what cannot, and what to type to run the rest."""
-    from circuit_claims.running.listing import doctor_lines
+    from circuit_claims.running.commands.listing import doctor_lines
 
     for line in doctor_lines(papers_here(claims_dir), models_dir):
         out.print(line, markup=False, soft_wrap=True)
@@ -147,8 +147,8 @@ def llc(
 ) -> None:
     """Refined local learning coefficients of parts of a model by SGLD; a killed run goes on where it stopped."""
     from circuit_claims.keeping.store import Store
-    from circuit_claims.running.devices import choose_device
-    from circuit_claims.running.llc_command import estimate_lines, run_llc
+    from circuit_claims.running.commands.llc import estimate_lines, run_llc
+    from circuit_claims.running.machine import choose_device
     from circuit_claims.running.run import default_store
 
     refuse_unwritable(json_file)
@@ -189,7 +189,7 @@ def train(
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many updates; go on later.")] = None,
 ) -> None:
     """Train the attention-only model by the paper's recipe; a killed run goes on where it was last saved."""
-    from circuit_claims.running.devices import choose_device
+    from circuit_claims.running.machine import choose_device
     from circuit_claims.toy.command import MIXTURE, progress_line, run_training, with_roomy_memory
     from circuit_claims.toy.recipes import fixed_recipe
     from circuit_claims.toy.training import Phase, Recipe

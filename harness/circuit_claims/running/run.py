@@ -88,7 +88,7 @@ class Run:
     @cached_property
     def device(self) -> str:
         """The device this process measures on (torch is imported here, not before)."""
-        from circuit_claims.running.devices import choose_device
+        from circuit_claims.running.machine import choose_device
 
         return choose_device(self.device_option, worker=os.environ.get("PYTEST_XDIST_WORKER"), tf32=self.allow_tf32)
 

@@ -20,8 +20,8 @@ from circuit_claims.judging.claims import ClaimError
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.events import StreamError
 from circuit_claims.running.contributions import ContributionError
-from circuit_claims.running.environment import describe
 from circuit_claims.running.judge import Judge, Judged
+from circuit_claims.running.machine import describe
 from circuit_claims.running.options import OPTIONS, chosen, options_line
 from circuit_claims.running.plugin import SUBJECT_ARGUMENT, claim_ids, papers_of
 from circuit_claims.running.run import RUN, Run, quoted

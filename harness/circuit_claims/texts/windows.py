@@ -27,7 +27,10 @@ STRETCH = 16_000
 class Encoder(Protocol):
     """A tokenizer: ids of a text, and the token the model expects in front of every text, if any."""
 
-    bos_id: int | None
+    @property
+    def bos_id(self) -> int | None:
+        """The token in front of every text, None for a model without."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` and of nothing else."""

@@ -50,6 +50,12 @@ def test_every_block_says_what_it_is(page):
     assert {item.language for item in blocks_of(page)} <= known
 
 
+def check_blocks(blocks: list[str], page: Path, names: dict[str, object]) -> None:
+    """Run the blocks of a page one after the other; an error says which line of which block it comes from."""
+    for number, body in enumerate(blocks, 1):
+        exec(compile(body, f"{page}, Python block {number}", "exec"), names)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_runs(page, tmp_path, monkeypatch):
     blocks = [item.body for item in blocks_of(page) if item.language == "python" and not item.skipped]
@@ -57,8 +63,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
         pytest.skip("no Python on this page")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.stem}
-    for body in blocks:
-        exec(compile(body, str(page), "exec"), names)
+    check_blocks(blocks, page, names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from circuit_claims.running.devices import choose_device, resolve_device
+from circuit_claims.running.machine import choose_device, resolve_device
 from hypothesis import given
 from hypothesis import strategies as st
 

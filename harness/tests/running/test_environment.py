@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from circuit_claims.running.environment import commit, describe
+from circuit_claims.running.machine import commit, describe
 
 
 def test_versions_device_and_threads_are_said(monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from circuit_claims.keeping.store import Store
 from circuit_claims.llc.rows import cut_rows
 from circuit_claims.llc.sweep import SweepPoint
-from circuit_claims.running.llc_command import estimate_lines, load_attention_only, load_model, run_llc
+from circuit_claims.running.commands.llc import estimate_lines, load_attention_only, load_model, run_llc
 from circuit_claims.texts import standard_text
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from circuit_claims.toy.tokenizer import train_tokenizer

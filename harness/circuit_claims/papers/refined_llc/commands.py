@@ -23,7 +23,7 @@ def record_cells_command(
     from circuit_claims.keeping.store import Store
     from circuit_claims.papers.refined_llc.curves.record import parse_rows, record_cells
     from circuit_claims.places import FIXTURES
-    from circuit_claims.running.devices import choose_device
+    from circuit_claims.running.machine import choose_device
     from circuit_claims.running.run import default_store
 
     found = record_cells(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -81,6 +82,12 @@ def drawn_by(brought: Mapping[str, Draw]) -> Iterator[None]:
         _BROUGHT.reset(token)
 
 
+def _drawn(
+    maker: Callable[[Exhibit, Any, str], Exhibit], blank: Exhibit, record: Mapping[str, Any], name: str
+) -> Exhibit:
+    return maker(blank, from_json({**record, "title": blank.title}), name)
+
+
 def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
     """What an event holds of one piece of evidence, ready to show; `name` is unique in the page.
 
@@ -90,10 +97,11 @@ def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
     title = str(record.get("title") or kind.replace("_", " "))
     blank = Exhibit(title=title, caption=str(record.get("caption") or ""))
     maker, brought = _MAKERS.get(kind), _BROUGHT.get().get(kind)
-    if maker is None and brought is None:
+    draw = brought if maker is None else partial(_drawn, maker, blank)
+    if draw is None:
         return replace(blank, trouble=f"evidence of the unknown type {kind!r}: see results.json")
     try:
-        return brought(record, name) if maker is None else maker(blank, from_json({**record, "title": title}), name)
+        return draw(record, name)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
         # One figure that cannot be drawn must not cost the reader the rest of the report.
         return replace(blank, trouble=f"this evidence could not be drawn ({type(error).__name__}: {error})")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.keeping.cells import CellStore, Report
+from circuit_claims.keeping.cells import CellStore, MemoryStore, Report
 from circuit_claims.keeping.measure import Context
 from circuit_claims.llc.losses import NextToken
 from circuit_claims.llc.sgld import SGLDSettings
@@ -80,7 +80,7 @@ def record_cells(
     does to one cell is recorded. Raises `RunError` or `CellsError` for what does not fit.
     """
     readout = _readout(precision)
-    run = LiveRun(Run.open(folder), Context(store=None), folder.name, "own", texts_dirs=tuple(folders))
+    run = LiveRun(Run.open(folder), Context(MemoryStore()), folder.name, "own", texts_dirs=tuple(folders))
     texts = {**rows_here(run), **{name: given_rows(path, tokenizer_of(run), BOS) for name, path in given.items()}}
     losses, target = losses_of(run), into or cells_folder(run)
     before = load_cells(target) if target.is_dir() else None

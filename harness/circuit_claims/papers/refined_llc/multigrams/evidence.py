@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -99,29 +99,28 @@ def sample_table(ablations: PathAblations) -> list[Evidence]:
         f"loses {rules['at_least']} nats or more. Each cell: by context / by source; of {found.n:,} samples {words}."
     )
     columns = ["head", "type", "multigrams", "by source", *LABELS]
-    samples = [
+    costs = Table(title="What each head's ablation costs", caption=caption, columns=columns, rows=rows, mark_rows=[])
+    return [costs, _samples_by_hand(found.facts["samples"])]
+
+
+def _samples_by_hand(samples: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
         [
             one["head"],
             *map(spaces_shown, (one["context"][-70:], one["target"])),
             one["effect"],
             spaces_shown(one["found at"]),
-            one["tokens back"],
-            one["by context"],
-            one["by source"],
+            *(one[name] for name in ("tokens back", "by context", "by source")),
         ]
-        for one in found.facts["samples"]
+        for one in samples
     ]
-    names = ["head", "context", "token", "nats lost", "found at", "tokens back", "by context", "by source"]
-    return [
-        Table(title="What each head's ablation costs", caption=caption, columns=columns, rows=rows, mark_rows=[]),
-        Table(
-            title="Samples to check by hand",
-            columns=names,
-            caption="The strongest of each head, each label first. ↵ a new line, ␣ a space at an end or of several.",
-            rows=samples,
-            mark_rows=[],
-        ),
-    ]
+    return Table(
+        title="Samples to check by hand",
+        columns=["head", "context", "token", "nats lost", "found at", "tokens back", "by context", "by source"],
+        caption="The strongest of each head, each label first. ↵ a new line, ␣ a space at an end or of several.",
+        rows=rows,
+        mark_rows=[],
+    )
 
 
 def spaces_shown(text: str) -> str:

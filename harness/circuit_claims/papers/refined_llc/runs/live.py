@@ -150,6 +150,24 @@ class LiveRun:
             GIVE_RECORDED,
         )
 
+    def llc_spread(self, n_layers: int = 2) -> RunCurves:
+        """Not measured live: raises `RunNotAvailable`."""
+        raise RunNotAvailable(
+            self.name,
+            f"the spread of the {n_layers}-layer model's coefficient over chains comes with the coefficient, which is "
+            "not measured live: the recorded run has it",
+            GIVE_RECORDED,
+        )
+
+    def loss_curve(self, n_layers: int = 2) -> RunCurves:
+        """Not measured live: raises `RunNotAvailable`."""
+        raise RunNotAvailable(
+            self.name,
+            f"the {n_layers}-layer model's loss on held-out text is not measured live at its checkpoints: it only "
+            "corrects and explains the recorded coefficients, which have it beside them",
+            GIVE_RECORDED,
+        )
+
     def position_norms(self) -> tuple[Float[np.ndarray, " pos"], float]:
         """Row norms of W_pos and the norm of all weights at the first checkpoint."""
         model = self.model(self.steps[0])
@@ -163,7 +181,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def open_live(row: RunRow, folder: Path, context: Context, texts_dir: Path | None = None) -> LiveRun:
+def open_live(row: RunRow, kind: RunKind, folder: Path, context: Context, texts_dir: Path | None = None) -> LiveRun:
     """A run of the paper's runs.toml whose checkpoints are in `folder`. Raises `RunError` for a damaged folder."""
     texts_dirs = () if texts_dir is None else (texts_dir,)
-    return LiveRun(Run.open(folder), context, row.name, row.kind, row.title, row.licence, texts_dirs=texts_dirs)
+    return LiveRun(Run.open(folder), context, row.name, kind, row.title, row.licence, texts_dirs=texts_dirs)

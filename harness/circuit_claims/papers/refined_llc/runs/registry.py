@@ -14,7 +14,7 @@ from circuit_claims.models.runs import RunRow, load_runs
 from circuit_claims.places import CLAIMS, FIXTURES, PACKAGE
 
 if TYPE_CHECKING:
-    from circuit_claims.papers.refined_llc.runs.training_run import TrainingRun
+    from circuit_claims.papers.refined_llc.runs.training_run import RunKind, TrainingRun
     from circuit_claims.running.run import Run
 
 INSTALLED = CLAIMS.is_relative_to(PACKAGE)
@@ -72,7 +72,7 @@ def open_own(row: RunRow, run: Run) -> TrainingRun:
     folder = run.options.get("own-run") or FIXTURES / row.source
     if not (folder / CARD).is_file() or not _has_checkpoints(folder):
         raise RunNotAvailable(row.name, f"no checkpoints in {folder.name}: they come with the repository", GIVE_OWN)
-    return _open_live(row, folder, run)
+    return _open_live(row, "own", folder, run)
 
 
 def open_published(row: RunRow, run: Run) -> TrainingRun:
@@ -83,13 +83,13 @@ def open_published(row: RunRow, run: Run) -> TrainingRun:
     if not folder.is_dir():
         reason = f"the authors publish these checkpoints as pickles (hub: {row.source}), which are not opened unasked"
         raise RunNotAvailable(row.name, reason, f"claims convert-checkpoint {row.name} FILE.pth ...")
-    return _open_live(row, folder, run)
+    return _open_live(row, "published", folder, run)
 
 
-def _open_live(row: RunRow, folder: Path, run: Run) -> TrainingRun:
+def _open_live(row: RunRow, kind: RunKind, folder: Path, run: Run) -> TrainingRun:
     from circuit_claims.papers.refined_llc.runs.live import open_live
 
-    return open_live(row, folder, run.context, run.texts_dir)
+    return open_live(row, kind, folder, run.context, run.texts_dir)
 
 
 def recorded_state(row: RunRow) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from circuit_claims.api import Measurement, measure
+from circuit_claims.heads.effects.settings import ABLATIONS, EFFECTS, Ablation, Effect
 from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.successor_heads.natural_text.behaviours import OTHER, VARIANTS, Line, label_cases
 from circuit_claims.papers.successor_heads.natural_text.cases import find_examples
@@ -25,9 +27,7 @@ if TYPE_CHECKING:
     from circuit_claims.heads.effects.cells import Plan
     from circuit_claims.heads.effects.results import DirectEffects, HeadEffects
 
-EFFECT_ROWS = tuple(
-    (effect, ablation) for effect in ("direct", "indirect", "total") for ablation in ("mean", "resample")
-)
+EFFECT_ROWS: tuple[tuple[Effect, Ablation], ...] = tuple(product(EFFECTS, ABLATIONS))
 REPEATS = 2
 # Contexts that means and donors are taken from, an eighth of all at the least: each costs a forward pass.
 LEAST_REFERENCE = 6

@@ -110,12 +110,13 @@ def sweeps_of(subject: Any, settings: Settings, paths: Sequence[str], draws: int
 
 def sweep_model(model: Any, *, path: str, exclude_self: bool) -> Any:
     """The sweep that `claims sweep` prints, of a model on this machine; nothing is looked up in the store."""
+    from circuit_claims.keeping.cells import MemoryStore
     from circuit_claims.keeping.measure import Context
     from circuit_claims.keeping.profiles import PROFILES
     from circuit_claims.running.subjects import Subject
 
     profile = PROFILES["standard"]
-    subject = Subject(model.name, model, Context(store=None))
+    subject = Subject(model.name, model, Context(MemoryStore()))
     settings = Settings(path=path, exclude_self=exclude_self)
     return sweep_of(subject, settings, profile.bootstrap_draws, profile.shuffles)
 

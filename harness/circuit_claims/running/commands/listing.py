@@ -78,7 +78,7 @@ def doctor_lines(papers: Papers, models_dir: Path | None) -> Iterator[str]:
 
 
 def _device() -> str:
-    from circuit_claims.running.devices import choose_device
+    from circuit_claims.running.machine import choose_device
 
     chosen = choose_device("auto")
     return chosen if chosen != "cpu" else "cpu (no accelerator is visible; every present claim runs on a CPU)"
