@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from circuit_claims.toy.attention import project
 from circuit_claims.toy.model import Attention, AttentionOnly
-from harness.attention_only.model import Attention, AttentionOnly, project
 
 ROWS = 128
 Scores = Float[Tensor, "batch head row col"]  # fp32 or bf16
