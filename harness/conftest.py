@@ -28,6 +28,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = alone or getattr(option, "benchmark_enable", False)
     if whole and asked and not alone:
         option.numprocesses = min(CORES, os.cpu_count() or 1)
+    if getattr(option, "numprocesses", None):
+        # Workers share the cores already: threads of each would wait for those of the others.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # Before pytest-timeout and pytest-benchmark read theirs.

@@ -26,7 +26,7 @@ STAYS = 3
 class Scored:
     """One checkpoint: held-out loss in nats; previous-token scores of layer 0 and prefix scores of all later layers.
 
-    CurvesByHead are shares of attention, by head as the model has them: layer by layer.
+    Scores are shares of attention, by head as the model has them: layer by layer.
     """
 
     step: int

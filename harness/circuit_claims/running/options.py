@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,17 @@ SUBJECT_ARGUMENT = "subject"
 def claim_ids(item: Any) -> tuple[str, ...]:
     """The claims that a test is marked with."""
     return tuple(name for mark in item.iter_markers("claim") for name in mark.args)
+
+
+def home_of(config: pytest.Config) -> Path:
+    """The folder a run belongs to: pytest's root where a file makes it one, else where pytest was started.
+
+    Without such a file pytest takes a common ancestor of all it was given, the value of `--subjects` among them.
+    """
+    root, here = config.rootpath, config.invocation_params.dir
+    known = getattr(config, "known_args_namespace", config.option)
+    made = config.inipath or getattr(known, "rootdir", None) or (root / "setup.py").exists()
+    return root if made or not here.is_relative_to(root) else here
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ what a session with claims does stands in `session.py`.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import time
 import traceback
@@ -16,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from circuit_claims.running.options import OPTIONS, SHORT, SUBJECT_ARGUMENT, add_options, add_short_names, claim_ids
+from circuit_claims.running.options import (
+    OPTIONS,
+    SHORT,
+    SUBJECT_ARGUMENT,
+    add_options,
+    add_short_names,
+    claim_ids,
+    home_of,
+)
 
 if TYPE_CHECKING:
     from circuit_claims.running.judge import Judge
@@ -51,10 +60,10 @@ def papers_of(config: pytest.Config) -> Papers:
         from circuit_claims.errors import ClaimsError
         from circuit_claims.running.papers import find_papers
 
-        here, known = config.invocation_params.dir, getattr(config, "known_args_namespace", config.option)
-        given = [path for word in _words(config) if (path := here / word).exists()]
+        known = getattr(config, "known_args_namespace", config.option)
+        given = [path for word in _words(config) for path in _places(word, config, known.pyargs)]
         try:
-            found = find_papers(config.rootpath, given=given, claims_dir=known.claims_dir)
+            found = find_papers(home_of(config), given=given, claims_dir=known.claims_dir)
             _ = found.options, found.models, found.texts, found.runs
         except ClaimsError as error:
             raise pytest.UsageError(str(error)) from None
@@ -72,7 +81,7 @@ def run_folder(config: pytest.Config) -> Path:
     if FOLDER not in config.stash:
         told = getattr(config, "workerinput", {}).get("claims_run_dir") or config.option.claims_report
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
-        config.stash[FOLDER] = Path(told) if told else config.rootpath / "reports" / stamp
+        config.stash[FOLDER] = Path(told) if told else home_of(config) / "reports" / stamp
     return config.stash[FOLDER]
 
 
@@ -108,13 +117,25 @@ def asked_for_claims(config: pytest.Config) -> bool:
     words, here, known = _words(config), config.invocation_params.dir, config.known_args_namespace
     if known.claims_dir or (known.pyargs and any(not (here / word).exists() for word in words)):
         return True
-    return any(_has_paper((here / word).resolve(), config.rootpath) for word in words)
+    return any(_has_paper((here / word).resolve(), home_of(config)) for word in words)
 
 
 def _words(config: pytest.Config) -> list[str]:
     """The folders, files or packages that pytest was told to run."""
     words = config.known_args_namespace.file_or_dir or config.getini("testpaths") or [config.invocation_params.dir]
     return [str(word).partition("::")[0] for word in words]
+
+
+def _places(word: str, config: pytest.Config, pyargs: bool) -> list[Path]:
+    """Where what pytest was told to run lies: a file or folder, or with `--pyargs` a package."""
+    path = config.invocation_params.dir / word
+    if path.exists() or not pyargs:
+        return [path] if path.exists() else []
+    try:
+        spec = importlib.util.find_spec(word)
+    except (ImportError, ValueError):
+        return []
+    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
 
 
 def _has_paper(path: Path, root: Path) -> bool:

@@ -22,7 +22,7 @@ from circuit_claims.keeping.events import StreamError
 from circuit_claims.running.contributions import ContributionError
 from circuit_claims.running.judge import Judge, Judged
 from circuit_claims.running.machine import describe
-from circuit_claims.running.options import OPTIONS, SUBJECT_ARGUMENT, chosen, claim_ids, options_line
+from circuit_claims.running.options import OPTIONS, SUBJECT_ARGUMENT, chosen, claim_ids, home_of, options_line
 from circuit_claims.running.papers import Papers
 from circuit_claims.running.run import RUN, Run, quoted
 from circuit_claims.running.selection import SelectionError
@@ -112,7 +112,10 @@ class Session:
         return item.stash[JUDGE]
 
     def _judge(self, claims: dict[str, Any], label: str, node: str) -> Judge:
-        rerun = " ".join(filter(None, [f"pytest {quoted(node)}", options_line(self.option, self.options)]))
+        # Node ids begin at pytest's root, which may lie above the folder that the line is typed in.
+        above = home_of(self.config).relative_to(self.config.rootpath).as_posix()
+        typed = node.removeprefix(f"{above}/")
+        rerun = " ".join(filter(None, [f"pytest {quoted(typed)}", options_line(self.option, self.options)]))
         return Judge(claims, label, node, rerun, self.run.stream, self.run.papers.deviations)
 
     @contextmanager

@@ -67,6 +67,7 @@ class FixedRecipe(BaseModel):
     settings: RecipeSettings
     reasons: dict[str, RecipeText]
     differs: tuple[RecipeText, ...]
+    pilot_rule: RecipeText
     pilot_showed: tuple[RecipeText, ...]
     judged: dict[int, Seeds]
     pilot: dict[int, Seeds]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.toy_project import CLAIM
 
-(RAW,) = tomllib.loads(CLAIM.format(id="TY-01", subjects='"gpt2"'))["claim"]
+(RAW,) = tomllib.loads(CLAIM.format(id="TY-01", subjects='["gpt2"]'))["claim"]
 
 
 def claim(**changes) -> Claim:

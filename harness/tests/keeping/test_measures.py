@@ -197,7 +197,7 @@ def test_the_path_of_the_plant_scores_higher_and_pooled_controls_have_no_order(p
         assert control.control.measurement.support["mlp0 > embed"] < 0.95
         assert "5 draws" in control.control.measurement.quantity
     rows = path_table(input_paths(planted), "mlp0", "embed").rows
-    assert rows[0] == ["mlp0", "1.000", "1.000"]
+    assert rows[0] == ("mlp0", "1.000", "1.000")
 
 
 def test_the_settings_are_all_different_and_the_first_is_the_paper_s(planted):

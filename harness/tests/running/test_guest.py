@@ -84,7 +84,7 @@ def test_two_papers_may_have_a_test_file_of_one_name(tmp_path):
     root = make_project(tmp_path, HOLDS)
     other = root / "claims" / "other"
     other.mkdir()
-    text = PAPER.replace('"toy"', '"other"') + CLAIM.format(id="OT-01", subjects='"gpt2"')
+    text = PAPER.replace('"toy"', '"other"') + CLAIM.format(id="OT-01", subjects='["gpt2"]')
     (other / "paper.toml").write_text(text)
     (other / "test_toy.py").write_text("import torch\n" + HELPERS + HOLDS.replace("TY-01", "OT-01"))
     status, text = run(root, "--import-mode=prepend", "--report", "out", "--store", "store")

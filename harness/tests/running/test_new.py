@@ -122,3 +122,20 @@ def test_prefixes_are_ids_of_their_own():
         assert re.fullmatch("[A-Z]{2,6}", prefix)
         assert f"{prefix}-01" not in taken
         taken.append(f"{prefix}-01")
+
+
+def test_a_path_after_subjects_does_not_move_the_run_elsewhere(home):
+    """Without an ini file pytest's root is a common ancestor of all paths, here the one above `home`."""
+    elsewhere = home.parent / f"{home.name}-models" / "small"
+    shutil.copytree(home / "small", elsewhere)
+    _, verdicts = claims_of(home, "claims/other_trial", "-k", "test_claims", "--claims-subjects", str(elsewhere))
+    assert verdicts["OT-01", "small"]["rerun"].startswith('pytest "claims/other_trial/test_claims.py::')
+
+
+def test_an_installed_package_is_asked_by_its_name_beside_a_folder_of_claims(home):
+    new_paper("packaged", home, Path("package/papers"))
+    for folder in ("package", "package/papers"):
+        (home / folder / "__init__.py").write_text("")
+    done = run(home, "pytest", "--pyargs", "package.papers", "--collect-only", "-q", "--claims-offline")
+    assert done.status == 0, done.text
+    assert "test_claims.py::test_a_head_attends_to_what_followed_the_last_time[gpt2]" in done.text

@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuit_claims.api import Measurement
-from circuit_claims.keeping.cells import CellPlan, CellStore, MemoryStore, Progress, Meter, Report, fill_all
+from circuit_claims.keeping.cells import CellPlan, CellStore, MemoryStore, Meter, Progress, Report, fill_all
 from circuit_claims.keeping.keys import closure
 from circuit_claims.llc.losses import Loss
 from circuit_claims.llc.module_potential import held_still
