@@ -32,7 +32,7 @@ def test_a_message_is_shown_as_it_was_written():
 
 @pytest.mark.parametrize("error", [InputError("no such thing"), PermissionError(13, "not yours", "file")])
 def test_what_a_person_can_mend_is_told_without_a_traceback(monkeypatch, capsys, error):
-    monkeypatch.setattr(command_line, "app", _raising(error))
+    monkeypatch.setattr(command_line, "add_commands_of_papers", _raising(error))
     with pytest.raises(SystemExit) as ended:
         command_line.main()
     assert ended.value.code == 2
@@ -41,13 +41,13 @@ def test_what_a_person_can_mend_is_told_without_a_traceback(monkeypatch, capsys,
 
 @pytest.mark.parametrize("bug", [KeyError("rows"), ValueError("shape"), OSError("without a number")])
 def test_a_bug_is_not_swallowed(monkeypatch, bug):
-    monkeypatch.setattr(command_line, "app", _raising(bug))
+    monkeypatch.setattr(command_line, "add_commands_of_papers", _raising(bug))
     with pytest.raises(type(bug)):
         command_line.main()
 
 
 def _raising(error):
-    def app():
+    def raises(app):
         raise error
 
-    return app
+    return raises

@@ -161,7 +161,7 @@ def test_every_piece_of_evidence_can_be_drawn():
         show.measured_again(found), show.by_data(found),
     ]  # fmt: skip
     for index, evidence in enumerate(made):
-        drawn = exhibit(evidence, f"e{index}")
+        drawn = exhibit(evidence.to_json(), f"e{index}")
         assert drawn.trouble == ""
         assert drawn.figure is not None or drawn.grid is not None
         assert "planted" in drawn.caption or "Recorded" not in drawn.caption

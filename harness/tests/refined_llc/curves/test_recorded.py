@@ -216,7 +216,7 @@ def test_ablations_of_a_run_are_measured_stored_and_shown(recorded, monkeypatch)
     ]
     shown += [together.overlap_bars(ablations), *together.overlap_maps(ablations)]
     shown += [show.types_table(ablations.run), show.attention_patterns(ablations.run)]
-    assert [exhibit(one, f"e{index}").trouble for index, one in enumerate(shown)] == [""] * len(shown)
+    assert [exhibit(one.to_json(), f"e{index}").trouble for index, one in enumerate(shown)] == [""] * len(shown)
 
 
 @pytest.mark.parametrize("statuses", [("complete", "complete", "partial"), ("partial", "diverged", "partial")])

@@ -108,7 +108,7 @@ def open_run(name, run):
 def test_runs_that_are_not_here_say_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setenv("CIRCUIT_CLAIMS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CIRCUIT_CLAIMS_RECORDED", raising=False)
-    for name, words in (("recorded-run", "--claims-recorded DIR"), ("own-run", "--claims-own-run DIR"),
+    for name, words in (("recorded-run", "--claims-recorded DIR"), ("own-run", "--claims-own-run CLONE/fixtures/"),
                         ("L2W256-s-3", "claims convert-checkpoint L2W256-s-3")):  # fmt: skip
         with pytest.raises(RunNotAvailable) as caught:
             open_run(name, session(tmp_path))
