@@ -53,7 +53,8 @@ from circuit_claims.judging.statistics import (
     permutation_p_value,
 )
 from circuit_claims.keeping.measure import measure
-from circuit_claims.running.contributions import ClaimsOption, Contribution, SubjectKind, Trait
+from circuit_claims.running.contributions import Contribution, SubjectKind, Trait
+from circuit_claims.running.options import ClaimsOption
 from circuit_claims.running.plugin import claim
 
 if TYPE_CHECKING:

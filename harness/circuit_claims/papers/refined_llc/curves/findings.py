@@ -261,7 +261,7 @@ class Coefficients:
         """Which layer's multigram heads peak first against the one-layer reference (RL-30)."""
         return self._layers(self.against_reference(), planted_table(peaks=True), ct.peak)
 
-    def _layers(self, table: ct.HeadTable, planted: ct.HeadTable, landmark: ct.Landmark) -> Finding:
+    def _layers(self, table: ct.HeadTable, planted: ct.HeadTable, landmark: ct.StepOf) -> Finding:
         def order(given: ct.HeadTable, types: Mapping[str, str], **more: Any) -> Measurement:
             groups = {
                 f"layer {layer}": [
