@@ -41,7 +41,8 @@ from circuit_claims.judging.evidence import (
     Text,
 )
 from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.measurement import Interval, Measurement, Rival
+from circuit_claims.judging.ranking import Ranking, first_of, order_of
 from circuit_claims.judging.statistics import (
     binomial_interval,
     bootstrap_counts,
@@ -53,7 +54,7 @@ from circuit_claims.judging.statistics import (
     permutation_p_value,
 )
 from circuit_claims.keeping.measure import measure
-from circuit_claims.running.contributions import Contribution, SubjectKind, Trait
+from circuit_claims.running.contributions import Contribution, Presupposition, SubjectKind, Trait
 from circuit_claims.running.options import ClaimsOption
 from circuit_claims.running.plugin import claim
 
@@ -64,13 +65,60 @@ if TYPE_CHECKING:
     from circuit_claims.heads.network import Network, contexts, network_of
 
 __all__ = [
-    "Bars", "ClaimsOption", "ClusterMap", "ClusterRow", "Contribution", "Curve", "Curves", "Evidence",
-    "EvidenceError", "Finding", "GridMap", "HeadCurves", "HeadMap", "Interval", "Measurement", "Network",
-    "NullDistribution", "Panel", "PassageExample", "PassageToken", "Passages", "PatternPanel", "Patterns",
-    "RankedBars", "Scatter", "ScatterPoint", "StackedBars", "StackedRow", "SubjectKind", "Table", "Text", "Trait",
-    "binomial_interval", "bootstrap_counts", "claim", "cluster_interval", "cluster_means", "composition_between",
-    "contexts", "current_token_scores", "maximum_null", "measure", "network_of", "percentile_interval",
-    "permutation_null", "permutation_p_value", "planted_induction", "prefix_matching_scores", "previous_token_scores",
+    "Bars",
+    "ClaimsOption",
+    "ClusterMap",
+    "ClusterRow",
+    "Contribution",
+    "Curve",
+    "Curves",
+    "Evidence",
+    "EvidenceError",
+    "Finding",
+    "GridMap",
+    "HeadCurves",
+    "HeadMap",
+    "Interval",
+    "Measurement",
+    "Network",
+    "NullDistribution",
+    "Panel",
+    "PassageExample",
+    "PassageToken",
+    "Passages",
+    "PatternPanel",
+    "Patterns",
+    "Presupposition",
+    "RankedBars",
+    "Ranking",
+    "Rival",
+    "Scatter",
+    "ScatterPoint",
+    "StackedBars",
+    "StackedRow",
+    "SubjectKind",
+    "Table",
+    "Text",
+    "Trait",
+    "binomial_interval",
+    "bootstrap_counts",
+    "claim",
+    "cluster_interval",
+    "cluster_means",
+    "composition_between",
+    "contexts",
+    "current_token_scores",
+    "first_of",
+    "maximum_null",
+    "measure",
+    "network_of",
+    "order_of",
+    "percentile_interval",
+    "permutation_null",
+    "permutation_p_value",
+    "planted_induction",
+    "prefix_matching_scores",
+    "previous_token_scores",
 ]  # fmt: skip
 
 _LATE = {

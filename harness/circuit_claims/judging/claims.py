@@ -15,8 +15,8 @@ from circuit_claims.errors import ClaimsError
 
 Kind = Literal["value", "at_least", "at_most", "order", "identity", "existence", "absence", "correlation", "curve"]
 Trust = Annotated[str, Field(pattern=r"^[PFCNSRD?](, [PFCNSRD?])*$")]
-Scope = Literal["reproduction", "reanalysis", "replication", "generalisation", "control"]
-AskedScope = Literal["reproduction", "reanalysis", "replication", "generalisation"]
+Scope = Literal["reproduction", "reanalysis", "replication", "generalisation", "self-check", "control"]
+AskedScope = Literal["reproduction", "reanalysis", "replication", "generalisation", "self-check"]
 Origin = Literal["paper", "derived", "adapted", "later work"]
 CostClass = Literal["seconds", "minutes", "hours", "gpu hours"]
 
@@ -62,7 +62,13 @@ class Claim(BaseModel):
     `subjects` says by scope what the claim is asked of, whoever else is asked: `{ reproduction = ["gpt2"] }`, or a
     plain list of the subjects that reproduce; it may be empty. With `others` the models of a run that are not listed
     are asked too, as a generalisation. `origin` says whose sentence it is: the paper's, derived from its numbers,
-    adapted to other subjects, or of later work.
+    adapted to other subjects, or of later work. Under the scope `self-check` stand the subjects that the expected
+    value was read off: there it is tested on the very data it comes from. A claim that is `adapted` is the project's
+    own, and a self-check wherever it is asked.
+
+    `over` names what is redrawn to judge it, which is what the sentence generalises over: strings, documents, heads,
+    runs. "chains" among them is the sampler's own noise. `presupposes` names what a model beyond the listed ones must
+    have for the claim to be about anything; `family` groups claims whose false discoveries are counted together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +91,9 @@ class Claim(BaseModel):
     cost: CostClass
     others: bool = True
     origin: Origin = "paper"
+    over: tuple[FilledText, ...] = ()
+    presupposes: tuple[FilledText, ...] = ()
+    family: str = ""
     requires: tuple[str, ...] = ()
     note: str = ""
 
@@ -116,8 +125,15 @@ class Claim(BaseModel):
         """The subjects the claim names, in its own order."""
         return tuple(name for names in self.subjects.values() for name in names)
 
+    @property
+    def family_name(self) -> str:
+        """The family its false discoveries are counted in: its own word, or its id without the letter at the end."""
+        return self.family or self.id.rstrip("abcdefghijklmnopqrstuvwxyz")
+
     def scope_of(self, subject: str) -> AskedScope:
         """Under which scope a verdict on `subject` counts: the one that lists it, generalisation for any other."""
+        if self.origin == "adapted":
+            return "self-check"
         for scope, names in self.subjects.items():
             if subject in names:
                 return scope

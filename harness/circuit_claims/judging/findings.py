@@ -1,24 +1,32 @@
-"""A finding: what a claim test hands to `judge`, a measurement together with the controls measured beside it."""
+"""A finding: what a claim test hands to `judge`, with its controls and with data where the answer is known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from circuit_claims.judging.calibration import DRAWS, Calibration, Draw, Make, calibrate
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.verdicts import Control
+from circuit_claims.judging.verdicts import Control, apply_rule
 
 
 @dataclass(frozen=True)
 class Finding:
     """A measurement and, by name, how to measure each control a claim may ask for.
 
-    Controls are functions so that only those a claim names are measured.
+    Controls are functions so that only those a claim names are measured. `false` are ways to draw data in which the
+    claim is false by construction and all else is kept (a generator in, a measurement out), `oracles` data in which
+    it is true, on the same text, tokens and sizes: the claim's own rule is calibrated on both. `without` are the same
+    quantity without the instrument (a coefficient with n_beta = 0, the Hessian's trace in its place): where the
+    verdict is the same the instrument adds nothing.
     """
 
     measurement: Measurement
     controls: Mapping[str, Callable[[], Measurement]]
+    false: Mapping[str, Draw] = field(default_factory=dict)
+    oracles: Mapping[str, Make] = field(default_factory=dict)
+    without: Mapping[str, Make] = field(default_factory=dict)
 
     def controls_for(self, claim: Claim) -> tuple[Control, ...]:
         """The controls `claim` names, measured: negative ones must fail its rule, positive ones must pass it.
@@ -29,3 +37,11 @@ class Finding:
         negative = [Control(name, "fail", known[name]()) for name in claim.controls if name in known]
         positive = [Control(name, "pass", known[name]()) for name in claim.positive_controls if name in known]
         return (*negative, *positive)
+
+    def calibration_for(self, claim: Claim, draws: int = DRAWS) -> Calibration:
+        """The rule of `claim` on data in which it is false and on data in which it is true."""
+        return calibrate(claim, lambda one, given: apply_rule(one, given).outcome, self.false, self.oracles, draws)
+
+    def without_for(self, claim: Claim) -> dict[str, str]:
+        """What the claim's rule says of the same quantity without the instrument, by what took its place."""
+        return {name: apply_rule(claim, make()).outcome for name, make in self.without.items()}

@@ -39,6 +39,17 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """Who stands against a label: the `label` that is ahead of it in the greatest share of resamples, `ahead`.
+
+    The share allows for the choice of the strongest among all rivals (`judging.ranking`).
+    """
+
+    label: str
+    ahead: float
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a measurement took: wall seconds and peak resident bytes of the process that made it."""
 
@@ -51,7 +62,9 @@ class Measurement:
     """One measured quantity, or a whole table of them with the quantity a claim is judged on.
 
     `value` is the number (or, for `identity`, the label) a claim is judged on; `interval` its uncertainty.
-    `support` gives, for `order` and `identity` claims, the share of resamples in which each label came first.
+    `support` gives, for `order` and `identity` claims, the share of resamples in which each label came first;
+    `rivals` says of each label (of each pair "a > b" where an order is measured) who stands against it most firmly
+    (`judging.ranking`). `redrawn` says what was redrawn for the interval, and how many there are: {"strings": 214}.
     `p_value` compares a maximum over many heads with the null distribution of that maximum.
     `arrays` are the tables behind the value (one row a head, a token, a draw), `facts` anything else as JSON.
     `origin` says where the figure came from: `live`, `store` or `recorded`.
@@ -62,6 +75,8 @@ class Measurement:
     interval: Interval | None = None
     unit: str = ""
     support: Mapping[str, float] = field(default_factory=dict)
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
+    redrawn: Mapping[str, int] = field(default_factory=dict)
     p_value: float | None = None
     n: int = 0
     seed: int | None = None
@@ -77,11 +92,13 @@ class Measurement:
         if self.status not in STATUSES:
             raise ValueError(f"status of a measurement: expected one of {', '.join(STATUSES)}, found {self.status!r}")
         object.__setattr__(self, "support", MappingProxyType(dict(self.support)))
+        object.__setattr__(self, "rivals", MappingProxyType(dict(self.rivals)))
+        object.__setattr__(self, "redrawn", MappingProxyType(dict(self.redrawn)))
         object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
     def __getstate__(self) -> dict[str, Any]:
-        plain = {name: dict(getattr(self, name)) for name in ("support", "arrays", "facts")}
+        plain = {name: dict(getattr(self, name)) for name in ("support", "rivals", "redrawn", "arrays", "facts")}
         return {**vars(self), **plain}  # a read-only view cannot travel to another process
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -89,9 +106,12 @@ class Measurement:
         self.__post_init__()
 
     def derive(self, quantity: str, value: float | str | None, **changes: Any) -> Measurement:
-        """The same measurement read for another quantity: provenance kept, value and interval new, tables dropped."""
+        """The same measurement read for another quantity: provenance kept, value and interval new, tables dropped.
+
+        What was redrawn stays too: say `redrawn` where the new quantity's interval rests on something else.
+        """
         fresh: dict[str, Any] = {"interval": None, "p_value": None, "unit": ""}
-        fresh |= {"support": {}, "arrays": {}, "facts": {}}
+        fresh |= {"support": {}, "rivals": {}, "arrays": {}, "facts": {}}
         return replace(self, quantity=quantity, value=value, **{**fresh, **changes})
 
     def to_xarray(self) -> Any:

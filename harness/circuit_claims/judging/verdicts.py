@@ -9,17 +9,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from types import MappingProxyType
+from typing import Any, Literal, cast
 
+from circuit_claims.judging.calibration import MOST_FALSE_ALARMS, UNCALIBRATED, Calibration
 from circuit_claims.judging.claims import Claim
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.measurement import Interval, Measurement, Rival
+from circuit_claims.judging.numbers import number
 
-Outcome = Literal["reproduced", "contradicted", "inconclusive", "not run", "failed"]
-OUTCOMES: tuple[Outcome, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "failed")
+Outcome = Literal[
+    "reproduced",
+    "contradicted",
+    "inconclusive",
+    "failed",
+    "does not apply",
+    "cannot be decided here",
+    "needs an accelerator",
+    "not here",
+]
+NotJudged = Literal["does not apply", "cannot be decided here", "needs an accelerator", "not here"]
+JUDGED: tuple[Outcome, ...] = ("reproduced", "contradicted", "inconclusive", "failed")
+NOT_JUDGED: tuple[NotJudged, ...] = ("does not apply", "cannot be decided here", "needs an accelerator", "not here")
+OUTCOMES: tuple[Outcome, ...] = (*JUDGED, *NOT_JUDGED)
 Must = Literal["fail", "pass"]
 LEVEL = 0.90
 ALPHA = 0.05
+FEWEST_CLUSTERS = 6
+"""Fewer units than these decide nothing about others of their kind."""
+NOISE = frozenset({"chains"})
+"""What is redrawn for its Monte Carlo error alone: no sentence generalises over it."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +66,82 @@ class ControlOutcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Outcome of one claim on one subject, the rule that gave it, what would flip it, and the controls beside it."""
+    """Outcome of one claim on one subject, the rule that gave it, what would flip it, and what stands beside it.
+
+    `without` says what the rule makes of the same quantity without the instrument, by what took its place.
+    """
 
     outcome: Outcome
     rule: str
     flip: str = ""
     reason: str = ""
     controls: tuple[ControlOutcome, ...] = ()
+    calibration: Calibration = UNCALIBRATED
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
-def judge(claim: Claim, measurement: Measurement, controls: tuple[Control, ...] = ()) -> Verdict:
+def judge(
+    claim: Claim,
+    measurement: Measurement,
+    controls: tuple[Control, ...] = (),
+    calibration: Calibration = UNCALIBRATED,
+    without: Mapping[str, str] = MappingProxyType({}),
+) -> Verdict:
     """Judge `measurement` by the rule of the claim's kind.
 
-    A measurement that is partial or diverged is `inconclusive`. A control the claim names but that was not measured,
-    or one that did not come out as it must, makes the verdict `failed`: the instrument is not to be trusted.
+    A measurement that is partial or diverged is `inconclusive`, and so is one with fewer than `FEWEST_CLUSTERS` of
+    what the claim generalises over. A control the claim names but that was not measured, or one that did not come out
+    as it must, makes the verdict `failed`, and so does a rule that calls more than `MOST_FALSE_ALARMS` of false data
+    reproduced: the instrument is not to be trusted. Where data in which the claim is true are not reproduced it
+    cannot be decided here.
     """
     outcomes = tuple(ControlOutcome(control, _rule(claim, control.measurement).outcome) for control in controls)
     verdict = _rule(claim, measurement)
-    if trouble := _control_trouble(claim, outcomes):
-        return Verdict("failed", verdict.rule, verdict.flip, trouble, outcomes)
-    return Verdict(verdict.outcome, verdict.rule, verdict.flip, verdict.reason, outcomes)
+    beside: dict[str, Any] = {"controls": outcomes, "calibration": calibration, "without": without}
+    if trouble := _unstated(claim, measurement) or _control_trouble(claim, outcomes) or _false_alarm(calibration):
+        return replace(verdict, outcome="failed", reason=trouble, **beside)
+    if calibration.blind:
+        return replace(verdict, outcome="cannot be decided here", reason=_ceiling(calibration), **beside)
+    return replace(verdict, **beside)
 
 
 def apply_rule(claim: Claim, measurement: Measurement) -> Verdict:
-    """The rule of the claim's kind on `measurement` alone, without controls: for tables of settings."""
+    """The rule of the claim's kind on `measurement` alone, without controls: for calibration and tables of settings."""
     return _rule(claim, measurement)
 
 
-def not_run(reason: str) -> Verdict:
-    """The verdict on a claim that could not be run; `reason` says why and which command would run it."""
-    return Verdict("not run", rule="none applied", reason=reason)
+def not_judged(outcome: NotJudged, reason: str) -> Verdict:
+    """The verdict on a claim that was not judged: one of `NOT_JUDGED`; `reason` says why and what would change it."""
+    return Verdict(outcome, rule="none applied", reason=reason)
+
+
+def _unstated(claim: Claim, measurement: Measurement) -> str:
+    """What the claim generalises over has to be redrawn."""
+    missing = [unit for unit in claim.over if unit not in measurement.redrawn]
+    if not missing or measurement.status != "complete":
+        return ""
+    redrew = ", ".join(measurement.redrawn) or "nothing that is stated"
+    return f"the claim generalises over {', '.join(missing)}, but the measurement redrew {redrew}"
+
+
+def _false_alarm(calibration: Calibration) -> str:
+    worst = calibration.worst
+    if worst is None or worst.rate <= MOST_FALSE_ALARMS:
+        return ""
+    return (
+        f"the rule cannot tell: with {worst.how} it calls {worst.rate:.0%} of {worst.draws} data sets reproduced, "
+        f"more than {MOST_FALSE_ALARMS:.0%}"
+    )
+
+
+def _ceiling(calibration: Calibration) -> str:
+    """How far the figures come where the claim is true."""
+    words = []
+    for oracle in calibration.blind:
+        measured, interval = oracle.measurement, oracle.measurement.interval
+        ends = "" if interval is None else f" [{number(interval.low)}, {number(interval.high)}]"
+        words.append(f"{oracle.how}, where the claim is true, gives {number(measured.value)}{ends}: {oracle.outcome}")
+    return "; ".join(words)
 
 
 def _control_trouble(claim: Claim, outcomes: tuple[ControlOutcome, ...]) -> str:
@@ -94,6 +160,11 @@ def _rule(claim: Claim, measurement: Measurement) -> Verdict:
         return Verdict("inconclusive", "needs a complete measurement", reason=f"measurement is {measurement.status}")
     if isinstance(measurement.value, float) and not math.isfinite(measurement.value):
         return Verdict("inconclusive", "needs a finite value", reason=f"measured value is {measurement.value}")
+    few = {unit: measurement.redrawn.get(unit, FEWEST_CLUSTERS) for unit in claim.over if unit not in NOISE}
+    if few and min(few.values()) < FEWEST_CLUSTERS:
+        unit = min(few, key=lambda name: few[name])
+        rule = f"needs at least {FEWEST_CLUSTERS} {unit} to generalise over"
+        return Verdict("inconclusive", rule, f"decided with {FEWEST_CLUSTERS} {unit} or more", f"{few[unit]} {unit}")
     return _RULES[claim.kind](claim, measurement)
 
 
@@ -187,9 +258,29 @@ def _by_support(claim: Claim, measurement: Measurement, label: str, words: str) 
     rule = f"{words} in at least {1 - margin:.0%} of resamples ({share:.1%} found)"
     if share >= 1 - margin:
         return Verdict("reproduced", rule, _at_smaller_margin("reproduced", 1 - share))
-    if share <= margin:
-        return Verdict("contradicted", rule, _at_smaller_margin("contradicted", share))
-    return Verdict("inconclusive", rule, f"would be reproduced at a margin of {1 - share:.3g} or more")
+    rival = _rival(claim, measurement)
+    if rival is not None and rival.ahead >= 1 - margin:
+        rule = f"{rule}; {rival.label} ahead of it in {rival.ahead:.1%}, all rivals allowed for"
+        return Verdict("contradicted", rule, _at_smaller_margin("contradicted", 1 - rival.ahead))
+    last = (
+        "nobody is named against it" if rival is None else f"contradicted at a margin of {1 - rival.ahead:.3g} or more"
+    )
+    return Verdict("inconclusive", rule, f"would be reproduced at a margin of {1 - share:.3g} or more; {last}")
+
+
+def _rival(claim: Claim, measurement: Measurement) -> Rival | None:
+    """Who stands most firmly against the claimed label; in a claimed order, against any of its pairs.
+
+    A label that is not among those measured at all has every one of them ahead of it.
+    """
+    if claim.kind == "identity":
+        label = str(claim.expected)
+        if measurement.rivals and label not in measurement.rivals:
+            return Rival(str(measurement.value), 1.0)
+        return measurement.rivals.get(label)
+    pairs = [f"{ahead} > {behind}" for ahead, behind in combinations(expected_labels(claim), 2)]
+    known = [measurement.rivals[pair] for pair in pairs if pair in measurement.rivals]
+    return max(known, key=lambda rival: rival.ahead, default=None)
 
 
 def _at_smaller_margin(outcome: str, least: float) -> str:
@@ -262,31 +353,37 @@ _RULES: Mapping[str, Callable[[Claim, Measurement], Verdict]] = {
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of one scope; `n` counts every claim asked, run or not, so that leaving one out never helps the rate."""
+    """Counts of one scope by outcome. `n` counts what was judged; what was not stands beside it with its reason."""
 
-    reproduced: int = 0
-    contradicted: int = 0
-    inconclusive: int = 0
-    not_run: int = 0
-    failed: int = 0
+    counts: Mapping[Outcome, int] = field(default_factory=dict)
+
+    def of(self, outcome: Outcome) -> int:
+        """How many came out as `outcome`."""
+        return self.counts.get(outcome, 0)
 
     @property
     def n(self) -> int:
-        """All verdicts of the scope, run or not."""
-        return self.reproduced + self.contradicted + self.inconclusive + self.not_run + self.failed
+        """All that was judged, failed ones too."""
+        return sum(self.of(outcome) for outcome in JUDGED)
+
+    @property
+    def not_judged(self) -> int:
+        """All that was asked for and not judged."""
+        return sum(self.of(outcome) for outcome in NOT_JUDGED)
 
     def words(self) -> str:
-        """The headline of one scope: "k of n reproduced, c contradicted, i inconclusive, u not run"."""
-        text = f"{self.reproduced} of {self.n} reproduced, {self.contradicted} contradicted, "
-        text += f"{self.inconclusive} inconclusive, {self.not_run} not run"
-        return text + (f", {self.failed} failed" if self.failed else "")
+        """The headline of one scope: "k of n judged reproduced, c contradicted, i inconclusive; not judged: ..."."""
+        text = f"{self.of('reproduced')} of {self.n} judged reproduced, {self.of('contradicted')} contradicted, "
+        text += f"{self.of('inconclusive')} inconclusive"
+        text += f", {self.of('failed')} failed" if self.of("failed") else ""
+        rest = [f"{self.of(outcome)} {outcome}" for outcome in NOT_JUDGED if self.of(outcome)]
+        return text + (f"; not judged: {', '.join(rest)}" if rest else "")
 
 
 def tally(verdicts: list[tuple[str, Outcome]]) -> dict[str, Tally]:
     """Count `(scope, outcome)` pairs per scope; one scope is never counted as another."""
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[Outcome, int]] = {}
     for scope, outcome in verdicts:
         row = counts.setdefault(scope, {})
-        key = outcome.replace(" ", "_")
-        row[key] = row.get(key, 0) + 1
-    return {scope: Tally(**row) for scope, row in counts.items()}
+        row[outcome] = row.get(outcome, 0) + 1
+    return {scope: Tally(row) for scope, row in counts.items()}

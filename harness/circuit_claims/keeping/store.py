@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.json_values import to_number, to_plain
-from circuit_claims.judging.measurement import Cost, Interval, Measurement
+from circuit_claims.judging.measurement import Cost, Interval, Measurement, Rival
 
 FORMAT = 1
 RECORD, ARRAYS, COST, ASIDE = "measurement.json", "arrays.safetensors", "cost.json", "set-aside"
@@ -160,6 +160,8 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
     interval = measurement.interval
     fields["interval"] = None if interval is None else to_plain(asdict(interval))
     fields["support"] = dict(measurement.support)
+    fields["rivals"] = {label: asdict(rival) for label, rival in measurement.rivals.items()}
+    fields["redrawn"] = dict(measurement.redrawn)
     fields["facts"] = json.loads(_canonical(dict(measurement.facts)))
     return fields
 
@@ -172,6 +174,8 @@ def from_json(body: Mapping[str, Any]) -> Measurement:
         value=to_number(body["value"]),
         interval=None if interval is None else Interval(**{k: to_number(v) for k, v in interval.items()}),
         support=body["support"],
+        rivals={label: Rival(**rival) for label, rival in body.get("rivals", {}).items()},
+        redrawn=body.get("redrawn", {}),
         facts=body["facts"],
     )
 

@@ -13,12 +13,15 @@ from pydantic import ValidationError
 from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.verdicts import OUTCOMES
 from circuit_claims.report.model import (
+    CalibrationRecord,
     ClaimRecord,
     ControlRecord,
     CostRecord,
     DeviationRecord,
+    FalseAlarmRecord,
     MeasurementRecord,
     Missing,
+    OracleRecord,
     PaperRecord,
     Results,
     RunRecord,
@@ -235,9 +238,11 @@ def _on_verdict(gathered: _Gathered, event: Event) -> None:
 
 
 def _verdict(event: Event) -> VerdictRecord:
-    fields = _known(VerdictRecord, event, {"measurement", "controls", "deviation", "evidence"})
+    fields = _known(VerdictRecord, event, {"measurement", "controls", "deviation", "evidence", "calibration"})
     fields |= {"subject": event.get("subject") or "", "scope": event.get("scope") or "not stated"}
-    if event.get("outcome") not in OUTCOMES:
+    if event.get("outcome") == "not run":  # as streams up to version 0.1 say it
+        fields["outcome"] = "not here"
+    elif event.get("outcome") not in OUTCOMES:
         problem = f"expected an outcome among {', '.join(OUTCOMES)}, found {event.get('outcome')!r}"
         fields |= {"outcome": "failed", "reason": "; ".join(filter(None, [str(event.get("reason") or ""), problem]))}
     fields["reason"] = without_addresses(str(fields.get("reason", "")))
@@ -246,6 +251,7 @@ def _verdict(event: Event) -> VerdictRecord:
         **fields,
         measurement=_measurement(event.get("measurement")),
         controls=tuple(_control(control) for control in event.get("controls") or ()),
+        calibration=_calibration(event.get("calibration") or {}),
         evidence=tuple(event.get("evidence") or ()),
         deviation=DeviationRecord(reason=str(deviation.get("reason", "")), date=str(deviation.get("date", "")))
         if deviation
@@ -262,6 +268,16 @@ def _measurement(data: Mapping[str, Any] | None) -> MeasurementRecord | None:
 def _control(data: Mapping[str, Any]) -> ControlRecord:
     record = _known(ControlRecord, data, {"measurement"})
     return ControlRecord(**record, measurement=_measurement(data.get("measurement")))
+
+
+def _calibration(data: Mapping[str, Any]) -> CalibrationRecord:
+    return CalibrationRecord(
+        false_alarms=tuple(FalseAlarmRecord(**_known(FalseAlarmRecord, one)) for one in data.get("false_alarms", ())),
+        oracles=tuple(
+            OracleRecord(**_known(OracleRecord, one, {"measurement"}), measurement=_measurement(one.get("measurement")))
+            for one in data.get("oracles", ())
+        ),
+    )
 
 
 def _cost(event: Event) -> CostRecord:

@@ -29,9 +29,20 @@ def _subjects_by_scope(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _judged_apart(data: dict[str, Any]) -> dict[str, Any]:
+    """To version 3: what was not run is not here, and counts of a scope are of what was judged."""
+    for verdict in data.get("verdicts", ()):
+        verdict["outcome"] = "not here" if verdict["outcome"] == "not run" else verdict["outcome"]
+    for row in data.get("tallies", {}).values():
+        away = row.pop("not run", 0)
+        row.update({"does not apply": 0, "cannot be decided here": 0, "needs an accelerator": 0, "not here": away})
+        row["n"] -= away
+    return data
+
+
 # From a version to the next: each takes the whole file of that version and returns the next one's. A release that
 # changes what results.json holds raises SCHEMA by one and adds its step here; steps are never removed.
-UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _subjects_by_scope}
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _subjects_by_scope, 2: _judged_apart}
 
 
 def json_bytes(data: Any) -> bytes:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from circuit_claims.judging.verdicts import NOT_JUDGED
 from circuit_claims.report.model import ClaimRecord, VerdictRecord, scope_rank
 from circuit_claims.report.views import PaperView, VerdictView, band_of, terms_of
 
 BADNESS = ("contradicted", "failed", "inconclusive")
+RANK = {outcome: place for place, outcome in enumerate(NOT_JUDGED)}
 
 
 @dataclass(frozen=True)
@@ -62,23 +64,28 @@ def held(views: Sequence[PaperView]) -> tuple[HeldGroup, ...]:
 
 
 @dataclass(frozen=True)
-class NotRunGroup:
-    """What one command would run: the subject, why it was not run, and the claims that wait for it."""
+class NotJudgedGroup:
+    """Claims that were not judged on a subject for one reason, and the command that would change it, if any would."""
 
+    outcome: str
     command: str
     subject: str
     reason: str
     verdicts: tuple[VerdictView, ...]
 
 
-def not_run_groups(views: Sequence[PaperView]) -> tuple[NotRunGroup, ...]:
-    """Verdicts that were not run, those of one subject, reason and command together, the most claims first."""
-    groups: dict[tuple[str, str, str], list[VerdictView]] = {}
-    for view in (view for paper in views for claim in paper.claims for view in claim.not_run):
-        key = (view.record.command or view.record.rerun, view.record.subject, view.record.reason)
-        groups.setdefault(key, []).append(view)
-    made = [NotRunGroup(*key, tuple(members)) for key, members in groups.items()]
-    return tuple(sorted(made, key=lambda group: (-len(group.verdicts), group.subject, group.command)))
+def not_judged_groups(views: Sequence[PaperView]) -> tuple[NotJudgedGroup, ...]:
+    """Verdicts that were not judged, those of one outcome, subject, reason and command together, most claims first."""
+    groups: dict[tuple[str, str, str, str], list[VerdictView]] = {}
+    for view in (view for paper in views for claim in paper.claims for view in claim.verdicts):
+        record = view.record
+        if record.outcome in NOT_JUDGED:
+            key = (record.outcome, record.command or record.rerun, record.subject, record.reason)
+            groups.setdefault(key, []).append(view)
+    made = [NotJudgedGroup(*key, tuple(members)) for key, members in groups.items()]
+    return tuple(
+        sorted(made, key=lambda group: (RANK[group.outcome], -len(group.verdicts), group.subject, group.command))
+    )
 
 
 def _badness(view: VerdictView) -> tuple[Any, ...]:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from circuit_claims.judging.json_values import NAMES, to_number, to_plain
 from circuit_claims.judging.verdicts import OUTCOMES, Outcome, Tally, tally
 
-SCHEMA = 2
-SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "control")
+SCHEMA = 3
+SCOPES = ("reproduction", "reanalysis", "replication", "generalisation", "self-check", "control")
 
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": list(NAMES)}]}
 _VALUE_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}
@@ -40,6 +40,13 @@ class IntervalRecord(Record):
     method: str = ""
 
 
+class RivalRecord(Record):
+    """Who stands most firmly against a label, and in what share of resamples."""
+
+    label: str
+    ahead: JsonNumber
+
+
 class MeasurementRecord(Record):
     """One measured quantity without its cost and origin, which are in the run file."""
 
@@ -48,6 +55,8 @@ class MeasurementRecord(Record):
     interval: IntervalRecord | None = None
     unit: str = ""
     support: dict[str, JsonNumber] = {}
+    rivals: dict[str, RivalRecord] = {}
+    redrawn: dict[str, int] = {}
     p_value: JsonNumber | None = None
     n: int = 0
     seed: int | None = None
@@ -70,6 +79,38 @@ class ControlRecord(Record):
     def as_it_must_be(self) -> bool:
         """A negative control is never `reproduced`; a positive one always is."""
         return (self.outcome == "reproduced") == (self.must == "pass")
+
+
+class FalseAlarmRecord(Record):
+    """What the claim's rule said of data in which the claim is false: how they were made, counts by outcome."""
+
+    how: str
+    outcomes: dict[str, int]
+
+    @property
+    def draws(self) -> int:
+        """How many data sets were judged."""
+        return sum(self.outcomes.values())
+
+    @property
+    def rate(self) -> float:
+        """The share called reproduced."""
+        return self.outcomes.get("reproduced", 0) / max(self.draws, 1)
+
+
+class OracleRecord(Record):
+    """What the claim's rule said of data in which the claim is true: how they were made, what was measured."""
+
+    how: str
+    outcome: Outcome
+    measurement: MeasurementRecord | None = None
+
+
+class CalibrationRecord(Record):
+    """The claim's rule where the answer is known."""
+
+    false_alarms: tuple[FalseAlarmRecord, ...] = ()
+    oracles: tuple[OracleRecord, ...] = ()
 
 
 class DeviationRecord(Record):
@@ -116,6 +157,9 @@ class ClaimRecord(Record):
     cost: str = ""
     others: bool = True
     origin: str = "paper"
+    over: tuple[str, ...] = ()
+    presupposes: tuple[str, ...] = ()
+    family: str = ""
     requires: tuple[str, ...] = ()
     note: str = ""
 
@@ -143,6 +187,9 @@ class VerdictRecord(Record):
     margin: JsonNumber | None = None
     measurement: MeasurementRecord | None = None
     controls: tuple[ControlRecord, ...] = ()
+    calibration: CalibrationRecord = CalibrationRecord()
+    without: dict[str, Outcome] = {}
+    chance_if_false: JsonNumber | None = None
     evidence: tuple[JsonTable, ...] = ()
     deviation: DeviationRecord | None = None
     rerun: str = ""
@@ -162,7 +209,7 @@ class Results(Record):
     A number that is not finite is the string NaN, Infinity or -Infinity, wherever it stands.
     """
 
-    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[3], Field(alias="schema")] = SCHEMA
     complete: bool
     profile: str = ""
     papers: tuple[PaperRecord, ...] = ()
@@ -210,7 +257,7 @@ class SetAside(Record):
 class RunRecord(Record):
     """When, where and how long: `run.json`, everything that may differ between two runs with equal results."""
 
-    schema_version: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[3], Field(alias="schema")] = SCHEMA
     sessions: tuple[SessionRecord, ...] = ()
     costs: tuple[CostRecord, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
@@ -236,9 +283,8 @@ def tallies(verdicts: tuple[VerdictRecord, ...]) -> dict[str, Tally]:
 
 
 def tally_words(row: Tally) -> dict[str, int]:
-    """One scope's counts by outcome, with `n`, their sum."""
-    counts = {outcome: getattr(row, outcome.replace(" ", "_")) for outcome in OUTCOMES}
-    return {"n": row.n, **counts}
+    """One scope's counts by outcome, with `n`, how many of them were judged."""
+    return {"n": row.n, **{outcome: row.of(outcome) for outcome in OUTCOMES}}
 
 
 def scope_rank(scope: str) -> tuple[int, str]:

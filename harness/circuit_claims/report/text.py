@@ -16,21 +16,28 @@ OUTCOME_MARKS: Mapping[str, str] = {
     "reproduced": "✓",
     "contradicted": "✗",
     "inconclusive": "?",
-    "not run": "–",
     "failed": "!",
+    "does not apply": "∅",
+    "cannot be decided here": "~",
+    "needs an accelerator": "»",
+    "not here": "–",
 }
 OUTCOME_MEANING: Mapping[str, str] = {
     "reproduced": "the interval lies inside the margin around the paper's value",
     "contradicted": "the interval lies outside the margin altogether",
     "inconclusive": "the interval lies across the edge of the margin, or the measurement is incomplete",
-    "not run": "not measured here; the reason and the command that would run it are given",
-    "failed": "an error, or a control that did not come out as it must: nothing is concluded",
+    "failed": "an error, a control that did not come out as it must, or a rule that calls false data reproduced",
+    "does not apply": "not judged: what the claim is about is not there in this model",
+    "cannot be decided here": "not judged: even where the claim is true these sizes or this text do not show it",
+    "needs an accelerator": "not judged: only an accelerator measures it in reasonable time",
+    "not here": "not judged: the weights or the text are not at hand; the command that would judge it is given",
 }
 SCOPE_MEANING: Mapping[str, str] = {
     "reproduction": "the paper's own models and data",
     "reanalysis": "the authors' published numbers",
     "replication": "the paper's recipe, run anew",
     "generalisation": "other models or texts: whether the claim carries over, not whether the paper is right",
+    "self-check": "figures tested on the data they were read off, and the project's own: no news about a paper",
     "control": "must come out the known way",
 }
 KIND_WORDS: Mapping[str, str] = {

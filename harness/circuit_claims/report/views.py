@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from markupsafe import Markup
 from circuit_claims.judging.claims import trust_words
 from circuit_claims.judging.evidence import Bars
 from circuit_claims.judging.numbers import number
+from circuit_claims.judging.statistics import binomial_interval
+from circuit_claims.judging.verdicts import JUDGED
 from circuit_claims.report.figures import plots
 from circuit_claims.report.figures.evidence import Exhibit, exhibit
 from circuit_claims.report.model import (
@@ -32,6 +34,7 @@ ORIGIN_WORDS: Mapping[str, str] = {
     "recorded": "recorded: shipped with the project",
 }
 MARK_OF_MARKED = "◆"
+SHOWN_IN_FULL = (*JUDGED, "cannot be decided here")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class VerdictView:
     exhibits: tuple[Exhibit, ...]
     provenance: tuple[tuple[str, str], ...]
     controls_words: str
+    calibration: tuple[tuple[str, str], ...]
 
     @property
     def mark(self) -> str:
@@ -73,13 +77,13 @@ class ClaimView:
 
     @property
     def judged(self) -> tuple[VerdictView, ...]:
-        """The verdicts that came of a test that ran, whatever their outcome."""
-        return tuple(view for view in self.verdicts if view.record.outcome != "not run")
+        """The verdicts that rest on something measured, whatever their outcome."""
+        return tuple(view for view in self.verdicts if view.record.outcome in SHOWN_IN_FULL)
 
     @property
-    def not_run(self) -> tuple[VerdictView, ...]:
-        """The verdicts on subjects that were not run."""
-        return tuple(view for view in self.verdicts if view.record.outcome == "not run")
+    def not_judged(self) -> tuple[VerdictView, ...]:
+        """The subjects on which nothing was judged, for a reason that fits in a line."""
+        return tuple(view for view in self.verdicts if view.record.outcome not in SHOWN_IN_FULL)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class PaperView:
 
     @property
     def silent(self) -> int:
-        """How many of its claims have no verdict on any subject, not even "not run"."""
+        """How many of its claims have no verdict on any subject, not even that it was not judged."""
         return sum(not claim.verdicts for claim in self.claims)
 
 
@@ -173,6 +177,7 @@ def verdict_view(
         exhibits=tuple(exhibit(item, f"{anchor}-{index}") for index, item in enumerate(verdict.evidence)),
         provenance=_provenance(verdict, cost, card, run),
         controls_words=controls_words(verdict),
+        calibration=tuple(calibration_rows(verdict)),
     )
 
 
@@ -184,7 +189,9 @@ def measured_words(measurement: MeasurementRecord | None, unit: str) -> str:
     if not isinstance(measurement.value, str):
         words = f"{words} {measurement.unit or unit}".strip()
     interval = measurement.interval
-    if interval is not None:
+    if interval is not None and interval.low == interval.high:
+        words += ", a count: nothing redrawn changes it"
+    elif interval is not None:
         words += f" ({interval.level:.0%} interval {number(interval.low)} to {number(interval.high)})"
     return words.replace("% ", "\u202f% ")
 
@@ -197,6 +204,22 @@ def controls_words(verdict: VerdictRecord) -> str:
     broken = [control.name for control in verdict.controls if not control.as_it_must_be]
     words = f"{total - len(broken)} of {total} {'control' if total == 1 else 'controls'} held"
     return f"{words} (not: {', '.join(broken)})" if broken else words
+
+
+def calibration_rows(verdict: VerdictRecord) -> Iterator[tuple[str, str]]:
+    """Could the rule have said otherwise? What it says of false and of true data, and without the instrument."""
+    for alarm in verdict.calibration.false_alarms:
+        low, high = binomial_interval(alarm.outcomes.get("reproduced", 0), alarm.draws)
+        words = f"{alarm.rate:.1%} of {alarm.draws} called reproduced ({low:.1%} to {high:.1%})"
+        yield f"where it is false: {alarm.how}", words.replace("%", "\u202f%")
+    for oracle in verdict.calibration.oracles:
+        measured = measured_words(oracle.measurement, "")
+        yield f"where it is true: {oracle.how}", f"{oracle.outcome}, {measured}"
+    for name, outcome in verdict.without.items():
+        same = outcome == verdict.outcome
+        yield name, f"{outcome}: the same without the instrument, which adds nothing here" if same else outcome
+    if verdict.measurement and verdict.outcome in JUDGED and not verdict.calibration.false_alarms:
+        yield "where it is false", "not calibrated: no data were made in which the claim is false"
 
 
 def band_of(kind: str, expected: float, margin: float) -> tuple[float, float]:
@@ -278,6 +301,7 @@ def _provenance(
             ("quantity", measurement.quantity),
             ("items measured", f"{measurement.n:,}" if measurement.n else ""),
             ("interval by", measurement.interval.method if measurement.interval else ""),
+            ("redrawn", ", ".join(f"{count:,} {unit}" for unit, count in measurement.redrawn.items())),
             ("seed", "" if measurement.seed is None else str(measurement.seed)),
             ("number type", measurement.dtype),
             ("batch", "" if measurement.batch is None else str(measurement.batch)),

@@ -42,6 +42,17 @@ class Trait:
 
 
 @dataclass(frozen=True)
+class Presupposition:
+    """Something a claim `presupposes` of models beyond those it lists, found by measuring.
+
+    `missing(subject)` is None where the thing is there, else the reason in a sentence and the `Measurement` that says
+    so (or None): the claim then does not apply, and nothing else is measured.
+    """
+
+    missing: Function
+
+
+@dataclass(frozen=True)
 class SubjectKind:
     """How rows of one `kind` in `runs.toml` become subjects.
 
@@ -61,6 +72,7 @@ class Contribution:
     `options` are typed `--claims-NAME`, and `--NAME` where nobody else has that; an opener finds them in
     `run.options[name]`. `amounts` says by the profile's name how much is measured: an object of the paper's own, for
     its measures to read with `context.profile.amounts_of(paper_id)`. `traits` are by the name in `requires`,
+    `presuppositions` by the name in `presupposes`,
     `subject_kinds` by the `kind` in runs.toml, `commands` by the word after `claims` (functions for typer), `figures`
     by the `type` of a subclass of `Evidence`: `draw(record, name)`, with the fields as they stand in the event, gives
     a `circuit_claims.report.figures.evidence.Exhibit`.
@@ -70,6 +82,7 @@ class Contribution:
     options: tuple[ClaimsOption, ...] = ()
     amounts: Mapping[str, Any] = field(default_factory=dict)
     traits: Mapping[str, Trait] = field(default_factory=dict)
+    presuppositions: Mapping[str, Presupposition] = field(default_factory=dict)
     subject_kinds: Mapping[str, SubjectKind] = field(default_factory=dict)
     commands: Mapping[str, Function] = field(default_factory=dict)
     figures: Mapping[str, Function] = field(default_factory=dict)

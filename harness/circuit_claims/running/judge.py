@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from circuit_claims.judging.calibration import Calibration
 from circuit_claims.judging.claims import Claim, Deviation
 from circuit_claims.judging.evidence import Evidence, Table
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.messages import measurement_line, verdict_text
-from circuit_claims.judging.verdicts import Verdict, apply_rule, judge, not_run
+from circuit_claims.judging.multiplicity import chance_if_false
+from circuit_claims.judging.verdicts import JUDGED, NOT_JUDGED, NotJudged, Verdict, apply_rule, judge, not_judged
 from circuit_claims.keeping.events import EventStream
 from circuit_claims.keeping.store import to_json
 
@@ -56,6 +58,7 @@ class Judge:
     deviations: Sequence[Deviation] = ()
     text: TextUse | None = None
     judged: list[Judged] = field(default_factory=list)
+    settled: dict[str, Judged] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     def __call__(
@@ -67,7 +70,10 @@ class Judge:
         """
         self.text = text or self.text
         claim = self._claim(claim_id)
-        verdict = judge(claim, finding.measurement, finding.controls_for(claim))
+        if claim_id in self.settled:
+            return self.settled[claim_id]
+        without, calibration = finding.without_for(claim), finding.calibration_for(claim)
+        verdict = judge(claim, finding.measurement, finding.controls_for(claim), calibration, without)
         return self._record(claim, verdict, finding.measurement, evidence)
 
     def under(self, claim_id: str, settings: Mapping[str, Finding]) -> Evidence:
@@ -84,10 +90,15 @@ class Judge:
             mark_rows=[index for index, verdict in enumerate(verdicts.values()) if verdict != own],
         )
 
-    def cannot_run(self, reason: str, command: str = "") -> None:
-        """Record every claim of the test that has no verdict yet as not run, with the command that would run it."""
+    def not_judged(self, reason: str, command: str = "", outcome: NotJudged = "not here") -> None:
+        """Record every claim of the test that has no verdict yet as not judged, with the command to type."""
         for claim in self.without_verdict():
-            self._record(claim, not_run(reason), None, (), command)
+            self._record(claim, not_judged(outcome, reason), None, (), command)
+
+    def does_not_apply(self, claim_id: str, reason: str, measurement: Measurement | None = None) -> None:
+        """Record a claim as not applying, with the figure that says so; the test's body may judge it all the same."""
+        claim = self._claim(claim_id)
+        self.settled[claim_id] = self._record(claim, not_judged("does not apply", reason), measurement, ())
 
     def broke(self, error: BaseException, *, afterwards: bool = False) -> None:
         """Record every claim of the test that has no verdict yet as failed, with the error.
@@ -121,8 +132,8 @@ class Judge:
             (item for item in self.deviations if (item.claim, item.subject) == (claim.id, self.subject)), None
         )
         scope = "generalisation" if self.text and self.text.stand_in else claim.scope_of(self.subject)
-        # The same options would leave it not run again: what runs it is `command`.
-        rerun = "" if verdict.outcome == "not run" else self.rerun
+        # The same options would leave it not judged again: what runs it is `command`.
+        rerun = "" if verdict.outcome in NOT_JUDGED and measurement is None else self.rerun
         ways = {"re-run": rerun, "to run": command}
         message = verdict_text(claim, self.subject, scope, measurement, verdict, ways)
         # Each verdict counts from the one before: claims that share a test must not count its time twice.
@@ -135,6 +146,7 @@ class Judge:
             text="" if self.text is None else self.text.label,
             node=self.node,
             **_verdict_fields(claim, verdict),
+            chance_if_false=None if measurement is None else _chance(claim, verdict, measurement),
             measurement=None if measurement is None else _measurement_json(measurement),
             evidence=[one.to_json() for one in evidence],
             deviation=None if deviation is None else deviation.model_dump(mode="json"),
@@ -144,6 +156,12 @@ class Judge:
         )
         self.judged.append(Judged(claim, verdict, message, deviation))
         return self.judged[-1]
+
+
+def _chance(claim: Claim, verdict: Verdict, measurement: Measurement) -> float | None:
+    """Of judged, complete measurements alone."""
+    judged = verdict.outcome in JUDGED and verdict.outcome != "failed" and measurement.status == "complete"
+    return chance_if_false(claim, measurement) if judged else None
 
 
 def _verdict_fields(claim: Claim, verdict: Verdict) -> dict[str, Any]:
@@ -163,6 +181,18 @@ def _verdict_fields(claim: Claim, verdict: Verdict) -> dict[str, Any]:
                 "measurement": _measurement_json(item.control.measurement),
             }
             for item in verdict.controls
+        ],
+        "calibration": _calibration_fields(verdict.calibration),
+        "without": dict(verdict.without),
+    }
+
+
+def _calibration_fields(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "false_alarms": [{"how": one.how, "outcomes": dict(one.outcomes)} for one in calibration.false_alarms],
+        "oracles": [
+            {"how": one.how, "outcome": one.outcome, "measurement": _measurement_json(one.measurement)}
+            for one in calibration.oracles
         ],
     }
 

@@ -152,6 +152,22 @@ class Papers:
                     return trait.reason
         return ""
 
+    def presupposition_missing(self, subject: Any, claim: Claim) -> tuple[str, Any] | None:
+        """What `claim` presupposes and `subject` has not: the reason and the measurement that says so; None if all."""
+        paper = next(paper for paper in self.papers if paper.id == claim.paper)
+        known = next(brings.presuppositions for one, brings in self.contributions if one is paper)
+        for name in claim.presupposes:
+            if name not in known:
+                raise ClaimError(
+                    f"{paper.folder / 'paper.toml'}: {claim.id} presupposes the unknown thing {name!r}\n"
+                    f"  expected  one of {', '.join(known) or 'those of the paper, which brings none'}\n"
+                    f"  found     {name}{_nearest(name, known)}\n"
+                    "  Mend `presupposes`, or add it to `presuppositions` of the paper's contribution."
+                )
+            if (missing := function_of(paper, known[name].missing)(subject)) is not None:
+                return missing
+        return None
+
     def _trait(self, paper: Paper, claim: Claim, name: str) -> Trait:
         known = {**TRAITS, **next(brings.traits for one, brings in self.contributions if one is paper)}
         if name not in known:

@@ -17,6 +17,7 @@ import pytest
 
 from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import ClaimError
+from circuit_claims.judging.verdicts import NOT_JUDGED, NotJudged
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.events import StreamError
 from circuit_claims.running.contributions import ContributionError
@@ -120,7 +121,7 @@ class Session:
 
     @contextmanager
     def not_here_is_skipped(self, item: pytest.Function) -> Iterator[None]:
-        """A model that turns out not to be here, or not to fit, leaves the claims not run, with the way out."""
+        """A model that turns out not to be here, or not to fit, leaves the claims not judged, with the way out."""
         from circuit_claims.models.errors import DoesNotFit, ModelNotAvailable
 
         judge = self.judge_of(item)
@@ -129,7 +130,8 @@ class Session:
         except (ModelNotAvailable, DoesNotFit) as error:
             if judge is None:
                 raise
-            judge.cannot_run(_why(error), getattr(error, "command", ""))
+            outcome: NotJudged = "does not apply" if isinstance(error, DoesNotFit) else "not here"
+            judge.not_judged(_why(error), getattr(error, "command", ""), outcome)
             pytest.skip(str(error))
 
     def conclude(self, item: pytest.Function) -> None:
@@ -160,7 +162,7 @@ class Session:
 
     def _settle_ending(self, judge: Judge, error: BaseException, when: str) -> None:
         if isinstance(error, SKIPPED):
-            judge.cannot_run(str(error).splitlines()[0] if str(error) else "the test was skipped", judge.rerun)
+            judge.not_judged(str(error).splitlines()[0] if str(error) else "the test was skipped", judge.rerun)
         elif not isinstance(error, pytest.fail.Exception):
             judge.broke(error, afterwards=when == "teardown")
         else:
@@ -210,7 +212,7 @@ class Session:
             if entry["node"] in self.ended:
                 judge.broke(UnjudgedError(self.ended[entry["node"]]))
             else:
-                judge.cannot_run(f"the session ended before this test: {stopped}", judge.rerun)
+                judge.not_judged(f"the session ended before this test: {stopped}", judge.rerun)
 
 
 class UnjudgedError(ClaimsError):
@@ -263,7 +265,10 @@ def _raise_outcome(judged: list[Judged], *, quiet: bool) -> None:
     if broken or missed or stale:
         notes = [f"{item.message}\n  listed in deviations.toml, but it holds: delete that entry" for item in stale]
         pytest.fail("\n\n".join([*(item.message for item in [*broken, *missed]), *notes]), pytrace=False)
-    undecided = [item for item in judged if item.verdict.outcome != "reproduced"]
+    open_here = [item for item in judged if item.verdict.outcome in NOT_JUDGED]
+    if len(open_here) == len(judged):
+        pytest.skip(f"{open_here[0].verdict.outcome}: {open_here[0].verdict.reason}")
+    undecided = [item for item in judged if item.verdict.outcome in ("inconclusive", "contradicted")]
     if undecided:
         first = undecided[0]
         listed = f"; listed as a deviation since {first.deviation.date}" if first.deviation else ""

@@ -38,7 +38,7 @@ def test_verdicts_written_by_the_judge_are_reported_as_given(tmp_path: Path) -> 
         )
         judge(claim.id, finding(value), evidence=[Text(title="note", text="said")])
     missing = Judge({claim.id: claim}, "synthetic-paper-model", "test.py::test[c]", "pytest c", stream)
-    missing.cannot_run("no weights here", "claims fetch c")
+    missing.not_judged("no weights here", "claims fetch c")
     broken = Judge({claim.id: claim}, "synthetic-d", "test.py::test[d]", "pytest d", stream)
     broken.broke(RuntimeError("it <broke>"))
     stream.write("end", finished="later", exitstatus=1)

@@ -170,6 +170,10 @@ class _Check:
         except ClaimsError as error:
             return frozenset(TRAITS), str(error)
 
+    @cached_property
+    def _presuppositions(self) -> frozenset[str]:
+        return frozenset() if self._traits[1] else frozenset(contribution_of(self.paper).presuppositions)
+
     def _of_claim(self, claim: Claim, known: _Known) -> Iterator[str]:
         where = f"{self._toml}: {claim.id}"
         for name in claim.listed:
@@ -185,6 +189,10 @@ class _Check:
         for name in claim.requires:
             if name not in traits and not trouble:
                 yield _fault(f"{where}: unknown trait {name!r} in `requires`", "a trait that is known", name, traits)
+        for name in claim.presupposes:
+            if name not in self._presuppositions and not trouble:
+                expected = "one of `presuppositions` in the paper's contribution"
+                yield _fault(f"{where}: unknown {name!r} in `presupposes`", expected, name, self._presuppositions)
         units = (*UNITS, *self.paper.units)
         if claim.unit not in units and not claim.unit.startswith(SHARE_OF):
             expected = f"one of {', '.join(UNITS)}, {SHARE_OF}..., or a unit that `units` in [paper] declares"
