@@ -72,7 +72,7 @@ def order_of(
     strict = (np.diff(descending, axis=1) < 0).all(axis=1)
     orders, counts = np.unique(ranks[strict], axis=0, return_counts=True)
     support = {
-        " > ".join(labels[i] for i in order): int(n) / len(draws) for order, n in zip(orders, counts, strict=True)
+        " > ".join(labels[int(i)] for i in order): int(n) / len(draws) for order, n in zip(orders, counts, strict=True)
     }
     pairs = len(labels) * (len(labels) - 1) // 2
     rivals: dict[str, Rival] = {}
@@ -80,7 +80,7 @@ def order_of(
         for ahead, behind in ((one, other), (other, one)):
             share = float((draws[:, behind] > draws[:, ahead]).mean())
             rivals[f"{labels[ahead]} > {labels[behind]}"] = Rival(labels[behind], max(1 - pairs * (1 - share), 0.0))
-    leader = " > ".join(labels[i] for i in np.argsort(-np.asarray(estimate), kind="stable"))
+    leader = " > ".join(labels[int(i)] for i in np.argsort(-np.asarray(estimate), kind="stable"))
     return Ranking(leader, support, rivals)
 
 
@@ -92,7 +92,7 @@ def _strongest(
     variance = np.diag(covariance)
     spread = np.sqrt(np.maximum(variance[others] + variance[place] - 2 * covariance[place, others], _TINY))
     leads = (estimate[others] - estimate[place]) / spread
-    strongest = others[int(np.argmax(leads))]
+    strongest = int(others[int(np.argmax(leads))])
     share = float((draws[:, strongest] > draws[:, place]).mean())
     if len(others) > 1:
         share = min(share, 1 - len(others) * _upper_tail(float(leads.max())))
