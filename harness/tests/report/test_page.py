@@ -254,8 +254,9 @@ def test_the_trust_mark_is_said_in_words(trust: str, words: str) -> None:
 def test_a_claim_that_was_not_judged_says_why_and_what_to_type(tree: Any) -> None:
     (section,) = [one for one in tree.iter("section") if one.get("id") == "not-judged"]
     rows = [[text_of(cell) for cell in row] for row in section.iter("tr")][1:]
-    assert rows == [["claims fetch synthetic-paper-model", "not here", "synthetic-paper-model", "SY-04, SY-05, SY-06, SY-07",
-                     "the weights are not on this machine and the hub cannot be reached"]]  # fmt: skip
+    why = "the weights are not on this machine and the hub cannot be reached"
+    asked = "SY-04, SY-05, SY-06, SY-07"
+    assert rows == [["claims fetch synthetic-paper-model", "not here", "synthetic-paper-model", asked, why]]
     (article,) = [one for one in tree.iter("article") if one.get("id") == "claim-sy-05"]
     assert "Not judged on 1 subject" in text_of(article)
     assert "SY-25" in text_of(section)
