@@ -5,7 +5,8 @@ import pytest
 from circuit_claims.judging.calibration import Calibration, FalseAlarm, Oracle
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Interval, Measurement, Rival
-from circuit_claims.judging.verdicts import FEWEST_CLUSTERS, NOT_JUDGED, Control, judge, not_judged, tally
+from circuit_claims.judging.statistics import FEWEST_CLUSTERS
+from circuit_claims.judging.verdicts import NOT_JUDGED, Control, judge, not_judged, tally
 from hypothesis import given
 from hypothesis import strategies as st
 
