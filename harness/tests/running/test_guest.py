@@ -75,7 +75,7 @@ def test_no_optional_plugin_is_needed(tmp_path):
     status, text = run(root, *words, "--report", "out", "--store", "store", "claims/")
     assert status == 0, text
     assert verdicts(root / "out")["TY-01"]["outcome"] == "reproduced"
-    assert "1 of 1 reproduced" in text
+    assert "1 of 1 judged reproduced" in text
     assert not (root / "out" / "junit.xml").exists()
 
 
