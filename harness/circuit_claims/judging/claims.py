@@ -33,6 +33,7 @@ TRUST_WORDS: Mapping[str, str] = {
 CLAIM_ID = r"^[A-Z]{2,6}-\d{2,3}[a-z]?$"
 NUMERIC_KINDS = ("value", "at_least", "at_most", "existence", "absence", "correlation")
 LABEL_KINDS = ("identity", "order")
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 FilledText = Annotated[str, Field(min_length=1)]
 Named = dict[AskedScope, tuple[FilledText, ...]]
 
@@ -80,9 +81,9 @@ class Claim(BaseModel):
     kind: Kind
     quantity: FilledText
     unit: FilledText
-    expected: float | str | tuple[str, ...] | tuple[tuple[float, float], ...]
+    expected: Finite | str | tuple[str, ...] | tuple[tuple[Finite, Finite], ...]
     trust: Trust
-    margin: Annotated[float, Field(ge=0.0)]
+    margin: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     margin_reason: FilledText
     subjects: Named
     text: FilledText

@@ -97,7 +97,11 @@ def judge(
     outcomes = tuple(ControlOutcome(control, _rule(claim, control.measurement).outcome) for control in controls)
     verdict = _rule(claim, measurement)
     beside: dict[str, Any] = {"controls": outcomes, "calibration": calibration, "without": without}
-    if trouble := _unstated(claim, measurement) or _control_trouble(claim, outcomes) or _false_alarm(calibration):
+    troubles = (
+        _other_unit(claim, measurement), _unstated(claim, measurement), _control_trouble(claim, outcomes),
+        _false_alarm(calibration),
+    )  # fmt: skip
+    if trouble := next(filter(None, troubles), ""):
         return replace(verdict, outcome="failed", reason=trouble, **beside)
     if calibration.blind:
         return replace(verdict, outcome="cannot be decided here", reason=_ceiling(calibration), **beside)
@@ -112,6 +116,13 @@ def apply_rule(claim: Claim, measurement: Measurement) -> Verdict:
 def not_judged(outcome: NotJudged, reason: str) -> Verdict:
     """The verdict on a claim that was not judged: one of `NOT_JUDGED`; `reason` says why and what would change it."""
     return Verdict(outcome, rule="none applied", reason=reason)
+
+
+def _other_unit(claim: Claim, measurement: Measurement) -> str:
+    """A figure in another unit than the claim's cannot be compared with it."""
+    if measurement.unit in ("", claim.unit):
+        return ""
+    return f"the claim is in {claim.unit}, the measurement in {measurement.unit}"
 
 
 def _unstated(claim: Claim, measurement: Measurement) -> str:

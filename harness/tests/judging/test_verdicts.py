@@ -232,6 +232,12 @@ def test_what_the_claim_generalises_over_is_redrawn_and_there_are_enough_of_it(o
     assert judge(claimed, found(0.6, 0.9, redrawn=redrawn), FAR).outcome == wanted
 
 
+def test_a_figure_in_another_unit_is_not_compared():
+    verdict = judge(AT_LEAST, found(0.6, 0.9, unit="nats"), FAR)
+    assert (verdict.outcome, verdict.reason) == ("failed", "the claim is in u, the measurement in nats")
+    assert judge(AT_LEAST, found(0.6, 0.9, unit="u"), FAR).outcome == "reproduced"
+
+
 def test_what_takes_the_place_of_the_instrument_stands_beside_the_verdict():
     verdict = judge(AT_LEAST, found(0.6, 0.9), FAR, without={"n_beta = 0": "reproduced"})
     assert (verdict.outcome, dict(verdict.without)) == ("reproduced", {"n_beta = 0": "reproduced"})

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HOLDS = '@claim("TY-01")\ndef test_it(subject, judge):\n    judge("TY-01", found(0.6, 0.9))\n'
 BREAKS = HOLDS.replace("found(0.6, 0.9)", "1 / 0").replace("TY-01", "TY-02").replace("test_it", "test_broken")
 MISSES = HOLDS.replace("0.6, 0.9", "0.1, 0.3").replace("TY-01", "TY-03").replace("test_it", "test_miss")
+OPTIONAL = ("benchmark", "timeout", "terminal", "junitxml", "xdist", "cacheprovider")
 ALL = ("TY-01", "TY-02", "TY-03")
 OWNS_PROFILE = """
 def pytest_addoption(parser):
@@ -68,10 +69,16 @@ def test_a_short_option_that_another_plugin_has_is_left_to_it(tmp_path, first):
     assert "--claims-profile quick" in events(root / "out", "verdict")[0]["rerun"]
 
 
+def test_the_clone_itself_needs_no_optional_plugin():
+    """A flag of a plugin in the clone's addopts would stop pytest where that plugin is left out."""
+    words = [word for name in OPTIONAL for word in ("-p", f"no:{name}")]
+    status, text = run(ROOT, *words, "--collect-only", "claims/successor_heads/test_dataset.py")
+    assert status == 0, text
+
+
 def test_no_optional_plugin_is_needed(tmp_path):
     root = make_project(tmp_path, HOLDS)
-    names = ("benchmark", "timeout", "terminal", "junitxml", "xdist", "cacheprovider")
-    words = [word for name in names for word in ("-p", f"no:{name}")]
+    words = [word for name in OPTIONAL for word in ("-p", f"no:{name}")]
     status, text = run(root, *words, "--report", "out", "--store", "store", "claims/")
     assert status == 0, text
     assert verdicts(root / "out")["TY-01"]["outcome"] == "reproduced"

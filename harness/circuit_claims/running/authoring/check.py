@@ -1,7 +1,8 @@
 """`claims check`: what can be known of a paper's folder without measuring, each fault with the nearest names.
 
 Checked: every field of paper.toml; that subjects, texts, traits and units are known; that each claim has a test and
-each test its claims; that each control is written out in the paper's code; the fields of evidence; deviations.toml.
+each test its claims; that the folder's files find what they import from each other; that each control is written out in
+the paper's code; the fields of evidence; deviations.toml.
 Not checked: whether a control comes out as it must, and everything else that only shows when it is measured.
 """
 
@@ -145,6 +146,7 @@ class _Check:
         """Everything that is wrong, file by file."""
         for claim in self.paper.claims:
             yield from self._of_claim(claim, known)
+        yield from self._of_the_folder()
         yield from self._without_test()
         for test in self.sources.tests:
             yield from self._of_test(test, known)
@@ -193,14 +195,24 @@ class _Check:
             if name not in self._presuppositions and not trouble:
                 expected = "one of `presuppositions` in the paper's contribution"
                 yield _fault(f"{where}: unknown {name!r} in `presupposes`", expected, name, self._presuppositions)
-        units = (*UNITS, *self.paper.units)
-        if claim.unit not in units and not claim.unit.startswith(SHARE_OF):
-            expected = f"one of {', '.join(UNITS)}, {SHARE_OF}..., or a unit that `units` in [paper] declares"
+        units = (*UNITS, *self.paper.units, *(text for text in self.sources.texts if text.startswith(SHARE_OF)))
+        if claim.unit not in units:
+            expected = f"one of {', '.join(UNITS)}, a {SHARE_OF}... that a measure gives, or one of `units` in [paper]"
             yield _fault(f"{where}: unknown unit {claim.unit!r}", expected, claim.unit, units)
         for name in (*claim.controls, *claim.positive_controls):
             if not self.sources.says(name):
                 expected = "a control that some finding of the paper's code offers by this name"
                 yield _fault(f"{where}: unknown control {name!r}", expected, name, self.sources.texts)
+
+    def _of_the_folder(self) -> Iterator[str]:
+        folder, name = self.paper.folder, self.paper.id
+        if folder.name != name:
+            yield _fault(f"{self._toml}: the id {name!r}", f"the folder's name, {folder.name}", name)
+        for one in self.sources.missing_imports:
+            where = f"{_shown(one.file)}:{one.line}: imports {one.name!r}"
+            yield _fault(
+                where, "a file beside it, or a name that is in that file", "neither", one.there_are, word=one.name
+            )
 
     def _without_test(self) -> Iterator[str]:
         if trouble := self._traits[1]:

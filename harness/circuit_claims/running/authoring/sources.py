@@ -48,6 +48,16 @@ class EvidenceCall:
 
 
 @dataclass(frozen=True)
+class MissingImport:
+    """An import from a file of the folder that gives nothing: the file or the name, and those that there are."""
+
+    file: Path
+    line: int
+    name: str
+    there_are: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Sources:
     """The parsed files of a paper; `broken` are those that are no Python, with the reason."""
 
@@ -75,6 +85,28 @@ class Sources:
         """Every call of an evidence type of the face."""
         return tuple(call for file, tree in self.trees.items() for call in _evidence_calls(file, tree))
 
+    @cached_property
+    def missing_imports(self) -> tuple[MissingImport, ...]:
+        """Relative imports of the folder's files that find no file, or no such name in it."""
+        own = {file: tree for file, tree in self.trees.items() if file.is_relative_to(self.folder)}
+        return tuple(missing for file, tree in own.items() for missing in self._missing_in(file, tree))
+
+    def _missing_in(self, file: Path, tree: ast.Module) -> Iterator[MissingImport]:
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            place = file.parents[node.level - 1]
+            at = place.joinpath(*(node.module or "").split("."))
+            target = next((one for one in (at.with_suffix(".py"), at / "__init__.py") if one in self.trees), None)
+            modules = tuple(sorted(one.stem for one in place.glob("*.py") if one.stem != "__init__"))
+            if node.module and target is None and not at.is_dir() and at.with_suffix(".py") not in self.broken:
+                yield MissingImport(file, node.lineno, node.module, modules)
+            elif names := _defined(self.trees[target]) if target else ():
+                known = {*names, *(one.stem for one in at.glob("*.py"))}
+                for alias in node.names:
+                    if alias.name not in known and alias.name != "*":
+                        yield MissingImport(file, node.lineno, alias.name, tuple(sorted(known)))
+
     def says(self, name: str) -> bool:
         """Whether `name` is written out, or is what an f-string can give."""
         return name in self.texts or any(pattern.fullmatch(name) for pattern in self._patterns)
@@ -101,6 +133,19 @@ def read_sources(folder: Path) -> Sources:
             continue
         waiting += [path for name in _imported(trees[file]) if (path := _file_of(name, folder)) is not None]
     return Sources(folder.resolve(), trees, broken)
+
+
+def _defined(tree: ast.Module) -> tuple[str, ...]:
+    """The names a module gives; none where that cannot be read off (a star import, a `__getattr__`)."""
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names += [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+    return () if {"*", "__getattr__"} & set(names) else tuple(names)
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
