@@ -175,7 +175,7 @@ def contents(root: Path) -> dict[str, str]:
 
 
 def long_plan() -> Sweep:
-    return plan(weights=["1:0", "0:2", "1:3", "0:1"], settings=replace(SETTINGS, num_draws=40, num_chains=2))
+    return plan(weights=["1:0", "0:2", "1:3", "0:1"], settings=replace(SETTINGS, num_draws=60, num_chains=3))
 
 
 def work(root: str) -> None:
@@ -184,7 +184,7 @@ def work(root: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children; run on Linux or macOS")
-def test_kills_at_random_leave_the_store_that_an_unbroken_sweep_leaves(tmp_path):
+def test_twenty_kills_at_random_leave_the_store_that_an_unbroken_sweep_leaves(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
@@ -195,10 +195,10 @@ def test_kills_at_random_leave_the_store_that_an_unbroken_sweep_leaves(tmp_path)
     took = time.monotonic() - began
     assert whole.exitcode == 0
     chance, kills, stages = random.Random(7), 0, []
-    while kills < 10:
+    while kills < 20:
         child = context.Process(target=work, args=(str(tmp_path / "killed"),))
         child.start()
-        child.join(timeout=chance.uniform(0.0, took / 7))
+        child.join(timeout=chance.uniform(0.0, took / 14))
         if child.exitcode is not None:
             break
         os.kill(child.pid, signal.SIGKILL)
@@ -209,9 +209,9 @@ def test_kills_at_random_leave_the_store_that_an_unbroken_sweep_leaves(tmp_path)
     last.start()
     last.join()
     torch.set_num_threads(threads)
-    assert kills == 10
+    assert kills == 20
     assert last.exitcode == 0
     assert len(set(stages)) > 3, f"the kills hit no work: {stages}"
-    assert stages[-1] < 32, "the sweep was over before the last kill"
-    assert len(contents(tmp_path / "whole")) == 2 * 32
+    assert stages[-1] < 48, "the sweep was over before the last kill"
+    assert len(contents(tmp_path / "whole")) == 2 * 48
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
