@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.api import Measurement, percentile_interval
+from circuit_claims.api import Interval, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 
 Method = Literal["k-means, sklearn", "k-means, tslearn", "k-means, DTW", "k-shape", "hierarchical"]
@@ -23,7 +23,7 @@ METHODS: tuple[Method, ...] = (
     "k-means, sklearn", "k-means, tslearn", "k-means, DTW", "k-shape", "hierarchical",
 )  # fmt: skip
 FLAT = 1e-12
-CLUSTERINGS, FEWER, SHUFFLES = 100, 20, 500
+CLUSTERINGS, FEWER = 100, 20
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,6 @@ def compare_methods(
     return found
 
 
-def shuffled_agreement(
-    types: Sequence[str], clusters: Sequence[int] | np.ndarray, shuffles: int, generator: np.random.Generator
-) -> Float[np.ndarray, " shuffle"]:
-    """The agreement when the types are dealt out to the heads at random: the null of the index."""
-    return np.array([adjusted_rand(generator.permutation(list(types)), clusters) for _ in range(shuffles)])
-
-
 def clustering_agreement(
     table: ct.HeadTable,
     types: Mapping[str, str],
@@ -131,13 +124,12 @@ def clustering_agreement(
     generator: np.random.Generator,
     *,
     scale: bool = False,
-    shuffle: bool = False,
     draws: int = CLUSTERINGS,
 ) -> Measurement:
     """Adjusted Rand index of clusters of the table's curves with the heads' types, as many clusters as types.
 
-    The interval clusters anew under every estimate's Monte Carlo error; with `shuffle` it is that of the index when the
-    types are dealt out at random. One type alone cannot be told from anything: partial.
+    The interval clusters anew under every estimate's Monte Carlo error. Arrays: `clusterings` (draw, head), the first
+    that of the estimates. One type alone cannot be told from anything: partial.
     """
     kinds = [types[head] for head in table.heads]
     quantity, k = f"adjusted Rand index, {method}" + (", scaled" if scale else ""), len(set(kinds))
@@ -148,12 +140,25 @@ def clustering_agreement(
         return cluster(scaled(values.T) if scale else values.T, k, method)
 
     own = clusters(table.mean)
-    if shuffle:
-        null = shuffled_agreement(kinds, own, SHUFFLES, generator)
-        interval = percentile_interval(null, f"{SHUFFLES} shuffles of the types")
-        return table.measured(quantity, float(null.mean()), interval=interval)
-    found = np.array([adjusted_rand(kinds, clusters(table.draw(generator))) for _ in range(draws)])
-    value = adjusted_rand(kinds, own)
-    interval = percentile_interval(np.append(found, value), f"{draws} draws of every estimate's Monte Carlo error")
+    each = np.stack([renumbered(one) for one in (own, *(clusters(table.draw(generator)) for _ in range(draws)))])
     facts = {"types": dict(zip(table.heads, kinds, strict=True)), "clusters": own.tolist(), "k": k}
-    return table.measured(quantity, value, interval=interval, facts=facts, unit="adjusted Rand index")
+    value, interval = _agreement(kinds, each)
+    return table.measured(
+        quantity, value, interval=interval, facts=facts, unit="adjusted Rand index", arrays={"clusterings": each},
+        redrawn={"chains": draws},
+    )  # fmt: skip
+
+
+def other_types(measured: Measurement, order: Sequence[int] | np.ndarray) -> Measurement:
+    """The agreement of the same clusters with the types dealt out to the heads in another order: false data."""
+    kinds = list(measured.facts["types"].values())
+    value, interval = _agreement([kinds[at] for at in order], measured.arrays["clusterings"])
+    return replace(measured, value=value, interval=interval)
+
+
+def _agreement(kinds: Sequence[str], clusterings: Int[np.ndarray, "draw head"]) -> tuple[float, Interval]:
+    distinct, places = np.unique(clusterings, axis=0, return_inverse=True)
+    values = np.array([adjusted_rand(kinds, one) for one in distinct])[places.reshape(-1)]
+    return float(values[0]), percentile_interval(
+        values, f"{len(values) - 1} draws of every estimate's Monte Carlo error"
+    )

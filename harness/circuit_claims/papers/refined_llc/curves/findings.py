@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_claims.api import Finding, Measurement
+from circuit_claims.papers.refined_llc.curves import known
 from circuit_claims.papers.refined_llc.curves import tables as ct
-from circuit_claims.papers.refined_llc.curves.clustering import CLUSTERINGS, FEWER, clustering_agreement
+from circuit_claims.papers.refined_llc.curves.clustering import (
+    CLUSTERINGS,
+    FEWER,
+    clustering_agreement,
+    other_types,
+)
 from circuit_claims.papers.refined_llc.curves.planted import TYPES, planted_counts, planted_table
 from circuit_claims.papers.refined_llc.curves.roles import (
     NEXT_TOKEN,
@@ -27,12 +33,17 @@ from circuit_claims.papers.refined_llc.curves.roles import (
 from circuit_claims.running.judge import TextUse
 
 if TYPE_CHECKING:
-    from circuit_claims.papers.refined_llc.curves.cells import CellTable
+    from circuit_claims.papers.refined_llc.curves.cells import Cell, CellTable
     from circuit_claims.papers.refined_llc.curves.compare import CellComparison
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
 SIMPLE = ("induction", "bracket")
+NO_LOSS = "the sampler without the loss (n_beta = 0)"
+CURVATURE = "the Hessian's trace, times n_beta / (2 gamma)"
+INSTEAD = (NO_LOSS, CURVATURE)
+CALIBRATION = 400  # draws of an uncertainty in each of the 200 data sets with a known answer
+FIRST_STAGE = 0.79  # of the held-out loss's whole fall, where the published run's first stage ends
 FEWEST = 5  # checkpoints that a peak can be looked for among
 _OPENED: dict[tuple[Path, str], Coefficients | AssertionError] = {}
 
@@ -119,10 +130,13 @@ class Coefficients:
         setting: str = "paper",
         text: str = "",
         heads: Sequence[str] = (),
+        instead: str = "",
     ) -> ct.HeadTable:
         """Coefficients on the text that serves as "training mixture" or "code" (or on `text`), of all heads or `heads`.
 
-        `checkpoints` defaults to all trained ones. Raises `RunNotAvailable` where they were not recorded.
+        `checkpoints` defaults to all trained ones; `instead` (of `INSTEAD`) puts what the same cells say without the
+        instrument in the coefficient's place, without an error of its own. Raises `RunNotAvailable` where they were not
+        recorded.
         """
         from circuit_claims.papers.refined_llc.curves.cells import CellKey
 
@@ -133,11 +147,19 @@ class Coefficients:
         return ct.HeadTable(
             steps=tuple(0 if name == "untrained" else int(name) for name in names),
             heads=heads,
-            mean=np.array([[cell.mean for cell in row] for row in grid]),
-            error=np.array([[cell.error for cell in row] for row in grid]),
+            mean=np.array([[self._value(cell, instead) for cell in row] for row in grid]),
+            error=np.array([[0.0 if instead else cell.error for cell in row] for row in grid]),
             sound=np.array([[cell.status == "complete" for cell in row] for row in grid]),
             facts={**facts, **self.provenance(grid[-1][0].origin)},
         )
+
+    def _value(self, cell: Cell, instead: str) -> float:
+        if instead == NO_LOSS:
+            return cell.numbers["control_llc"]
+        if instead == CURVATURE:
+            chosen = self.cells.settings[cell.key.setting]
+            return chosen.n_beta / (2 * chosen.gamma) * cell.numbers["hessian_trace"]
+        return cell.mean
 
     def _text(
         self, role: str, text: str, names: Sequence[str], loss: str, setting: str, heads: Collection[str] = ()
@@ -186,30 +208,41 @@ class Coefficients:
         return self._groups({"induction": induction, "others": others}, "code", **how)
 
     def _groups(self, groups: Mapping[str, Sequence[str]], role: str, **how: Any) -> Finding:
-        def order(table: ct.HeadTable, **more: Any) -> Measurement:
-            return ct.group_order(table, groups, self.draws, self.generator(), **more)
+        def order(table: ct.HeadTable) -> Measurement:
+            return ct.group_order(table, groups)
 
         table = self.last(role, **how)
+        everybody = [head for heads in groups.values() for head in heads]
         return Finding(
             order(table),
-            {
-                # No head of an untrained model has a type: types are dealt out anew in each draw.
-                "untrained model": lambda: order(self.untrained(role), shuffle=True),
-                "shuffled head labels": lambda: order(table, shuffle=True),
-            },
+            {"untrained model": lambda: order(self.untrained(role))},
+            false={known.HEADS: lambda generator: order(known.shuffled_heads(table.of(everybody), generator))},
+            oracles={known.LIFTED: lambda: order(known.lifted(table, groups))},
+            without={name: partial(order, self.last(role, instead=name)) for name in self._instead(how)},
         )
 
+    def _instead(self, how: Mapping[str, Any]) -> tuple[str, ...]:
+        """What stands in the coefficient's place beside a verdict under the paper's setting."""
+        return () if how else tuple(INSTEAD)
+
     def code_against_mixture(self) -> Finding:
-        """Whether the induction heads' wdrLLC is higher on code than on the training mixture (RL-20b)."""
+        """Whether the induction heads' wdrLLC rises on code, by more than the other heads' (RL-20b)."""
         induction = self.layer(1, "induction")
 
-        def order(tables: Mapping[str, ct.HeadTable], among: Sequence[str] = ()) -> Measurement:
-            return ct.text_order(tables, induction, self.draws, self.generator(), among=among)
+        def rise(tables: Sequence[ct.HeadTable]) -> Measurement:
+            return ct.rise_between_texts(tables[0], tables[1], induction)
 
-        roles = ("code", "training mixture")
+        def both(**how: Any) -> list[ct.HeadTable]:
+            return [self.last(role, **how).of(self.layer(1)) for role in ("code", "training mixture")]
+
+        tables = both()
+        start = [self.untrained(role).of(self.layer(1)) for role in ("code", "training mixture")]
         return Finding(
-            order({role: self.last(role) for role in roles}),
-            {"untrained model": lambda: order({role: self.untrained(role) for role in roles}, self.layer(1))},
+            rise(tables),
+            {"untrained model": lambda: rise(start)},
+            false={known.HEADS: lambda generator: rise(known.shuffled_together(tables, generator))},
+            oracles={known.LIFTED: lambda: rise(known.lifted_rise(tables, induction))},
+            without={name: partial(rise, both(instead=name)) for name in INSTEAD},
         )
 
     def separation(self) -> Finding:
@@ -219,29 +252,43 @@ class Coefficients:
         def ratio(code: ct.HeadTable, mixture: ct.HeadTable) -> Measurement:
             return ct.separation_ratio(code, mixture, pair, self.draws, self.generator())
 
+        code, mixture = self.last("code"), self.last("training mixture")
+
+        def of_another(generator: np.random.Generator) -> Measurement:
+            other = tuple(generator.permutation(self.layer(1))[:2].tolist())
+            return ct.separation_ratio(code, mixture, other if len(pair) == 2 else pair, CALIBRATION, generator)
+
         return Finding(
-            ratio(self.last("code"), self.last("training mixture")),
+            ratio(code, mixture),
             {"untrained model": lambda: ratio(self.untrained("code"), self.untrained("training mixture"))},
+            false={"any two heads of the layer": of_another},
+            without={
+                name: partial(ratio, self.last("code", instead=name), self.last("training mixture", instead=name))
+                for name in INSTEAD
+            },
         )
 
     def drift(self) -> Finding:
         """How much the heads' coefficients spread from the first checkpoint to the last (RL-13)."""
 
-        def growth(table: ct.HeadTable, **more: Any) -> Measurement:
-            return ct.spread_growth(table, self.draws, self.generator(), **more)
+        def growth(table: ct.HeadTable, draws: int = self.draws) -> Measurement:
+            return ct.spread_growth(table, draws, self.generator())
 
         table = self.table("training mixture")
         return Finding(
             growth(table),
             {
-                "shuffled steps": lambda: growth(table, shuffle=True),
                 "planted curves": lambda: growth(planted_table()),
+                "planted curves, backwards": lambda: growth(known.backwards(planted_table())),
             },
+            false={known.ENDS: lambda generator: growth(known.traded_ends(table, generator), CALIBRATION)},
+            oracles={"planted curves of heads that drift apart": lambda: growth(planted_table())},
+            without={name: partial(growth, self.table("training mixture", instead=name)) for name in INSTEAD},
         )
 
     def rise_by_layer(self) -> Finding:
         """Which layer's multigram heads make half of their rise first (RL-14)."""
-        return self._layers(self.table("training mixture"), planted_table(), ct.first_half_rise)
+        return self._layers(self._later(self.table("training mixture")), planted_table(), ct.half_rise)
 
     def rises(self) -> dict[str, Callable[[], Finding]]:
         """The same under other head types."""
@@ -259,41 +306,61 @@ class Coefficients:
 
     def peak_by_layer(self) -> Finding:
         """Which layer's multigram heads peak first against the one-layer reference (RL-30)."""
-        return self._layers(self.against_reference(), planted_table(peaks=True), ct.peak)
+        return self._layers(self._later(self.against_reference()), planted_table(peaks=True), ct.peak)
+
+    def _later(self, table: ct.HeadTable) -> ct.HeadTable:
+        """The checkpoints from the end of the first stage on, told from the held-out loss; all where none is known.
+
+        Before it a head has learned next to nothing, and its coefficient is that of weights at random.
+        """
+        columns = self.run.run.losses()
+        tested = [(step, loss) for step, loss in zip(columns.get("step", ()), columns.get("test_loss", ()), strict=True)
+                  if np.isfinite(loss)]  # fmt: skip
+        if not tested:
+            return table
+        first, least = tested[0][1], min(loss for _, loss in tested)
+        end = next(step for step, loss in tested if first - loss >= FIRST_STAGE * (first - least))
+        kept = [step for step in table.steps if step >= end]
+        return replace(table.at(*kept), facts={**table.facts, "the first stage ends at step": end}) if kept else table
 
     def _layers(self, table: ct.HeadTable, planted: ct.HeadTable, landmark: ct.StepOf) -> Finding:
-        def order(given: ct.HeadTable, types: Mapping[str, str], **more: Any) -> Measurement:
-            groups = {
-                f"layer {layer}": [
-                    head for head, kind in types.items() if head[0] == str(layer) and kind == "multigram"
-                ]
-                for layer in (0, 1)
-            }
-            return ct.landmark_order(given, groups, landmark, self.draws, self.generator(), **more)
+        def order(given: ct.HeadTable, types: Mapping[str, str], draws: int = self.draws) -> Measurement:
+            multigram = [head for head, kind in types.items() if kind == "multigram" and head in given.heads]
+            groups = {f"layer {layer}": [head for head in multigram if head[0] == str(layer)] for layer in (0, 1)}
+            return ct.landmark_order(given, groups, landmark, draws, self.generator())
 
         return Finding(
             order(table, self.types),
             {
-                "shuffled steps": lambda: order(table, self.types, shuffle=True),
                 "planted curves": lambda: order(planted, TYPES),
+                "planted curves, layers exchanged": lambda: order(known.layers_exchanged(planted), TYPES),
             },
+            false={
+                known.HEADS: lambda generator: order(known.shuffled_heads(table, generator), self.types, CALIBRATION)
+            },
+            oracles={"planted curves, layer 0 before layer 1": lambda: order(planted, TYPES)},
         )
 
     def clusters(self, method: str = "k-means, sklearn", **how: Any) -> Finding:
         """How well clusters of layer 1's curves agree with the head types (RL-11); see `clustering_agreement`."""
         table = self.table("training mixture").of(self.layer(1))
 
-        def agreement(given: ct.HeadTable, types: Mapping[str, str], **more: Any) -> Measurement:
-            return clustering_agreement(given, types, method, self.generator(), **how, **more)
+        def agreement(given: ct.HeadTable, types: Mapping[str, str]) -> Measurement:
+            return clustering_agreement(given, types, method, self.generator(), **how)
 
         planted = planted_table().of([head for head in TYPES if head[0] == "1"])
+        measured = agreement(table, self.types)
         return Finding(
-            agreement(table, self.types),
+            measured,
             {
-                "shuffled head labels": lambda: agreement(table, self.types, shuffle=True),
                 "planted curves": lambda: agreement(planted, TYPES),
+                "planted curves, types of other heads": lambda: agreement(planted, known.types_of_others(TYPES)),
             },
-        )
+            false={} if measured.status != "complete" else {
+                known.HEADS: lambda generator: other_types(measured, generator.permutation(len(table.heads)))
+            },
+            oracles={"planted curves of each type": lambda: agreement(planted, TYPES)},
+        )  # fmt: skip
 
     def clusterings(self) -> dict[str, Callable[[], Finding]]:
         """The agreement by every method the authors compared, the judged one first."""
@@ -327,27 +394,40 @@ class Coefficients:
             {"shuffled data labels": lambda: ct.between_share(values, names, self.generator())},
         )
 
-    def with_multigrams(self, counts: Mapping[str, int], **how: Any) -> Finding:
-        """How the final wrLLC goes with the number of multigrams, over all heads (RL-12)."""
+    def with_multigrams(self, counts: Mapping[str, int], *, within: bool = True, **how: Any) -> Finding:
+        """How the final wrLLC goes with the number of multigrams, heads of a layer among themselves (RL-12)."""
         table = self.last("training mixture", **how)
         x = table.mean[0]
         y = np.array([float(counts[head]) for head in table.heads])
-        planted, known = planted_table(), planted_counts()
-        found = ct.rank_correlation(x, y, self.draws, self.generator())
-        status = found.status if table.status == "complete" else "partial"
+        layers = [head[0] for head in table.heads]
+
+        def goes_with(coefficient: np.ndarray, count: np.ndarray, shuffles: int = self.draws) -> Measurement:
+            apart = layers if within else None
+            return ct.rank_correlation(coefficient, count, shuffles, self.generator(), apart)
+
+        measured = goes_with(x, y)
+        status = measured.status if table.status == "complete" else "partial"
         facts = {**table.facts, "counts": dict(counts), "estimates that fail the gate": int((~table.sound).sum())}
+        by_number = planted_counts()
+        planted = planted_table()
+        numbers = np.array([float(by_number[head]) for head in planted.heads])
+
+        def planted_correlation(count: np.ndarray) -> Measurement:
+            apart = [head[0] for head in planted.heads]
+            return ct.rank_correlation(planted.mean[-1], count, self.draws, self.generator(), apart)
+
         return Finding(
-            replace(found, facts=facts, status=status, origin=table.origin),
+            replace(measured, facts=facts, status=status, origin=table.origin),
             {
-                "shuffled head labels": lambda: ct.shuffled_correlation(x, y, self.draws, self.generator()),
-                "planted curves": lambda: ct.rank_correlation(
-                    planted.mean[-1],
-                    np.array([float(known[head]) for head in planted.heads]),
-                    self.draws,
-                    self.generator(),
-                ),
+                "planted curves": lambda: planted_correlation(numbers),
+                "planted curves, counts against their order": lambda: planted_correlation(-numbers),
             },
-        )
+            false={known.WITHIN: lambda generator: goes_with(x, known.shuffled_within(y, layers, generator), 1)},
+            oracles={"counts in the order of the coefficients, within each layer": lambda: goes_with(
+                x, known.in_the_order_of(x, y, layers))},
+            without={name: partial(goes_with, self.last("training mixture", instead=name).mean[0], y)
+                     for name in self._instead(how)},
+        )  # fmt: skip
 
     def countings(self, ablations: PathAblations) -> dict[str, Callable[[], Finding]]:
         """The correlation under other ways to count multigrams, the judged one first."""
@@ -357,12 +437,13 @@ class Coefficients:
             return lambda: self.with_multigrams(ablations.counts(rules, rule), **how)
 
         return {
-            "as judged: 0.3 nats, by context": counted(Rules()),
+            "as judged: 0.3 nats, by context, within layers": counted(Rules()),
             "0.3 nats, by source": counted(Rules(), "by_source"),
             "1 nat, by context": counted(Rules(at_least=1.0)),
             "0.3 nats, the 2,000 strongest tokens of a head": counted(Rules(most=2_000)),
             "0.3 nats, the 200 strongest tokens of a head": counted(Rules(most=200)),
             "second setting of the sampler": counted(Rules(), setting="second"),
+            "layers not held apart": counted(Rules(), within=False),
         }
 
 

@@ -13,9 +13,25 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuit_claims.api import Interval, Measurement, percentile_interval, permutation_p_value
+from circuit_claims.api import (
+    Interval,
+    Measurement,
+    Rival,
+    cluster_interval,
+    order_of,
+    percentile_interval,
+    permutation_null,
+    permutation_p_value,
+)
 from circuit_claims.judging.measurement import Status
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.judging.statistics import (
+    LEVEL,
+    arrangements,
+    correlation,
+    correlation_interval,
+    difference_interval,
+    label_p_value,
+)
 
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 
@@ -84,35 +100,33 @@ def absent(table: HeadTable, quantity: str, why: str) -> Measurement:
     return table.measured(quantity, None, status="partial", facts={"why": why})
 
 
-def group_order(
-    table: HeadTable,
-    groups: Mapping[str, Sequence[str]],
-    draws: int,
-    generator: np.random.Generator,
-    *,
-    shuffle: bool = False,
-) -> Measurement:
-    """Which group of heads has the highest mean at the last step, which the next: shares of draws over chains.
+def group_order(table: HeadTable, groups: Mapping[str, Sequence[str]]) -> Measurement:
+    """Which of two groups of heads has the higher mean at the last step: heads are the units.
 
-    With `shuffle` the heads of all groups trade places anew in each draw.
+    The support of an order is one less its p-value: the share of all ways to deal the labels out over these heads in
+    which the difference is smaller. With 2 heads against 6 there are 28, so only the two highest of all decide. Noise
+    of the chains is one reason why heads differ, and is dealt out with them.
     """
     quantity = "order of mean coefficients, highest first"
     if empty := [name for name, heads in groups.items() if not heads]:
         return absent(table, quantity, f"no heads of the kind {', '.join(empty)}")
-    last = table.of([head for heads in groups.values() for head in heads]).at(table.steps[-1])
-    ends = np.cumsum([0, *(len(heads) for heads in groups.values())])
-    spans = {name: slice(ends[index], ends[index + 1]) for index, name in enumerate(groups)}
-
-    def means(values: Float[np.ndarray, " head"]) -> dict[str, float]:
-        return {name: float(values[span].mean()) for name, span in spans.items()}
-
-    orders = []
-    for _ in range(draws):
-        values = last.draw(generator)[0]
-        orders.append(_order(means(generator.permutation(values) if shuffle else values)))
-    exact = means(last.mean[0])
-    facts = {"means": exact, "heads": {name: list(heads) for name, heads in groups.items()}}
-    return last.measured(quantity, _order(exact), support=shares(orders), facts=facts)
+    (one, own), (other, rest) = groups.items()
+    last = table.of([*own, *rest]).at(table.steps[-1])
+    values, labels = last.mean[0], np.arange(len(own) + len(rest)) < len(own)
+    ways = arrangements(labels)
+    above, below = (
+        label_p_value(lambda way, sign=sign: sign * (values[way].mean() - values[~way].mean()), ways)
+        for sign in (1.0, -1.0)
+    )
+    support = {f"{one} > {other}": 1 - above, f"{other} > {one}": 1 - below}
+    rivals = {f"{one} > {other}": Rival(other, 1 - below), f"{other} > {one}": Rival(one, 1 - above)}
+    exact = {one: float(values[labels].mean()), other: float(values[~labels].mean())}
+    facts = {
+        "means": exact, "heads": {name: list(heads) for name, heads in groups.items()},
+        "arrangements": len(ways), "p": above, "method": "permutation of the labels over heads",
+    }  # fmt: skip
+    redrawn = {"heads": len(labels)}
+    return last.measured(quantity, _order(exact), support=support, rivals=rivals, redrawn=redrawn, facts=facts)
 
 
 def _order(values: Mapping[str, float]) -> str:
@@ -128,73 +142,81 @@ def shares(labels: Sequence[str]) -> dict[str, float]:
     return {label: labels.count(label) / len(labels) for label in dict.fromkeys(sorted(labels))}
 
 
-def text_order(
-    tables: Mapping[str, HeadTable],
-    heads: Sequence[str],
-    draws: int,
-    generator: np.random.Generator,
-    *,
-    among: Sequence[str] = (),
-) -> Measurement:
-    """On which text the mean over `heads` is highest at the last step: shares of draws over chains.
+def rise_between_texts(higher: HeadTable, lower: HeadTable, heads: Sequence[str]) -> Measurement:
+    """By how much `heads` rise from one text to another at the last step: absolutely, and more than the other heads do.
 
-    With `among`, as many of those heads are taken at random in each draw: where no head has a type.
+    The value is the smaller of the two: the heads' own mean rise, and that less the mean rise of the others of the
+    table. Its interval has the smaller of their low ends and of their high ends, heads being the units: t over the
+    heads themselves, and the shifts that no permutation of the labels rejects.
     """
-    first = next(iter(tables.values()))
-    quantity = "order of texts by the heads' mean coefficient, highest first"
-    if not heads:
-        return absent(first, quantity, "no such heads")
-    last = {name: table.of(among or heads).at(table.steps[-1]) for name, table in tables.items()}
-    means = {name: float(each.mean.mean()) for name, each in last.items()}
-    orders = []
-    for _ in range(draws):
-        pick = generator.permutation(len(among or heads))[: len(heads)]
-        orders.append(_order({name: each.draw(generator)[0, pick].mean() for name, each in last.items()}))
-    status = "complete" if all(each.status == "complete" for each in last.values()) else "partial"
-    facts = {"means": means, "heads": list(among or heads)}
-    return first.measured(quantity, _order(means), support=shares(orders), facts=facts, status=status)
+    quantity = "rise of the heads' mean coefficient from one text to the other, and over the other heads' rise"
+    if not heads or len(heads) == len(higher.heads):
+        return absent(higher, quantity, "no such heads, or no others")
+    names = higher.heads
+    rises = higher.at(higher.steps[-1]).mean[0] - lower.of(names).at(lower.steps[-1]).mean[0]
+    labels = np.isin(names, heads)
+    own = cluster_interval(rises[labels], np.arange(labels.sum())) if labels.sum() > 1 else None
+    more = difference_interval(rises, labels)
+    apart = float(rises[labels].mean() - rises[~labels].mean())
+    low, high = (more.low, more.high) if own is None else (min(own.low, more.low), min(own.high, more.high))
+    value = min(apart, float(rises[labels].mean()))
+    interval = Interval(low, max(low, high), LEVEL, f"t over the heads, and {more.method}")
+    status: Status = "complete" if "complete" == higher.status == lower.status else "partial"
+    facts = {
+        "own rise": float(rises[labels].mean()), "the others' rise": float(rises[~labels].mean()),
+        "rises": dict(zip(names, rises.tolist(), strict=True)), "heads": list(heads),
+    }  # fmt: skip
+    redrawn = {"heads": len(names)}
+    return higher.measured(quantity, value, interval=interval, unit="LLC", facts=facts, status=status, redrawn=redrawn)
 
 
-def spread_growth(
-    table: HeadTable, draws: int, generator: np.random.Generator, *, shuffle: bool = False
-) -> Measurement:
-    """Standard deviation over heads at the last step over that at the first.
+def spread_growth(table: HeadTable, draws: int, generator: np.random.Generator) -> Measurement:
+    """Standard deviation over a layer's heads at the last step over that at the first, of the layer where it is less.
 
-    With `shuffle` the steps' rows are put in a new order in each draw, and the value is the median over draws.
-
-    Monte Carlo noise spreads heads that are alike, and the draws add it again: where heads truly start alike the growth
-    is understated.
+    Heads are drawn anew within their layer, and each estimate with its Monte Carlo error. That error spreads heads that
+    are alike: where they truly start alike the growth is understated.
     """
+    layers = [
+        [at for at, head in enumerate(table.heads) if head[0] == layer]
+        for layer in sorted({head[0] for head in table.heads})
+    ]
 
-    def growth(values: Float[np.ndarray, "step head"]) -> float:
-        return float(values[-1].std(ddof=1) / max(values[0].std(ddof=1), 1e-12))
+    def growth(values: Float[np.ndarray, "step head"], pick: Callable[[list[int]], Any]) -> list[float]:
+        spreads = [values[[0, -1]][:, pick(layer)].std(axis=1, ddof=1) for layer in layers]
+        return [float(last / max(first, 1e-12)) for first, last in spreads]
 
-    orders = [generator.permutation(len(table.steps)) if shuffle else slice(None) for _ in range(draws)]
-    found = np.array([growth(table.draw(generator)[order]) for order in orders])
-    interval = percentile_interval(found, f"{draws:,} draws of every estimate's Monte Carlo error")
-    value = float(np.median(found)) if shuffle else growth(table.mean)
-    facts = {"spread": table.mean.std(axis=1, ddof=1).tolist(), "steps": list(table.steps)}
-    return table.measured("growth of the spread over heads", value, interval=interval, unit="times", facts=facts)
+    found = np.array(
+        [min(growth(table.draw(generator), lambda at: generator.choice(at, size=len(at)))) for _ in range(draws)]
+    )
+    exact = growth(table.mean, list)
+    method = f"{draws:,} draws of heads within their layer and of every estimate's Monte Carlo error"
+    interval = percentile_interval(found, method, redrawn=[len(layer) for layer in layers])
+    facts = {
+        "growth by layer": exact, "steps": list(table.steps),
+        "spread": table.mean.std(axis=1, ddof=1).tolist(),
+    }  # fmt: skip
+    redrawn = {"heads": min(len(layer) for layer in layers)}
+    quantity = "growth of the spread over heads, in the layer where it is less"
+    return table.measured(quantity, min(exact), interval=interval, unit="times", facts=facts, redrawn=redrawn)
 
 
 StepOf = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
 
 
-def first_half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
-    """Where a curve first has made half of the way from its first value to its highest, between steps by log step.
+def half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
+    """The first checkpoint from which on a curve stays above half of the way from its least value to its last one.
 
-    >>> round(first_half_rise([1, 10, 100], np.array([0.0, 1.0, 2.0])), 3)
+    A checkpoint, and nothing between two: what happens between checkpoints was not seen. Inf where the curve ends at
+    its least value.
+
+    >>> half_rise([1, 10, 100], np.array([0.0, 1.5, 2.0]))
     10.0
     """
-    top = int(values.argmax())
-    goal = values[0] + (values[top] - values[0]) / 2
-    place = int(np.argmax(values >= goal))
-    if place == 0:
-        return float(steps[0])
-    before, after = values[place - 1], values[place]
-    share = (goal - before) / (after - before)
-    low, high = np.log1p(steps[place - 1]), np.log1p(steps[place])
-    return float(np.expm1(low + share * (high - low)))
+    goal = values.min() + (values[-1] - values.min()) / 2
+    if not values[-1] > values.min():
+        return float("inf")
+    below = np.flatnonzero(values < goal)
+    return float(steps[int(below[-1]) + 1]) if len(below) else float(steps[0])
 
 
 def peak(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
@@ -203,17 +225,11 @@ def peak(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
 
 
 def landmark_order(
-    table: HeadTable,
-    groups: Mapping[str, Sequence[str]],
-    landmark: StepOf,
-    draws: int,
-    generator: np.random.Generator,
-    *,
-    shuffle: bool = False,
+    table: HeadTable, groups: Mapping[str, Sequence[str]], landmark: StepOf, draws: int, generator: np.random.Generator
 ) -> Measurement:
-    """Which group's mean curve reaches its landmark first: shares of draws over chains and over the groups' heads.
+    """Which group's mean curve reaches its landmark first: shares of draws over the groups' heads and over chains.
 
-    Groups that reach it at the same step are no order. With `shuffle` the steps' rows are put in a new order each draw.
+    Groups that reach it at the same checkpoint are no order: nothing finer was seen.
     """
     quantity = "order of groups by step, earliest first"
     if empty := [name for name, heads in groups.items() if not heads]:
@@ -223,13 +239,16 @@ def landmark_order(
     def once(values: np.ndarray, pick: Callable[[list[int]], np.ndarray]) -> dict[str, float]:
         return {name: landmark(table.steps, values[:, pick(at)].mean(1)) for name, at in columns.items()}
 
-    labels = []
-    for _ in range(draws):
-        values = table.draw(generator)
-        values = values[generator.permutation(len(values))] if shuffle else values
-        labels.append(_earliest(once(values, lambda at: generator.choice(at, size=len(at)))))
-    exact = once(table.mean, np.asarray)
-    return table.measured(quantity, _earliest(exact), support=shares(labels), facts={"steps": exact})
+    exact, names = once(table.mean, np.asarray), list(groups)
+    drawn = [once(table.draw(generator), lambda at: generator.choice(at, size=len(at))) for _ in range(draws)]
+    far = float(max(table.steps)) * 10  # a landmark that is never reached comes after all
+    earlier = -np.minimum([[one[name] for name in names] for one in drawn], far)
+    ranking = order_of(names, -np.minimum([exact[name] for name in names], far), earlier)
+    redrawn = {"heads": sum(map(len, columns.values()))}
+    return table.measured(
+        quantity, _earliest(exact), support=ranking.support, rivals=ranking.rivals, redrawn=redrawn,
+        facts={"steps": exact},
+    )  # fmt: skip
 
 
 def _earliest(steps: Mapping[str, float]) -> str:
@@ -289,45 +308,72 @@ def between_share(
 
 
 def rank_correlation(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], draws: int, generator: np.random.Generator
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    shuffles: int,
+    generator: np.random.Generator,
+    within: Sequence[str] | None = None,
 ) -> Measurement:
-    """Spearman's correlation with a bootstrap interval over the items and a permutation p-value."""
-    value = spearman(x, y)
+    """Spearman's correlation over heads, of ranks within groups (layers) where `within` names each head's.
+
+    Fisher's interval with heads as units, and a p-value over shuffles within the groups: two things that both differ by
+    layer correlate over all heads whatever they have to do with each other.
+    """
+    groups = None if within is None else np.asarray(within)
+    value = correlation(x, y, groups, ranks=True)
+    null = permutation_null(
+        lambda order: correlation(x, y[order], groups, ranks=True), len(x), shuffles, generator, groups
+    )
+    p_value = permutation_p_value(value, null) if np.isfinite(value) else 1.0
+    return Measurement(
+        "rank correlation" + ("" if within is None else " within layers"),
+        value if np.isfinite(value) else None,
+        interval=correlation_interval(x, y, groups, ranks=True),
+        p_value=p_value,
+        unit="correlation",
+        n=len(x),
+        status="complete" if np.isfinite(value) else "partial",
+        redrawn={"heads": len(x)},
+        arrays={"null": null},
+    )
+
+
+def pair_correlation(
+    x: Float[np.ndarray, "first second"],
+    y: Float[np.ndarray, "first second"],
+    draws: int,
+    generator: np.random.Generator,
+) -> Measurement:
+    """Spearman's correlation over pairs of heads, of one layer with another: both layers' heads are drawn anew.
+
+    Pairs that share a head are no independent items: 64 of 8 heads by 8 are drawn as 8 and 8, and the percentiles
+    expanded for as few. The p-value is over orders of the second layer's heads and of the first's.
+    """
+    rows, columns = x.shape
+    value = correlation(x.ravel(), y.ravel(), ranks=True)
     found = []
     for _ in range(draws):
-        pick = generator.integers(len(x), size=len(x))
-        found.append(spearman(x[pick], y[pick]))
-    null = np.array([spearman(x, generator.permutation(y)) for _ in range(draws)])
+        pick = np.ix_(generator.integers(rows, size=rows), generator.integers(columns, size=columns))
+        found.append(correlation(x[pick].ravel(), y[pick].ravel(), ranks=True))
     kept = np.array(found)[np.isfinite(found)]
-    interval = percentile_interval(kept, f"{draws:,} bootstrap draws over {len(x)} items") if len(kept) else None
-    p_value = permutation_p_value(value, null) if np.isfinite(value) else 1.0
-    status = "complete" if interval is not None and np.isfinite(value) else "partial"
-    return Measurement("rank correlation", value if np.isfinite(value) else None, interval=interval, p_value=p_value,
-                       unit="correlation", n=len(x), status=status, arrays={"null": null})  # fmt: skip
-
-
-def shuffled_correlation(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], draws: int, generator: np.random.Generator
-) -> Measurement:
-    """The same under labels dealt out at random: the mean over shuffles, with their central interval."""
-    null = np.array([spearman(x, generator.permutation(y)) for _ in range(draws)])
-    null = null[np.isfinite(null)] if np.isfinite(null).any() else np.zeros(1)
-    interval = percentile_interval(null, f"{draws:,} shuffles of the labels")
-    return Measurement("rank correlation under shuffled labels", float(null.mean()), interval=interval, n=len(x))
-
-
-def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Spearman's rank correlation, ties at their mean rank; NaN where one side does not vary.
-
-    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
-    0.5
-    """
-    from scipy.stats import rankdata
-
-    first, second = rankdata(x), rankdata(y)
-    spread = first.std() * second.std()
-    return (
-        float(round(((first - first.mean()) * (second - second.mean())).mean() / spread, 12))
-        if spread > 0
-        else float("nan")
+    method = f"{draws:,} bootstrap draws over the heads of both layers"
+    null = np.array([correlation(x.ravel(), shuffled_pairs(y, generator).ravel(), ranks=True) for _ in range(draws)])
+    sure = np.isfinite(value) and len(kept) > draws / 2
+    return Measurement(
+        "rank correlation over pairs of heads",
+        value if np.isfinite(value) else None,
+        interval=percentile_interval(kept, method, redrawn=min(rows, columns)) if sure else None,
+        p_value=permutation_p_value(value, null) if sure else 1.0,
+        unit="correlation",
+        n=x.size,
+        status="complete" if sure else "partial",
+        redrawn={"heads": min(rows, columns)},
+        arrays={"null": null},
     )
+
+
+def shuffled_pairs(
+    y: Float[np.ndarray, "first second"], generator: np.random.Generator
+) -> Float[np.ndarray, "first second"]:
+    """The same pairs under other names of the heads of both layers."""
+    return y[np.ix_(generator.permutation(len(y)), generator.permutation(y.shape[1]))]

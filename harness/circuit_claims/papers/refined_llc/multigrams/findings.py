@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from circuit_claims.api import Finding, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
+from circuit_claims.papers.refined_llc.curves.findings import CALIBRATION
 from circuit_claims.papers.refined_llc.curves.roles import use_of
 from circuit_claims.papers.refined_llc.multigrams.measures import (
     ablation_effects,
@@ -127,19 +128,27 @@ class PathAblations:
     def paths_and_composition(self, reader: str = "K", effect: str = "size") -> Finding:
         """Whether path ablation and composition name the same pairs of heads (RL-31b)."""
         arrays = path_ablation_table(self.run, checkpoint=self.end, text=self.text).arrays
-        x, y = arrays[reader].flatten(), arrays[effect].flatten()
+        x, y = arrays[reader], arrays[effect]
         draws = self.run.context.profile.bootstrap_draws
 
         def planted() -> Measurement:
-            return ct.rank_correlation(*planted_paths(), draws, self.generator())
+            return ct.pair_correlation(*planted_paths(), draws, self.generator())
+
+        def false(generator: np.random.Generator) -> Measurement:
+            return ct.pair_correlation(x, ct.shuffled_pairs(y, generator), CALIBRATION, generator)
 
         return Finding(
-            ct.rank_correlation(x, y, draws, self.generator()),
+            ct.pair_correlation(x, y, draws, self.generator()),
             {
-                "shuffled head labels": lambda: ct.shuffled_correlation(x, y, draws, self.generator()),
                 "planted heads": planted,
+                "planted heads, effects of other pairs": lambda: ct.pair_correlation(
+                    planted_paths()[0], np.roll(planted_paths()[1], (3, 2), (0, 1)), draws, self.generator()
+                ),
             },
-        )
+            false={"names dealt out to the heads of both layers at random": false},
+            oracles={"the path's effects in the order of the composition": lambda: ct.pair_correlation(
+                x, np.sort(y.ravel())[x.ravel().argsort().argsort()].reshape(y.shape), draws, self.generator())},
+        )  # fmt: skip
 
     def readers(self) -> dict[str, Callable[[], Finding]]:
         """The same with the signed effect, and with composition through queries and values."""
@@ -185,7 +194,7 @@ class PathAblations:
         return Finding(ratio(self.end), {"untrained model": lambda: ratio("untrained")})
 
 
-def planted_paths() -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+def planted_paths() -> tuple[Float[np.ndarray, "writer reader"], Float[np.ndarray, "writer reader"]]:
     """K-composition and path ablation of all pairs of a model whose induction heads read its previous-token heads.
 
     Rows are a random order of tokens said twice, where that path is all there is to know of the second half.
@@ -199,7 +208,7 @@ def planted_paths() -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pai
     model, source = planted_types_model(roles), torch.Generator().manual_seed(0)
     once = torch.stack([torch.randperm(24, generator=source) for _ in range(PLANTED_ROWS)])
     effects = path_effects(model, torch.cat([once, once], 1)).abs().mean((2, 3))
-    return composition(model).flatten().numpy(), effects.flatten().numpy()
+    return composition(model).numpy(), effects.numpy()
 
 
 def overlap_growth(
