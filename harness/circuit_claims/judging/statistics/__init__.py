@@ -9,7 +9,7 @@ choose: the units that the sentence speaks of. How often each covers is in docs/
 | anything else over drawn units, in strata or not | `bootstrap_counts`, `stratified_counts`, `percentile_interval` |
 | a mean over pairs of heads | `two_way_interval`, `pair_interval` |
 | a share of independent items, of clusters | `share_interval`, `cluster_share_interval` |
-| two groups of few heads, of one spread or not | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
+| two groups of few heads | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
 | a correlation over few heads | `correlation_interval` |
 """
 

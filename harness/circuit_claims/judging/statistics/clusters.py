@@ -187,7 +187,7 @@ def welch_interval(
 
     >>> found = welch_interval(np.array([9.0, 8.0, 1.0, 2.0, 3.0, 2.5, 1.5, 2.2]), np.arange(8) < 2)
     >>> round(found.low, 1), round(found.high, 1), found.method
-    (4.3, 8.6, "Welch's t of 2 against 6 heads, 1.7 degrees of freedom")
+    (4.6, 8.3, "Welch's t of 2 against 6 heads, 1.7 degrees of freedom")
     """
     groups = [np.asarray(values, dtype=np.float64)[np.asarray(labels, dtype=bool) == kind] for kind in (True, False)]
     method = f"Welch's t of {len(groups[0])} against {len(groups[1])} heads"
