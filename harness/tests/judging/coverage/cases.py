@@ -28,8 +28,8 @@ class Case:
     sample: Callable[[np.random.Generator], Held]
     least: float = 0.88
     most: float = 0.93
-    """How often it may hold the truth: more than 0.93 where the statistic takes few values; less than 0.88 is a limit of
-    the method, named in the documentation."""
+    """How often it may hold the truth: more than 0.93 where the statistic takes few values; less than 0.88 is a limit
+    of the method, named in the documentation."""
 
     def coverage(self, replicates: int, seed: int = 0) -> tuple[float, float]:
         """Share of `replicates` data sets whose truth lies in the interval: before, after."""
