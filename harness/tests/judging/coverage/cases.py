@@ -139,7 +139,7 @@ def share_of_items(n: int, low: float, high: float, exact: bool, generator: np.r
     """Share of `n` independent items, its truth anywhere between `low` and `high`."""
     truth = generator.uniform(low, high)
     passed = int(generator.binomial(n, truth))
-    return holds(_bootstrap_of_share(passed, n), truth), holds(st.share_interval(passed, n, exact=exact), truth)
+    return holds(_bootstrap_of_share(passed, n), truth), holds(st.item_share_interval(passed, n, exact=exact), truth)
 
 
 @cache
@@ -237,7 +237,7 @@ def cases_of_shares() -> Iterator[Case]:
         for exact in (False, True):
             name = f"share of items, {low:g} to {high:g}{', exact' if exact else ''}"
             sample = partial(share_of_items, n, low, high, exact)
-            yield Case(name, f"{n} items", "share_interval", sample, most=1.0 if exact else 0.95)
+            yield Case(name, f"{n} items", "item_share_interval", sample, most=1.0 if exact else 0.95)
 
 
 def cases_of_heads() -> Iterator[Case]:
