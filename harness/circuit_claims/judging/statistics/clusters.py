@@ -124,7 +124,7 @@ def two_way_interval(values: Float[np.ndarray, "row column"], level: float = LEV
     """The interval of the mean over all pairs of a row and a column, both drawn anew: heads of one layer by another.
 
     The mean's variance is that of rows, of columns and of what is left, from the two-way analysis of variance
-    (Cameron, Gelbach and Miller 2011, section 2, for complete tables); Satterthwaite's degrees of freedom.
+    (Cameron, Gelbach and Miller 2011 for the general case); Satterthwaite's degrees of freedom.
     Raises `InputError` for a table with a gap or with a single row or column.
 
     >>> two_way_interval(np.add.outer(np.arange(8.0), np.arange(8.0))).method

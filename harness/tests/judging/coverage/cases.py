@@ -13,6 +13,7 @@ from functools import cache, partial
 import numpy as np
 from circuit_claims.judging import statistics as st
 from circuit_claims.judging.measurement import Interval
+from scipy.stats import rankdata
 
 DRAWS = 400
 Held = tuple[bool, bool]
@@ -184,7 +185,7 @@ def rank_correlation(n: int, rho: float, generator: np.random.Generator) -> Held
     """Spearman's correlation over `n` heads, before: percentiles of a bootstrap over the heads."""
     x, y = heads_of_two_measures(n, rho, generator)
     picks = generator.integers(n, size=(100, n))
-    ranks = np.argsort(np.argsort(np.stack([x[picks], y[picks]]), axis=-1), axis=-1) * 1.0
+    ranks = rankdata(np.stack([x[picks], y[picks]]), axis=-1)  # a head drawn twice is a tie
     ranks -= ranks.mean(-1, keepdims=True)
     draws = (ranks[0] * ranks[1]).sum(-1) / np.sqrt((ranks[0] ** 2).sum(-1) * (ranks[1] ** 2).sum(-1))
     truth = _true_rank_correlation(rho)
