@@ -124,7 +124,7 @@ def two_way_interval(values: Float[np.ndarray, "row column"], level: float = LEV
     """The interval of the mean over all pairs of a row and a column, both drawn anew: heads of one layer by another.
 
     The mean's variance is that of rows, of columns and of what is left, from the two-way analysis of variance
-    (Cameron, Gelbach and Miller 2011, section 2, for complete tables); Satterthwaite's degrees of freedom.
+    (Cameron, Gelbach and Miller 2011 for the general case); Satterthwaite's degrees of freedom.
     Raises `InputError` for a table with a gap or with a single row or column.
 
     >>> two_way_interval(np.add.outer(np.arange(8.0), np.arange(8.0))).method
@@ -187,7 +187,7 @@ def welch_interval(
 
     >>> found = welch_interval(np.array([9.0, 8.0, 1.0, 2.0, 3.0, 2.5, 1.5, 2.2]), np.arange(8) < 2)
     >>> round(found.low, 1), round(found.high, 1), found.method
-    (4.3, 8.6, "Welch's t of 2 against 6 heads, 1.7 degrees of freedom")
+    (4.6, 8.3, "Welch's t of 2 against 6 heads, 1.7 degrees of freedom")
     """
     groups = [np.asarray(values, dtype=np.float64)[np.asarray(labels, dtype=bool) == kind] for kind in (True, False)]
     method = f"Welch's t of {len(groups[0])} against {len(groups[1])} heads"

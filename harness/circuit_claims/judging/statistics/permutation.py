@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -77,15 +78,21 @@ def arrangements(
     layers = np.zeros(len(labels)) if within is None else np.asarray(within)
     places = [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
     if math.prod(math.comb(len(at), int(labels[at].sum())) for at in places) <= most:
-        chosen = [itertools.combinations(at, int(labels[at].sum())) for at in places]
-        dealt = [np.concatenate(each).astype(np.int64) for each in itertools.product(*chosen)]
-        ways = np.zeros((len(dealt), len(labels)), dtype=bool)
-        np.put_along_axis(ways, np.array(dealt), True, axis=1)
-        return np.concatenate([labels[None], ways[(ways != labels).any(1)]])
+        every = _every_way(tuple(tuple(at.tolist()) for at in places), tuple(int(labels[at].sum()) for at in places))
+        return np.concatenate([labels[None], every[(every != labels).any(1)]])
     generator = generator or np.random.default_rng(0)
     ways = np.tile(labels, (most, 1))
     for at in places:
         ways[1:, at] = generator.permuted(ways[1:, at], axis=1)
+    return ways
+
+
+@lru_cache(maxsize=16)
+def _every_way(places: tuple[tuple[int, ...], ...], labelled: tuple[int, ...]) -> Bool[np.ndarray, "arrangement head"]:
+    chosen = [itertools.combinations(at, count) for at, count in zip(places, labelled, strict=True)]
+    dealt = [list(itertools.chain(*each)) for each in itertools.product(*chosen)]
+    ways = np.zeros((len(dealt), sum(map(len, places))), dtype=bool)
+    np.put_along_axis(ways, np.array(dealt, dtype=np.int64).reshape(len(dealt), sum(labelled)), True, axis=1)
     return ways
 
 

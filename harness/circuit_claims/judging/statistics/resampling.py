@@ -2,7 +2,7 @@
 
 Percentiles of bootstrap draws are too narrow where few units are drawn: over n of them the draws' variance is too small
 by (n - 1) / n, and normal tails are shorter than Student's. Told the number of units, the functions here read the
-percentiles further out (Hesterberg 2015, section 4.1.3: the expanded percentile interval).
+percentiles further out (Hesterberg 2015: the expanded percentile interval).
 """
 
 from __future__ import annotations

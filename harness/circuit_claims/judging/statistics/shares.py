@@ -47,10 +47,10 @@ def jeffreys_interval(passed: float, n: float, level: float = LEVEL) -> tuple[fl
     return low, high
 
 
-def share_interval(passed: int, n: int, level: float = LEVEL, *, exact: bool = False) -> Interval:
+def item_share_interval(passed: int, n: int, level: float = LEVEL, *, exact: bool = False) -> Interval:
     """The interval of a share of independent items: Jeffreys', or with `exact` Clopper and Pearson's.
 
-    >>> share_interval(7, 7).method
+    >>> item_share_interval(7, 7).method
     "Jeffreys' interval of 7 independent items"
     """
     low, high = (binomial_interval if exact else jeffreys_interval)(passed, n, level)

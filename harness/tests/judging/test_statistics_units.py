@@ -1,0 +1,156 @@
+"""Intervals over clusters, pairs and heads where the answer is known: textbook cases, dense algebra, the ends."""
+
+import math
+
+import numpy as np
+import pytest
+from circuit_claims.errors import InputError
+from circuit_claims.judging import statistics as st
+from circuit_claims.judging.statistics.clusters import _moments
+from scipy import stats
+
+
+def test_clusters_of_one_size_give_students_t_of_their_means():
+    values, clusters = np.random.default_rng(0).normal(size=24), np.repeat(np.arange(8), 3)
+    means = values.reshape(8, 3).mean(1)
+    low, high = stats.t.interval(0.90, 7, means.mean(), stats.sem(means))
+    found = st.cluster_interval(values, clusters)
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_the_degrees_of_freedom_are_those_of_the_dense_quadratic_form():
+    sizes = np.array([1.0, 2.0, 7.0, 20.0, 3.0])
+    weight, model = sizes / sizes.sum(), sizes * 0.7 + 0.3 * sizes**2
+    centre = np.eye(5) - np.outer(weight, np.ones(5))  # rows: what is left of each cluster's sum
+    form = centre.T @ np.diag(1 / (1 - weight)) @ centre @ np.diag(model)
+    assert _moments(weight, model) == pytest.approx((np.trace(form), np.trace(form @ form)))
+
+
+def test_one_cluster_says_nothing():
+    found = st.cluster_interval(np.array([1.0, 2.0]), np.array([0, 0]))
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert "too few" in found.method
+    assert st.cluster_share_interval(np.ones(9), np.zeros(9)).low < 0.5
+
+
+def test_a_share_where_all_agree_has_a_width_and_counts_clusters():
+    found = st.cluster_share_interval(np.ones(40), np.repeat(np.arange(10), 4))
+    assert (found.low, found.high) == st.jeffreys_interval(10, 10)
+
+
+def test_clusters_of_one_item_each_are_worth_about_as_many_items():
+    items, share, count = st.effective_items(np.arange(200) % 2, np.arange(200))
+    assert (share, count) == (0.5, 200)
+    assert items == pytest.approx(200, rel=0.02)
+
+
+@pytest.mark.parametrize(("passed", "n"), [(0, 7), (3, 7), (7, 7), (50, 200)])
+def test_jeffreys_lies_within_the_exact_interval(passed, n):
+    exact, jeffreys = st.binomial_interval(passed, n), st.jeffreys_interval(passed, n)
+    assert exact[0] <= jeffreys[0] <= passed / n <= jeffreys[1] <= exact[1]
+
+
+def test_pairs_are_no_more_certain_than_their_heads():
+    effects = np.random.default_rng(1).normal(size=8)
+    sums = np.add.outer(effects, effects)
+    table = st.two_way_interval(np.repeat(effects[:, None], 8, axis=1))
+    alone = st.cluster_interval(effects, np.arange(8))
+    assert (table.low, table.high) == pytest.approx((alone.low, alone.high))  # columns add nothing
+    pairs = st.pair_interval(sums)
+    assert (pairs.low, pairs.high) == pytest.approx((2 * alone.low, 2 * alone.high))  # a pair is a sum of two heads
+
+
+def test_a_table_with_a_gap_or_one_row_or_no_symmetry_is_refused():
+    with pytest.raises(InputError, match="full table"):
+        st.two_way_interval(np.array([[1.0, np.nan], [1.0, 2.0]]))
+    with pytest.raises(InputError, match="full table"):
+        st.two_way_interval(np.ones((1, 8)))
+    with pytest.raises(InputError, match="symmetric"):
+        st.pair_interval(np.arange(25.0).reshape(5, 5))
+    with pytest.raises(InputError, match="same length"):
+        st.cluster_interval(np.ones(3), np.arange(4))
+
+
+def test_the_inverted_permutation_holds_just_the_shifts_that_no_permutation_rejects():
+    generator = np.random.default_rng(2)
+    values, labels = generator.normal(size=8), np.arange(8) < 2
+    found, ways = st.difference_interval(values, labels), st.arrangements(labels)
+
+    def p_values(shift):
+        left = values - shift * labels
+        differ = [lambda way, sign=sign: sign * (left[way].mean() - left[~way].mean()) for sign in (1, -1)]
+        return [st.label_p_value(each, ways) for each in differ]
+
+    step = 1e-6
+    assert min(p_values(found.low + step)) > 0.05 >= min(p_values(found.low - step))
+    assert min(p_values(found.high - step)) > 0.05 >= min(p_values(found.high + step))
+
+
+def test_too_few_arrangements_leave_everything_possible():
+    found = st.difference_interval(np.arange(8.0), np.arange(8) == 7)
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    with pytest.raises(InputError, match="both groups"):
+        st.difference_interval(np.arange(8.0), np.ones(8, dtype=bool))
+    with pytest.raises(InputError, match="both groups"):
+        st.difference_interval(np.arange(8.0), np.arange(8) < 4, within=np.arange(8) // 4)
+
+
+def test_many_arrangements_are_drawn_and_keep_the_labels_within_layers():
+    labels, layer = np.arange(30) % 3 == 0, np.arange(30) // 15
+    ways = st.arrangements(labels, layer, most=500, generator=np.random.default_rng(3))
+    assert ways.shape == (500, 30)
+    assert (ways[0] == labels).all()
+    assert (ways[:, :15].sum(1) == labels[:15].sum()).all()
+    assert len(np.unique(ways, axis=0)) > 450
+
+
+def test_welch_is_scipys():
+    values, labels = np.random.default_rng(4).normal(size=12), np.arange(12) < 4
+    expected = stats.ttest_ind(values[labels], values[~labels], equal_var=False).confidence_interval(0.90)
+    found = st.welch_interval(values, labels)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert st.welch_interval(values, np.arange(12) < 1).high == math.inf
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_correlations_are_scipys(ranks):
+    x, y = np.random.default_rng(5).integers(0, 5, (2, 16)).astype(float)
+    expected = (stats.spearmanr if ranks else stats.pearsonr)(x, y)
+    assert st.correlation(x, y, ranks=ranks) == pytest.approx(expected.statistic, abs=1e-9)
+    if not ranks:
+        found = st.correlation_interval(x, y)
+        assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.90)))
+
+
+def test_a_correlation_of_ranks_in_perfect_order_is_not_certain():
+    found = st.correlation_interval(np.arange(8.0), np.arange(8.0) ** 2, ranks=True)
+    assert found.low < found.high <= 1.0
+    flat = st.correlation_interval(np.arange(8.0), np.ones(8))
+    assert (flat.low, flat.high) == (-1.0, 1.0)
+    with pytest.raises(InputError, match="finite"):
+        st.correlation(np.array([1.0, np.nan]), np.ones(2))
+
+
+def test_shuffles_within_groups_keep_each_things_group():
+    groups = np.array([0, 0, 1, 1, 1])
+    null = st.permutation_null(
+        lambda order: float((groups[order] == groups).all()), 5, 50, np.random.default_rng(6), within=groups
+    )
+    assert null.all()
+
+
+def test_expansion_is_hesterbergs_and_fades():
+    draws = np.random.default_rng(7).normal(size=200_000)
+    low, high = st.percentiles(draws, redrawn=8)
+    assert high == pytest.approx(stats.t.ppf(0.95, 7) * math.sqrt(8 / 7), abs=0.03)
+    assert low == pytest.approx(-high, abs=0.06)
+    assert st.expanded_level(10_000) == pytest.approx(0.90, abs=1e-3)
+    assert st.expansion(1) == math.inf
+
+
+def test_weights_in_strata_have_the_variance_of_the_mean():
+    strata, values = np.repeat([0, 1, 2], [7, 30, 1]), np.random.default_rng(8).normal(size=38)
+    weights = st.stratified_counts(strata, 40_000, np.random.default_rng(9))
+    assert (weights[:, 37] == 1).all()
+    days = (weights * values)[:, :7].sum(1) / 7
+    assert days.var() == pytest.approx(values[:7].var(ddof=1) / 7, rel=0.05)  # seven standard errors
