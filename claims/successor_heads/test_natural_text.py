@@ -3,6 +3,7 @@
 from circuit_claims.api import claim
 from circuit_claims.papers.successor_heads.natural_text.evidence import (
     behaviour_bars,
+    ceilings,
     head_chosen,
     heads_by_wins,
     heads_on_listings,
@@ -11,22 +12,35 @@ from circuit_claims.papers.successor_heads.natural_text.evidence import (
     paper_shares,
     passages,
     rules_agree,
+    shares_by_kind,
     spread_bars,
 )
 from circuit_claims.papers.successor_heads.natural_text.on_text import head_on_text
 
 PAPER = paper_shares(__file__)
+SHARES = shares_by_kind(PAPER)
 
 
 @claim("SH-21", "SH-21b", "SH-21c", "SH-21d")
 def test_what_it_wins_is_mostly_succession(subject, text, judge):
     """Natural text: of the cases in which the head matters most, most are one of four behaviours, succession first."""
-    head = head_on_text(subject, text)
-    bars = behaviour_bars(head, PAPER, "winning")
-    which = [head_chosen(head), heads_by_wins(head)]
-    judge("SH-21", head.winning_share("successorship"), evidence=[bars, *which, passages(head)])
-    judge("SH-21b", head.winning_leads("successorship"), evidence=[bars])
-    judge("SH-21c", head.winning_share(), evidence=[bars, rules_agree(head)])
+    head, claimed = head_on_text(subject, text), SHARES["winning"]
+    bars, which = behaviour_bars(head, PAPER, "winning"), [head_chosen(head), heads_by_wins(head)]
+
+    def succession(one):
+        return one.winning_share("successorship", claimed=claimed)
+
+    def first(one):
+        return one.winning_leads(claimed)
+
+    def any_of_four(one):
+        return one.winning_share(claimed=claimed)
+
+    settings = judge.under("SH-21", head.by_other_rules(succession))
+    judge("SH-21", succession(head), evidence=[settings, ceilings(head), bars, *which, passages(head)])
+    judge("SH-21b", first(head), evidence=[judge.under("SH-21b", head.by_other_rules(first)), bars])
+    agree = rules_agree(head)
+    judge("SH-21c", any_of_four(head), evidence=[judge.under("SH-21c", head.by_other_rules(any_of_four)), bars, agree])
     judge("SH-21d", head.spread(), evidence=[spread_bars(head)])
 
 
@@ -34,21 +48,39 @@ def test_what_it_wins_is_mostly_succession(subject, text, judge):
 def test_succession_leads_where_the_direct_effect_counts(subject, text, judge):
     """Natural text: in the cases whose loss the head reduces, succession leads unless the direct effect is left out."""
     head = head_on_text(subject, text)
-    bars = behaviour_bars(head, PAPER)
-    samples = passages(head, "direct, mean")
-    judge("SH-22", head.reducing_share("direct", "resample"), evidence=[bars, samples])
-    judge("SH-22b", head.reducing_share("direct", "mean"), evidence=[bars])
-    judge("SH-22c", head.reducing_share("total", "mean"), evidence=[bars])
-    judge("SH-22d", head.reducing_share("total", "resample"), evidence=[bars])
-    judge("SH-22e", head.reducing_leads("successorship", "direct", "total"), evidence=[bars, rules_agree(head)])
+    bars, more = behaviour_bars(head, PAPER), [ceilings(head), passages(head, "direct, mean")]
+    rows = {
+        "SH-22": ("direct", "resample"),
+        "SH-22b": ("direct", "mean"),
+        "SH-22c": ("total", "mean"),
+        "SH-22d": ("total", "resample"),
+    }
+    for claim_id, (effect, ablation) in rows.items():
+        claimed = SHARES[f"{effect}, {ablation}"]
+
+        def share(one, effect=effect, ablation=ablation, claimed=claimed):
+            return one.reducing_share(effect, ablation, claimed)
+
+        settings = judge.under(claim_id, head.by_other_rules(share))
+        judge(claim_id, share(head), evidence=[settings, bars, *(more if claim_id == "SH-22" else [])])
+
+    def leads(one):
+        return one.reducing_leads("direct", "total", claimed=SHARES)
+
+    settings = judge.under("SH-22e", head.by_other_rules(leads))
+    judge("SH-22e", leads(head), evidence=[settings, bars, rules_agree(head)])
 
 
 @claim("SH-22f")
 def test_greater_than_leads_in_the_indirect_effect(subject, text, judge):
     """Natural text: in the indirect effect alone succession does not lead; greater-than does."""
     head = head_on_text(subject, text)
+
+    def leads(one):
+        return one.reducing_leads("indirect", claimed=SHARES)
+
     bars = behaviour_bars(head, PAPER, "indirect, mean", "indirect, resample")
-    judge("SH-22f", head.reducing_leads("greater-than", "indirect"), evidence=[bars])
+    judge("SH-22f", leads(head), evidence=[judge.under("SH-22f", head.by_other_rules(leads)), bars])
 
 
 @claim("SH-23")
