@@ -19,6 +19,31 @@ from circuit_claims.papers.successor_heads.natural_text.on_text import head_on_t
 
 PAPER = paper_shares(__file__)
 SHARES = shares_by_kind(PAPER)
+# The shares of the paper's table that no other claim is about: by claim the kind of case and the behaviour.
+OTHER_SHARES = {
+    "SH-21e": ("winning", "acronym"),
+    "SH-22g": ("direct, mean", "copying"),
+    "SH-22h": ("direct, resample", "acronym"),
+    "SH-22i": ("direct, resample", "copying"),
+    "SH-22j": ("indirect, mean", "successorship"),
+    "SH-22k": ("indirect, mean", "acronym"),
+    "SH-22l": ("indirect, mean", "copying"),
+    "SH-22m": ("indirect, resample", "successorship"),
+    "SH-22n": ("indirect, resample", "acronym"),
+    "SH-22o": ("indirect, resample", "copying"),
+    "SH-22p": ("total, mean", "acronym"),
+    "SH-22q": ("total, mean", "copying"),
+    "SH-22r": ("total, resample", "acronym"),
+    "SH-22s": ("total, resample", "copying"),
+}
+GREATER_SHARES = {
+    "SH-21f": ("winning", "greater-than"),
+    "SH-22t": ("direct, resample", "greater-than"),
+    "SH-22u": ("indirect, mean", "greater-than"),
+    "SH-22v": ("indirect, resample", "greater-than"),
+    "SH-22w": ("total, mean", "greater-than"),
+    "SH-22x": ("total, resample", "greater-than"),
+}
 
 
 @claim("SH-21", "SH-21b", "SH-21c", "SH-21d")
@@ -69,6 +94,32 @@ def test_succession_leads_where_the_direct_effect_counts(subject, text, judge):
 
     settings = judge.under("SH-22e", head.by_other_rules(leads))
     judge("SH-22e", leads(head), evidence=[settings, bars, rules_agree(head)])
+
+
+@claim(*OTHER_SHARES)
+def test_the_other_shares_of_its_cases(subject, text, judge):
+    """Natural text: how many of its cases show an acronym, copying or, in the indirect effect, succession."""
+    judge_shares(judge, head_on_text(subject, text), OTHER_SHARES)
+
+
+@claim(*GREATER_SHARES)
+def test_the_shares_of_greater_than(subject, text, judge):
+    """Natural text: how many of its cases show greater-than, where numbers are whole tokens."""
+    judge_shares(judge, head_on_text(subject, text), GREATER_SHARES)
+
+
+def judge_shares(judge, head, claims):
+    """Judge the share of each claim's behaviour among its kind of case."""
+    for claim_id, (kind, behaviour) in claims.items():
+
+        def share(one, kind=kind, behaviour=behaviour):
+            if kind == "winning":
+                return one.winning_share(behaviour, claimed=SHARES[kind])
+            effect, ablation = kind.split(", ")
+            return one.reducing_share(effect, ablation, SHARES[kind], behaviour)
+
+        settings = judge.under(claim_id, head.by_other_rules(share))
+        judge(claim_id, share(head), evidence=[settings, behaviour_bars(head, PAPER, kind)])
 
 
 @claim("SH-22f")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,8 +93,14 @@ class HeadOnText:
         reading = Reading(PlantedReader(self.reading.context), planted_text())
         return HeadOnText(reading, PLANTED_HEAD, PLANTED_AMOUNTS)
 
+    @cached_property
+    def _ready(self) -> dict[tuple[int | None, ...], known.Redealt]:
+        return {}
+
     def _redealt(self, *rows: int | None) -> known.Redealt:
-        return known.Redealt.of(self.cases, self.reading.strings, rows)
+        if rows not in self._ready:
+            self._ready[rows] = known.Redealt.of(self.cases, self.reading.strings, rows)
+        return self._ready[rows]
 
     def winning_share(self, *behaviours: str, claimed: Shares) -> Finding:
         """Share of the winning cases that show one of `behaviours` (SH-21), or any of the four where none is named.
@@ -106,14 +112,13 @@ class HeadOnText:
         def share(counted: quantities.BehaviourCounts) -> Measurement:
             return quantities.behaviour_share(self.cases, counted, names, of)
 
-        redealt = cache(lambda: self._redealt(None))
         return Finding(
             share(quantities.counted(self.cases)),
             {
                 RANDOM: lambda: share(quantities.winning(self.cases, others=True)),
                 DRAWN: lambda: share(quantities.counted(self.cases, labels="label_drawn")),
             },
-            false={REDEALT: lambda generator: share(redealt().draw(generator)[0])},
+            false={REDEALT: lambda generator: share(self._redealt(None).draw(generator)[0])},
             oracles={ORACLE: lambda: share(known.planted(self.cases, None, claimed))},
         )
 
@@ -135,7 +140,7 @@ class HeadOnText:
         def counts(table: Measurement, labels: str = "label") -> list[quantities.BehaviourCounts]:
             return [quantities.counted(table, row, labels) for row in rows]
 
-        redealt, own = cache(lambda: self._redealt(*rows)), counts(self.cases)
+        own = counts(self.cases)
         fewer = min(self.draws, CALIBRATION_DRAWS)
 
         def planted() -> Measurement:
@@ -146,7 +151,7 @@ class HeadOnText:
             leads(self.cases, own),
             {DRAWN: lambda: leads(self.cases, counts(self.cases, "label_drawn")), "planted reader": planted},
             false={
-                REDEALT: lambda generator: leads(self.cases, redealt().draw(generator), fewer),
+                REDEALT: lambda generator: leads(self.cases, self._redealt(*rows).draw(generator), fewer),
                 RENAMED: lambda generator: leads(self.cases, known.renamed(own, generator), fewer),
             },
             oracles={
@@ -188,7 +193,6 @@ class HeadOnText:
         def share(counted: quantities.BehaviourCounts) -> Measurement:
             return quantities.behaviour_share(self.cases, counted, (behaviour,), of)
 
-        redealt = cache(lambda: self._redealt(row))
         controls: dict[str, Callable[[], Measurement]] = {
             DRAWN: lambda: share(quantities.counted(self.cases, row, "label_drawn"))
         }
@@ -197,7 +201,7 @@ class HeadOnText:
         return Finding(
             share(quantities.counted(self.cases, row)),
             controls,
-            false={REDEALT: lambda generator: share(redealt().draw(generator)[0])},
+            false={REDEALT: lambda generator: share(self._redealt(row).draw(generator)[0])},
             oracles={ORACLE: lambda: share(known.planted(self.cases, row, claimed))},
         )
 
