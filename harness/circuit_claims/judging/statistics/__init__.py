@@ -1,0 +1,63 @@
+"""Intervals that cover, and p-values: the statistics that every measure shares, one function for each kind of case.
+
+Pure: numbers and a generator in, numbers out. What is drawn anew (strings, documents, heads, runs) is the caller's to
+choose: the units that the sentence speaks of. How often each covers is in docs/how-a-verdict-is-made.md.
+
+| what was seen | function |
+|---|---|
+| a mean over rows of few clusters | `cluster_interval` |
+| anything else over drawn units, in strata or not | `bootstrap_counts`, `stratified_counts`, `percentile_interval` |
+| a mean over pairs of heads | `two_way_interval`, `pair_interval` |
+| a share of independent items, of clusters | `share_interval`, `cluster_share_interval` |
+| two groups of few heads | `arrangements`, `label_p_value`, `difference_interval` |
+| a correlation over few heads | `correlation_interval` |
+"""
+
+from circuit_claims.judging.statistics.clusters import (
+    cluster_interval,
+    cluster_variance,
+    intraclass_correlation,
+    pair_interval,
+    t_interval,
+    two_way_interval,
+)
+from circuit_claims.judging.statistics.correlation import correlation, correlation_interval
+from circuit_claims.judging.statistics.permutation import (
+    arrangements,
+    difference_interval,
+    label_p_value,
+    maximum_null,
+    permutation_null,
+    permutation_p_value,
+)
+from circuit_claims.judging.statistics.resampling import (
+    FEWEST_CLUSTERS,
+    LEVEL,
+    Redrawn,
+    bootstrap_counts,
+    cluster_means,
+    expanded_level,
+    expansion,
+    percentile_band,
+    percentile_interval,
+    percentiles,
+    prediction_interval,
+    stratified_counts,
+)
+from circuit_claims.judging.statistics.shares import (
+    binomial_interval,
+    cluster_share_interval,
+    effective_items,
+    jeffreys_interval,
+    or_binomial,
+    share_interval,
+)
+
+__all__ = [
+    "FEWEST_CLUSTERS", "LEVEL", "Redrawn", "arrangements", "binomial_interval", "bootstrap_counts", "cluster_interval",
+    "cluster_means", "cluster_share_interval", "cluster_variance", "correlation", "correlation_interval",
+    "difference_interval", "effective_items", "expanded_level", "expansion", "intraclass_correlation",
+    "jeffreys_interval", "label_p_value", "maximum_null", "or_binomial", "pair_interval", "percentile_band",
+    "percentile_interval", "percentiles", "permutation_null", "permutation_p_value", "prediction_interval",
+    "share_interval", "stratified_counts", "t_interval", "two_way_interval",
+]  # fmt: skip
