@@ -8,7 +8,7 @@ bound over all rivals allows: with one rival that is the plain share of resample
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -47,9 +47,7 @@ def first_of(
     leads = draws == first[:, None]
     leads &= (leads.sum(axis=1) == 1)[:, None]
     support = {label: float(share) for label, share in zip(labels, leads.mean(axis=0), strict=True) if share > 0}
-    places = range(len(labels)) if len(labels) > 1 else ()
-    covariance = np.cov(draws.T)
-    rivals = {labels[place]: _strongest(labels, place, estimate, draws, covariance) for place in places}
+    rivals = dict(zip(labels, _strongest(labels, estimate, draws), strict=True)) if len(labels) > 1 else {}
     return Ranking(labels[int(np.argmax(estimate))], support, rivals)
 
 
@@ -84,19 +82,18 @@ def order_of(
     return Ranking(leader, support, rivals)
 
 
-def _strongest(
-    labels: Sequence[str], place: int, estimate: np.ndarray, draws: np.ndarray, covariance: np.ndarray
-) -> Rival:
-    """The rival with the greatest studentised lead over the label at `place`, and how firmly it is ahead."""
-    others = np.delete(np.arange(len(labels)), place)
+def _strongest(labels: Sequence[str], estimate: np.ndarray, draws: np.ndarray) -> Iterator[Rival]:
+    """Of each label the rival with the greatest studentised lead over it, and how firmly it is ahead."""
+    covariance = np.cov(draws.T)
     variance = np.diag(covariance)
-    spread = np.sqrt(np.maximum(variance[others] + variance[place] - 2 * covariance[place, others], _TINY))
-    leads = (estimate[others] - estimate[place]) / spread
-    strongest = int(others[int(np.argmax(leads))])
-    share = float((draws[:, strongest] > draws[:, place]).mean())
-    if len(others) > 1:
-        share = min(share, 1 - len(others) * _upper_tail(float(leads.max())))
-    return Rival(labels[strongest], max(share, 0.0))
+    spread = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, _TINY))
+    leads = (estimate[None, :] - estimate[:, None]) / spread  # (label, rival)
+    np.fill_diagonal(leads, -np.inf)
+    for place, rival in enumerate(leads.argmax(axis=1)):
+        share = float((draws[:, rival] > draws[:, place]).mean())
+        if len(labels) > 2:
+            share = min(share, 1 - (len(labels) - 1) * _upper_tail(float(leads[place, rival])))
+        yield Rival(labels[int(rival)], max(share, 0.0))
 
 
 def _upper_tail(z: float) -> float:

@@ -18,6 +18,7 @@ from circuit_claims.judging.calibration import MOST_FALSE_ALARMS, UNCALIBRATED, 
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Interval, Measurement, Rival
 from circuit_claims.judging.numbers import number
+from circuit_claims.judging.statistics import FEWEST_CLUSTERS
 
 Outcome = Literal[
     "reproduced",
@@ -36,8 +37,6 @@ OUTCOMES: tuple[Outcome, ...] = (*JUDGED, *NOT_JUDGED)
 Must = Literal["fail", "pass"]
 LEVEL = 0.90
 ALPHA = 0.05
-FEWEST_CLUSTERS = 6
-"""Fewer units than these decide nothing about others of their kind."""
 NOISE = frozenset({"chains"})
 """What is redrawn for its Monte Carlo error alone: no sentence generalises over it."""
 

@@ -17,7 +17,7 @@ import pytest
 
 from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import ClaimError
-from circuit_claims.judging.verdicts import NOT_JUDGED, NotJudged
+from circuit_claims.judging.verdicts import NOT_JUDGED
 from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.keeping.events import StreamError
 from circuit_claims.running.contributions import ContributionError
@@ -130,8 +130,7 @@ class Session:
         except (ModelNotAvailable, DoesNotFit) as error:
             if judge is None:
                 raise
-            outcome: NotJudged = "does not apply" if isinstance(error, DoesNotFit) else "not here"
-            judge.not_judged(_why(error), getattr(error, "command", ""), outcome)
+            judge.not_judged(_why(error), getattr(error, "command", ""))
             pytest.skip(str(error))
 
     def conclude(self, item: pytest.Function) -> None:

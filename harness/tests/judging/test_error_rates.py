@@ -7,7 +7,7 @@ shows as at most 5.9 % but for one time in 20,000 (binomial, one-sided), which i
 import numpy as np
 import pytest
 from circuit_claims.judging.claims import Claim
-from circuit_claims.judging.measurement import Interval, Measurement
+from circuit_claims.judging.measurement import Interval, Measurement, Rival
 from circuit_claims.judging.verdicts import ALPHA, Control, judge
 
 CLAIMS = 10_000
@@ -65,7 +65,8 @@ def bootstrapped(gap, items=60, draws=400, seed=1):
     counts = generator.multinomial(items, np.full(items, 1 / items), size=draws)
     for _ in range(CLAIMS):
         share = float(np.mean(counts @ generator.normal(gap, 1.0, items) > 0))
-        yield Measurement("q", "a" if share > 0.5 else "b", support={"a": share, "b": 1 - share, "a > b": share})
+        support, rival = {"a": share, "b": 1 - share, "a > b": share}, Rival("b", 1 - share)
+        yield Measurement("q", "a" if share > 0.5 else "b", support=support, rivals={"a": rival, "a > b": rival})
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("identity", "a"), ("order", ("a", "b"))])

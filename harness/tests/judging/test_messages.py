@@ -10,7 +10,7 @@ from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Interval, Measurement
 from circuit_claims.judging.messages import measurement_line, paper_says, verdict_text
 from circuit_claims.judging.numbers import number
-from circuit_claims.judging.verdicts import Control, judge, not_run
+from circuit_claims.judging.verdicts import Control, judge, not_judged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,9 +87,9 @@ def test_a_broken_control_is_said_aloud():
     assert "nothing 0.8   NOT AS THEY MUST BE" in text
 
 
-def test_a_claim_that_was_not_run_names_only_the_line_that_would_run_it():
+def test_a_claim_that_was_not_judged_names_only_the_line_that_would_run_it():
     ways = {"re-run": "", "to run": "claims fetch gpt2"}
-    text = verdict_text(claim(), "gpt2", "reproduction", None, not_run("not here"), ways)
-    assert text.splitlines()[-2:] == ["  reason    not here", "  to run    claims fetch gpt2"]
+    text = verdict_text(claim(), "gpt2", "reproduction", None, not_judged("not here", "no weights"), ways)
+    assert text.splitlines()[-2:] == ["  reason    no weights", "  to run    claims fetch gpt2"]
     assert "re-run" not in text
     assert "measured" not in text

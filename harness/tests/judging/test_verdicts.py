@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from circuit_claims.judging.calibration import Calibration, FalseAlarm, Oracle
 from circuit_claims.judging.claims import Claim
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.judging.verdicts import Control, judge, not_run, tally
+from circuit_claims.judging.measurement import Interval, Measurement, Rival
+from circuit_claims.judging.statistics import FEWEST_CLUSTERS
+from circuit_claims.judging.verdicts import NOT_JUDGED, Control, judge, not_judged, tally
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,11 @@ def claim(kind, expected, margin, **more):
 
 def found(low, high, **more):
     return Measurement("q", (low + high) / 2, Interval(low, high), **more)
+
+
+def led(rival, ahead, against):
+    """A measurement in which `rival` is ahead of the label (or pair) `against` in a share of `ahead` resamples."""
+    return Measurement("q", rival, support={rival: ahead}, rivals={against: Rival(rival, ahead)})
 
 
 def outcome(claim, measurement, negative=None):
@@ -46,10 +53,15 @@ def outcome(claim, measurement, negative=None):
         ("existence", 0.5, 0.0, found(0.51, 0.7, p_value=0.2), "inconclusive"),
         ("existence", 0.5, 0.0, found(0.1, 0.5, p_value=0.001), "contradicted"),
         ("identity", "L12H0", 0.05, Measurement("q", "L12H0", support={"L12H0": 0.97, "L1H1": 0.03}), "reproduced"),
-        ("identity", "L12H0", 0.05, Measurement("q", "L1H1", support={"L12H0": 0.03, "L1H1": 0.97}), "contradicted"),
+        ("identity", "L12H0", 0.05, led("L1H1", 0.97, "L12H0"), "contradicted"),
+        ("identity", "L12H0", 0.05, led("L1H1", 0.94, "L12H0"), "inconclusive"),
+        ("identity", "L12H0", 0.05, led("L1H1", 0.97, "L1H1"), "contradicted"),
+        ("identity", "L12H0", 0.05, Measurement("q", "L1H1", support={"L12H0": 0.0, "L1H1": 1.0}), "inconclusive"),
         ("identity", "L12H0", 0.05, Measurement("q", "L12H0", support={"L12H0": 0.6, "L1H1": 0.4}), "inconclusive"),
         ("order", ("a", "b"), 0.05, Measurement("q", "a > b", support={"a > b": 0.99}), "reproduced"),
-        ("order", ("a", "b"), 0.05, Measurement("q", "b > a", support={"b > a": 0.99}), "contradicted"),
+        ("order", ("a", "b"), 0.05, led("b", 0.99, "a > b"), "contradicted"),
+        ("order", ("a", "b", "c"), 0.05, led("c", 0.99, "b > c"), "contradicted"),
+        ("order", ("a", "b", "c"), 0.05, led("b", 0.60, "a > b"), "inconclusive"),
     ],
 )
 def test_each_rule_on_plain_cases(kind, expected, margin, measurement, wanted):
@@ -58,10 +70,10 @@ def test_each_rule_on_plain_cases(kind, expected, margin, measurement, wanted):
 
 def test_no_margin_is_named_that_cannot_be():
     order = claim("order", ("a", "b"), 0.05)
-    for label, wanted in (("a > b", "reproduced"), ("b > a", "contradicted")):
-        all_agree = outcome(order, Measurement("q", label, support={label: 1.0}))
-        assert all_agree.flip == f"would be {wanted} at any margin: all resamples agree"
-    some = outcome(order, Measurement("q", "b > a", support={"a > b": 0.02, "b > a": 0.98}))
+    for measured, wanted in ((Measurement("q", "a > b", support={"a > b": 1.0}), "reproduced"),
+                             (led("b", 1.0, "a > b"), "contradicted")):  # fmt: skip
+        assert outcome(order, measured).flip == f"would be {wanted} at any margin: all resamples agree"
+    some = outcome(order, led("b", 0.98, "a > b"))
     assert some.flip == "would no longer be contradicted at a margin below 0.02"
 
 
@@ -159,13 +171,67 @@ def test_a_maximum_without_its_null_is_refused():
         judge(claim("existence", 0.5, 0.0), found(0.6, 0.9))
 
 
-def test_leaving_a_claim_out_never_improves_a_rate():
+def test_a_claim_that_was_not_judged_is_counted_beside_the_rate_and_never_in_it():
     ran = tally([("reproduction", "reproduced"), ("reproduction", "contradicted")])["reproduction"]
-    skipped = tally([("reproduction", "reproduced"), ("reproduction", not_run("no weights").outcome)])["reproduction"]
-    assert (ran.reproduced, ran.n) == (skipped.reproduced, skipped.n) == (1, 2)
-    assert skipped.words() == "1 of 2 reproduced, 0 contradicted, 0 inconclusive, 1 not run"
+    pairs = [("reproduction", not_judged(outcome, "why").outcome) for outcome in NOT_JUDGED]
+    more = tally([("reproduction", "reproduced"), ("reproduction", "contradicted"), *pairs])["reproduction"]
+    assert (ran.of("reproduced"), ran.n, ran.not_judged) == (1, 2, 0)
+    assert (more.of("reproduced"), more.n, more.not_judged) == (1, 2, 4)
+    assert more.words() == (
+        "1 of 2 judged reproduced, 1 contradicted, 0 inconclusive; not judged: 1 does not apply, "
+        "1 cannot be decided here, 1 needs an accelerator, 1 not here"
+    )
 
 
 def test_scopes_are_counted_apart():
-    counts = tally([("reproduction", "not run"), ("generalisation", "reproduced")])
-    assert (counts["reproduction"].reproduced, counts["generalisation"].reproduced) == (0, 1)
+    counts = tally([("reproduction", "not here"), ("generalisation", "reproduced")])
+    assert (counts["reproduction"].of("reproduced"), counts["generalisation"].of("reproduced")) == (0, 1)
+
+
+AT_LEAST = claim("at_least", 0.5, 0.0)
+FAR = (Control("shuffled", "fail", found(0.0, 0.1)),)
+
+
+@pytest.mark.parametrize(
+    ("reproduced", "wanted"), [(0, "reproduced"), (20, "reproduced"), (21, "failed"), (200, "failed")]
+)
+def test_a_rule_that_calls_the_false_reproduced_in_more_than_a_tenth_has_no_say(reproduced, wanted):
+    alarm = FalseAlarm("labels shuffled", {"reproduced": reproduced, "contradicted": 200 - reproduced})
+    verdict = judge(AT_LEAST, found(0.6, 0.9), FAR, Calibration((alarm,)))
+    assert verdict.outcome == wanted
+    assert ("cannot tell: with labels shuffled" in verdict.reason) == (wanted == "failed")
+
+
+@pytest.mark.parametrize("low", [0.6, 0.1])
+def test_where_the_true_is_not_reproduced_nothing_is_decided_and_the_ceiling_is_named(low):
+    oracle = Oracle("a perfect head", "inconclusive", found(0.3, 0.6))
+    verdict = judge(AT_LEAST, found(low, low + 0.1), FAR, Calibration((), (oracle,)))
+    assert verdict.outcome == "cannot be decided here"
+    assert verdict.reason == "a perfect head, where the claim is true, gives 0.45 [0.3, 0.6]: inconclusive"
+
+
+def test_false_alarms_weigh_more_than_an_oracle():
+    alarm = FalseAlarm("labels shuffled", {"reproduced": 200})
+    oracle = Oracle("a perfect head", "contradicted", found(0.1, 0.2))
+    assert judge(AT_LEAST, found(0.6, 0.9), FAR, Calibration((alarm,), (oracle,))).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("over", "redrawn", "wanted"),
+    [
+        (("documents",), {"documents": FEWEST_CLUSTERS}, "reproduced"),
+        (("documents",), {"documents": FEWEST_CLUSTERS - 1}, "inconclusive"),
+        (("documents", "chains"), {"documents": 30, "chains": 4}, "reproduced"),
+        (("chains",), {"chains": 4}, "reproduced"),
+        (("heads", "documents"), {"heads": 8, "documents": 3}, "inconclusive"),
+        (("documents",), {"tokens": 3000}, "failed"),
+    ],
+)
+def test_what_the_claim_generalises_over_is_redrawn_and_there_are_enough_of_it(over, redrawn, wanted):
+    claimed = claim("at_least", 0.5, 0.0, over=over)
+    assert judge(claimed, found(0.6, 0.9, redrawn=redrawn), FAR).outcome == wanted
+
+
+def test_what_takes_the_place_of_the_instrument_stands_beside_the_verdict():
+    verdict = judge(AT_LEAST, found(0.6, 0.9), FAR, without={"n_beta = 0": "reproduced"})
+    assert (verdict.outcome, dict(verdict.without)) == ("reproduced", {"n_beta = 0": "reproduced"})

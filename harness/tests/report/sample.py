@@ -206,12 +206,12 @@ def model_verdicts(name: str, seed: int) -> list[Event]:
 
 
 def sample_events() -> list[Event]:
-    """A whole made-up run: three models, every outcome, every type of evidence, claims that were not run."""
+    """A whole made-up run: three models, every outcome, every type of evidence, claims that were not judged."""
     events = [run_event(), *(subject_event(name) for name in MODELS)]
     reason = "the weights are not on this machine and the hub cannot be reached"
     for number in (4, 5, 6, 7):
         events.append(
-            verdict(f"SY-{number:02d}", "synthetic-paper-model", "not run", scope="reproduction", rule="none applied",
+            verdict(f"SY-{number:02d}", "synthetic-paper-model", "not here", scope="reproduction", rule="none applied",
                     flip="", reason=reason, command="claims fetch synthetic-paper-model")
         )  # fmt: skip
     events.append(verdict("SY-01", "synthetic-tokenizer", "reproduced", scope="reproduction",

@@ -44,7 +44,7 @@ def test_results_are_as_the_schema_says(collected: Collected) -> None:
         jsonschema.Draft202012Validator(results_schema()).validate(json.loads(results_bytes(made.results)))
 
 
-@pytest.mark.parametrize("change", [{"mood": 1}, {"verdicts": [{"claim": "x"}]}, {"complete": None}, {"schema": 3}])
+@pytest.mark.parametrize("change", [{"mood": 1}, {"verdicts": [{"claim": "x"}]}, {"complete": None}, {"schema": 4}])
 def test_the_schema_refuses_what_is_not_a_result(collected: Collected, change: dict[str, object]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(results_schema()).validate(stable_view(collected.results) | change)
@@ -79,7 +79,7 @@ def test_a_run_without_a_report_is_read_from_its_events(run_dir: Path, collected
 def test_a_newer_file_is_refused_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"schema": 7, "wonders": []}')
     with pytest.raises(
-        ReportError, match=r"newer harness\n  expected schema 2 or older\n  found    schema 7\n  Type: pip"
+        ReportError, match=r"newer harness\n  expected schema 3 or older\n  found    schema 7\n  Type: pip"
     ):
         load_results(tmp_path)
 
@@ -92,7 +92,7 @@ def test_an_older_file_goes_through_its_upgrade(tmp_path: Path, collected: Colle
     with pytest.raises(ReportError, match=r"cannot be brought up to date(.|\n)*schema 0"):
         load_results(tmp_path)
     rename = {0: lambda data: {**{key: data[key] for key in data if key != "counts"}, "tallies": data["counts"]}}
-    monkeypatch.setattr(report_files, "UPGRADES", {**rename, 1: lambda data: data})
+    monkeypatch.setattr(report_files, "UPGRADES", {**rename, 1: lambda data: data, 2: lambda data: data})
     assert load_results(tmp_path) == collected.results
 
 
@@ -111,6 +111,17 @@ def test_version_1_listed_subjects_without_scopes(tmp_path: Path, collected: Col
     assert (claims[verdict["claim"]].others, claims[verdict["claim"]].origin) == (False, "paper")
 
 
+def test_version_2_counted_what_was_not_run(tmp_path: Path, collected: Collected) -> None:
+    old = stable_view(collected.results) | {"schema": 2}
+    old["verdicts"] = [{**old["verdicts"][0], "outcome": "not run"}, old["verdicts"][1]]
+    old["tallies"] = {"reproduction": {"n": 5, "reproduced": 1, "not run": 4}}
+    (tmp_path / "results.json").write_bytes(json_bytes(old))
+    new = load_results(tmp_path)
+    assert new.verdicts[0].outcome == "not here"
+    row = new.tallies["reproduction"]
+    assert (row["n"], row["reproduced"], row["not here"], row["does not apply"]) == (1, 1, 4, 0)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -118,8 +129,8 @@ def test_version_1_listed_subjects_without_scopes(tmp_path: Path, collected: Col
         ("[1]", "expected a JSON object\n  found    a list"),
         ("{}", "not a file of this harness"),
         ('{"schema": true}', "not a file of this harness"),
-        ('{"schema": 2}', "expected complete: Field required"),
-        ('{"schema": 2, "complete": true, "mood": 3}', "expected mood: Extra inputs"),
+        ('{"schema": 3}', "expected complete: Field required"),
+        ('{"schema": 3, "complete": true, "mood": 3}', "expected mood: Extra inputs"),
     ],
 )
 def test_what_is_no_result_is_refused_with_the_place(tmp_path: Path, text: str, complaint: str) -> None:

@@ -195,8 +195,8 @@ def test_no_outcome_is_told_by_colour_alone(tree: Any) -> None:
 
 def test_the_first_screen_counts_each_scope_in_the_words_of_the_design(tree: Any) -> None:
     assert find(tree, "counts") == [
-        "1 of 5 reproduced, 0 contradicted, 0 inconclusive, 4 not run",
-        "3 of 15 reproduced, 6 contradicted, 3 inconclusive, 0 not run, 3 failed",
+        "1 of 1 judged reproduced, 0 contradicted, 0 inconclusive; not judged: 4 not here",
+        "3 of 15 judged reproduced, 6 contradicted, 3 inconclusive, 3 failed",
         "1 claim without any verdict in this run, counted in no scope.",
     ]
 
@@ -251,13 +251,14 @@ def test_the_trust_mark_is_said_in_words(trust: str, words: str) -> None:
     assert f"at least 8 ratio</strong> ({words}" in page
 
 
-def test_a_claim_that_was_not_run_says_why_and_what_to_type(tree: Any) -> None:
-    (section,) = [one for one in tree.iter("section") if one.get("id") == "not-run"]
+def test_a_claim_that_was_not_judged_says_why_and_what_to_type(tree: Any) -> None:
+    (section,) = [one for one in tree.iter("section") if one.get("id") == "not-judged"]
     rows = [[text_of(cell) for cell in row] for row in section.iter("tr")][1:]
-    assert rows == [["claims fetch synthetic-paper-model", "synthetic-paper-model", "SY-04, SY-05, SY-06, SY-07",
-                     "the weights are not on this machine and the hub cannot be reached"]]  # fmt: skip
+    why = "the weights are not on this machine and the hub cannot be reached"
+    asked = "SY-04, SY-05, SY-06, SY-07"
+    assert rows == [["claims fetch synthetic-paper-model", "not here", "synthetic-paper-model", asked, why]]
     (article,) = [one for one in tree.iter("article") if one.get("id") == "claim-sy-05"]
-    assert "not run on 1 subject" in text_of(article)
+    assert "Not judged on 1 subject" in text_of(article)
     assert "SY-25" in text_of(section)
 
 

@@ -46,7 +46,7 @@ def test_verdicts_written_by_the_judge_are_reported_as_given(tmp_path: Path) -> 
     paths = write_report(tmp_path)
     results = load_results(paths.results)
     assert [(item.subject, item.scope, item.outcome) for item in results.verdicts] == [
-        ("synthetic-paper-model", "reproduction", "not run"),
+        ("synthetic-paper-model", "reproduction", "not here"),
         ("synthetic-a", "generalisation", "reproduced"),
         ("synthetic-b", "generalisation", "contradicted"),
         ("synthetic-d", "generalisation", "failed"),

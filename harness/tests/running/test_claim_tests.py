@@ -52,9 +52,9 @@ def test_the_line_that_runs_a_claim_again_does(tmp_path):
     words = ["pytest", "claims/successor_heads/test_succession.py", *options, *common, str(tmp_path / "first")]
     done = forked.run(words, ROOT, environment, output=tmp_path)
     assert done.status == 0, done.text
-    ran = [verdict for verdict in verdicts(tmp_path / "first") if verdict["outcome"] != "not run"]
+    ran = [verdict for verdict in verdicts(tmp_path / "first") if verdict["outcome"] != "not here"]
     assert {verdict["claim"] for verdict in ran} == {"SH-05", "SH-07"}
-    assert {verdict["rerun"] for verdict in verdicts(tmp_path / "first") if verdict["outcome"] == "not run"} == {""}
+    assert {verdict["rerun"] for verdict in verdicts(tmp_path / "first") if verdict["outcome"] == "not here"} == {""}
 
     line = next(verdict["rerun"] for verdict in ran if verdict["claim"] == "SH-05")
     assert "test_one_head_stands_out[a model]" in line

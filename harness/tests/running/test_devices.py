@@ -102,7 +102,7 @@ def verdict_of(root, *words, **environment):
     return done, verdict
 
 
-def test_a_model_that_does_not_fit_is_not_run_and_says_need_and_have(tmp_path):
+def test_a_model_that_does_not_fit_is_not_judged_and_says_need_and_have(tmp_path):
     tests = (
         '@claim("TY-01")\ndef test_it(subject, judge, monkeypatch):\n'
         "    from circuit_claims.models import bridge\n"
@@ -114,19 +114,19 @@ def test_a_model_that_does_not_fit_is_not_run_and_says_need_and_have(tmp_path):
     save_planted_subject(root / "planted", tasks=("days",))
     done, verdict = verdict_of(root, CIRCUIT_CLAIMS_CACHE=str(tmp_path / "cache"))
     assert done.status == 0, done.text
-    assert verdict["outcome"] == "not run"
+    assert verdict["outcome"] == "not here"
     assert verdict["reason"].startswith("planted does not fit on cpu; needs 1.0 GB (0.0 GB of fp32 weights")
     assert verdict["reason"].endswith("found 0.0 GB free")
     assert "Type:" not in verdict["reason"]
 
 
-def test_a_claim_of_gpu_hours_is_not_run_on_a_cpu(tmp_path):
+def test_a_claim_of_gpu_hours_needs_an_accelerator_on_a_cpu(tmp_path):
     tests = '@claim("TY-01")\ndef test_it(subject, judge):\n    raise AssertionError("it was run")\n'
     root = make_project(tmp_path, tests, conftest="")
     paper = root / "claims" / "toy" / "paper.toml"
     paper.write_text(paper.read_text().replace('cost = "seconds"', 'cost = "gpu hours"'))
     done, verdict = verdict_of(root, "--device", "cpu", "--offline")
     assert done.status == 0, done.text
-    assert verdict["outcome"] == "not run"
+    assert verdict["outcome"] == "needs an accelerator"
     assert verdict["reason"] == "only an accelerator runs this in reasonable time"
     assert verdict["command"] == "pytest claims/ --device cuda"

@@ -75,7 +75,7 @@ def test_no_optional_plugin_is_needed(tmp_path):
     status, text = run(root, *words, "--report", "out", "--store", "store", "claims/")
     assert status == 0, text
     assert verdicts(root / "out")["TY-01"]["outcome"] == "reproduced"
-    assert "1 of 1 reproduced" in text
+    assert "1 of 1 judged reproduced" in text
     assert not (root / "out" / "junit.xml").exists()
 
 
@@ -118,7 +118,7 @@ def test_what_was_expected_has_an_outcome_when_the_session_stops_early(tmp_path)
     assert status == 1, text
     found = verdicts(root / "out")
     assert found["TY-03"]["outcome"] == "contradicted"
-    assert found["TY-01"]["outcome"] == "not run"
+    assert found["TY-01"]["outcome"] == "not here"
     assert "the session ended before this test: stopping after 1 failures" in found["TY-01"]["reason"]
 
 
@@ -142,7 +142,7 @@ def test_a_skip_a_failing_fixture_and_a_forgotten_claim_have_outcomes(tmp_path):
     status, text = run(root, "--report", "out", "--store", "store", "claims/")
     assert status == 1, text
     found = verdicts(root / "out")
-    assert (found["TY-01"]["outcome"], found["TY-01"]["reason"]) == ("not run", "no time for it")
+    assert (found["TY-01"]["outcome"], found["TY-01"]["reason"]) == ("not here", "no time for it")
     assert (found["TY-02"]["outcome"], found["TY-02"]["reason"]) == ("failed", "OSError: no disk")
     assert (found["TY-03"]["outcome"], found["TY-04"]["outcome"]) == ("reproduced", "failed")
     assert "ended without a verdict on TY-04" in found["TY-04"]["reason"]

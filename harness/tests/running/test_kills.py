@@ -121,7 +121,7 @@ def test_an_interrupted_run_leaves_a_report_that_says_so(place, number, words):
     folder = sub_folder(place, f"signal-{int(number)}")
     # The full profile measures for seconds after the first event, so that the signal cannot come too late.
     command = Command((*PYTEST, "--profile", "full"), folder, place[1])
-    until(folder / EVENTS, '"not run"', command)
+    until(folder / EVENTS, '"not here"', command)
     command.signal(number)
     assert command.wait().status != 0
     # Ctrl-C leaves pytest the time to write the report itself; SIGTERM leaves what was there.

@@ -44,7 +44,7 @@ def claims_of(root, *words):
 def test_it_passes_as_it_stands_where_there_are_no_weights(home):
     done, verdicts = claims_of(home, "claims/induction_trial")
     assert done.status == 0, done.text
-    assert {verdict["outcome"] for verdict in verdicts.values()} == {"not run"}
+    assert {verdict["outcome"] for verdict in verdicts.values()} == {"not here"}
     assert verdicts["IT-01", "gpt2"]["command"] == "claims fetch gpt2"
     assert "4 passed" in done.text
 

@@ -141,9 +141,9 @@ def test_a_model_that_cannot_be_had_is_not_run_and_says_what_to_type(tmp_path):
     code, text = run(root, "--offline", CIRCUIT_CLAIMS_CACHE=str(tmp_path / "cache"))
     assert code == 0
     (verdict,) = events(root, "verdict")
-    assert verdict["outcome"] == "not run"
+    assert verdict["outcome"] == "not here"
     assert verdict["command"] == "claims fetch pythia-31m"
-    assert verdict["rerun"] == "", "the same line would leave it not run again"
+    assert verdict["rerun"] == "", "the same line would leave it not judged again"
     assert "1 skipped" in text
 
 

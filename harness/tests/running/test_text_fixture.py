@@ -58,6 +58,6 @@ def test_on_its_own_text_a_claim_reproduces(tmp_path):
 
 def test_a_text_that_cannot_be_had_leaves_its_claims_not_run(tmp_path):
     verdict, text, _ = verdict_on(tmp_path, "languages")
-    assert verdict["outcome"] == "not run"
+    assert verdict["outcome"] == "not here"
     assert verdict["command"] == "pytest --texts FOLDER"
     assert "1 skipped" in text

@@ -186,7 +186,7 @@ def test_it_is_run_and_reported_beside_a_paper_with_files_of_the_same_names(home
     assert {key: (verdict["outcome"], verdict["scope"]) for key, verdict in found.items()} == {
         ("TW-01", "north-sea"): ("reproduced", "replication"),
         ("TW-01", "pond"): ("reproduced", "reanalysis"),
-        ("TW-01", "toy-lm"): ("not run", "reproduction"),
+        ("TW-01", "toy-lm"): ("not here", "reproduction"),
         ("TD-01", "north-sea"): ("contradicted", "replication"),
     }
     judged = found["TW-01", "north-sea"]

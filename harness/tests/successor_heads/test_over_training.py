@@ -119,6 +119,6 @@ def test_a_claim_whose_early_step_is_missing_is_not_run(tmp_path):
     assert done.status == 0, done.text
     events = [json.loads(line) for line in (root / "out" / "events.jsonl").read_text().splitlines()]
     (verdict,) = [event for event in events if event["event"] == "verdict"]
-    assert (verdict["outcome"], verdict["command"]) == ("not run", "claims fetch pythia-160m@step512")
+    assert (verdict["outcome"], verdict["command"]) == ("not here", "claims fetch pythia-160m@step512")
     assert verdict["rerun"] == ""
     assert "pythia-160m@step512 is not on this machine" in verdict["reason"]

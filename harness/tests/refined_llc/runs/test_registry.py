@@ -155,11 +155,11 @@ def test_scopes_are_counted_apart_in_a_run_of_the_claims(tmp_path):
     environment = {"CIRCUIT_CLAIMS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = forked.run((*words, "--recorded", "numbers", "--own-run", "none"), root, environment)
     assert done.status == 0, done.text
-    assert "reproduction: 0 of 1 reproduced, 0 contradicted, 0 inconclusive, 1 not run" in done.text
-    assert "reanalysis: 1 of 1 reproduced, 0 contradicted, 0 inconclusive, 0 not run" in done.text
-    assert "replication: 0 of 1 reproduced, 0 contradicted, 0 inconclusive, 1 not run" in done.text
+    assert "reproduction: 0 of 0 judged reproduced, 0 contradicted, 0 inconclusive; not judged: 1 not here" in done.text
+    assert "reanalysis: 1 of 1 judged reproduced, 0 contradicted, 0 inconclusive" in done.text
+    assert "replication: 0 of 0 judged reproduced, 0 contradicted, 0 inconclusive; not judged: 1 not here" in done.text
     results = json.loads((root / "out" / "results.json").read_text())
-    left = {verdict["subject"]: verdict for verdict in results["verdicts"] if verdict["outcome"] == "not run"}
+    left = {verdict["subject"]: verdict for verdict in results["verdicts"] if verdict["outcome"] == "not here"}
     assert left["L2W256-3m-rr"]["command"].startswith("claims convert-checkpoint L2W256-3m-rr")
     assert "pickles" in left["L2W256-3m-rr"]["reason"]
     (judged,) = [verdict for verdict in results["verdicts"] if verdict["outcome"] == "reproduced"]
