@@ -220,6 +220,18 @@ def test_interrupted_and_resumed_on_one_thread_or_two_the_same_counts(tmp_path, 
     assert all(np.array_equal(again.arrays[name], array) for name, array in found.cases.arrays.items())
 
 
+def test_every_share_that_the_paper_gives_has_a_claim():
+    expected: dict[str, list[object]] = {}
+    for claim in CLAIMS.values():
+        expected.setdefault(claim.quantity, []).append(claim.expected)
+    for kind, shares in SHARES.items():
+        of = f"loss-reducing cases, {kind.replace(', ', ' effect and ')} ablation,"
+        of = "the head's winning cases (direct effect, mean ablation)" if kind == "winning" else of
+        for name, share in shares.items():
+            words = f"share of {of} that show {'an acronym' if name == 'acronym' else name}"
+            assert expected[words] == [pytest.approx(share)]
+
+
 def test_the_sweep_finds_the_planted_head(context, reading):
     subject = Subject("reader", reading.subject.model, context)
     assert leading_head(subject) == HEAD
