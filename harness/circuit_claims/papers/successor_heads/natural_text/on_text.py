@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Measurement
+from circuit_claims.api import Evidence, Finding, Measurement
 from circuit_claims.heads.effects.results import Head
 from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.natural_text import known, quantities
@@ -27,7 +27,7 @@ from circuit_claims.papers.successor_heads.natural_text.planted_reader import HE
 from circuit_claims.papers.successor_heads.natural_text.planted_reader import PlantedReader, planted_text
 from circuit_claims.papers.successor_heads.succession.measures import Settings, SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
-from circuit_claims.running.judge import TextUse
+from circuit_claims.running.judge import Judge, TextUse
 from circuit_claims.texts import Text
 
 PAPER_HEADS: Mapping[str, tuple[int, int]] = {"pythia-1.4b": (12, 0)}
@@ -329,3 +329,38 @@ def head_on_text(subject: Any, text: Text) -> HeadOnText:
     asked = amounts_of(subject.context)
     amounts = Amounts(asked.contexts, asked.loss_contexts)
     return HeadOnText(Reading(subject, text), leading_head(subject), amounts)
+
+
+def by_every_rule(
+    judge: Judge,
+    claim_id: str,
+    head: HeadOnText,
+    asked: Callable[[HeadOnText], Finding],
+    evidence: Sequence[Evidence],
+) -> None:
+    """Judge a claim on what is `asked` of the head, with what the other rules that tell behaviours say shown first."""
+    settings = judge.under(claim_id, head.by_other_rules(asked))
+    judge(claim_id, asked(head), evidence=[settings, *evidence])
+
+
+def judge_share(
+    judge: Judge,
+    head: HeadOnText,
+    claimed: Mapping[str, Shares],
+    claim_id: str,
+    kind: str,
+    behaviour: str,
+    evidence: Sequence[Evidence],
+) -> None:
+    """Judge a claim on the share of `behaviour` among one kind of case: "winning", or "direct, mean" and its like.
+
+    `claimed` are the paper's shares by kind.
+    """
+
+    def share(one: HeadOnText) -> Finding:
+        if kind == "winning":
+            return one.winning_share(behaviour, claimed=claimed[kind])
+        effect, ablation = kind.split(", ")
+        return one.reducing_share(effect, ablation, claimed[kind], behaviour)
+
+    by_every_rule(judge, claim_id, head, share, evidence)
