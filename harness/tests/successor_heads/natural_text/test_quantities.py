@@ -86,7 +86,6 @@ def test_a_document_counts_with_all_its_cases():
     [
         ([SUCCESSION, SUCCESSION, COPYING], "successorship", 1.0),
         ([COPYING, COPYING, SUCCESSION], "copying", 0.0),
-        ([OTHER], quantities.NONE_LEADS, 0.0),
     ],
 )
 def test_the_commonest_behaviour_leads(own, leader, support):
@@ -97,6 +96,16 @@ def test_the_commonest_behaviour_leads(own, leader, support):
     if leader == "copying":
         assert found.rivals["successorship"].label == "copying"
         assert found.rivals["successorship"].ahead > 0.99
+
+
+def test_cases_of_none_of_the_four_do_not_say_which_leads():
+    table = table_of([OTHER], [COPYING])
+    label = table.arrays["label"].copy()
+    label[:, 0, 0] = SUCCESSION
+    few = table_of([OTHER], [COPYING], label=label)
+    assert quantities.leads(table, [quantities.winning(table)], DRAWS, "cases").status == "partial"
+    found = quantities.leads(few, [quantities.winning(few)], DRAWS, "cases")
+    assert (found.n, dict(found.redrawn)) == (CASES, {"documents": 1})
 
 
 def test_to_lead_in_all_rows_is_to_lead_in_each():

@@ -136,10 +136,11 @@ def leads(
     """Which of the four behaviours is the commonest, in every one of `rows`; documents are drawn anew.
 
     A rival is named by the row in which it is most firmly ahead, all rows and rivals allowed for. With fewer than
-    `FEWEST` cases in a row the measurement is partial: it gives no verdict.
+    `FEWEST` cases of the four in a row the measurement is partial: it gives no verdict.
     """
-    documents = min(cases.documents for cases in rows)
-    n = min(cases.n for cases in rows)
+    # Cases that show none of the four, and documents of such cases alone, say nothing of which of them leads.
+    named = [BehaviourCounts(cases.counts[:, :OTHER]) for cases in rows]
+    documents, n = min(cases.documents for cases in named), min(cases.n for cases in named)
     words, redrawn = f"commonest behaviour among {of}", {"documents": documents}
     if n < FEWEST:
         return table.derive(words, NONE_LEADS, n=n, redrawn=redrawn, status="partial")
