@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.heads.effects.direct import scale_of
-from circuit_claims.heads.effects.forward import Pass
+from circuit_claims.heads.effects.direct import centred, scale_of
+from circuit_claims.heads.effects.forward import AblationModel, Pass
 from circuit_claims.heads.effects.losses import HeadReadout
 
 # So that a block of logits is still in the cache when the largest are looked for.
@@ -51,6 +51,19 @@ def most_promoted(
     values, tokens = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     best = values.topk(most, dim=-1)
     return tokens.take_along_dim(best.indices, dim=-1), best.values / scale.float()[:, None]
+
+
+@torch.inference_mode()
+def promoted_in(model: AblationModel, run: Pass, head: tuple[int, int], cases: Int[Tensor, " asked"]) -> Tensor:
+    """The token that a head promotes most in some cases of a pass: the first of `most_promoted`, for a few cases.
+
+    Without the head's whole table of readouts, which only pays where most cases are asked for.
+    """
+    layer, number = head
+    out, weight = model.write(layer, number, run.z[layer][cases, number]), model.blocks[layer].post_norm.weight
+    out = centred(model.final_norm, out if weight is None else out * weight)
+    norm = model.final_norm.weight
+    return (model.W_U @ (out if norm is None else out * norm).T).argmax(0)
 
 
 def top_of(rows: Float[Tensor, "row column"], most: int) -> tuple[Float[Tensor, "row most"], Int[Tensor, "row most"]]:

@@ -17,8 +17,8 @@ PAPER = "successor_heads"
 @dataclass(frozen=True)
 class ProfileAmounts:
     """`contexts` of 512 tokens are read by each subject on natural text, losses are taken on the first `loss_contexts`
-    of them, and `listings` prompts end in a numbered list. In the standard profile the three default subjects read
-    about 32 contexts between them.
+    of them, and `listings` prompts end in a numbered list. Only subjects with a successor head are read. In the
+    standard profile losses are taken on seven or eight documents: over fewer than six nothing is decided.
 
     `autoencoders` are trained for mod-10 features, `probe_seeds` probes of each modulus, on every `numbers_step`-th
     number where numbers have to be read in context; index and domain maps learn from up to `swapped_pairs`, and edits
@@ -50,8 +50,8 @@ AMOUNTS: Mapping[str, ProfileAmounts] = {
     ),
     "standard": ProfileAmounts(
         lens_tokens=8_192,
-        contexts=11,
-        loss_contexts=4,
+        contexts=16,
+        loss_contexts=8,
         listings=64,
         autoencoders=8,
         probe_seeds=5,

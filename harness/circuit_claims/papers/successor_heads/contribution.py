@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from circuit_claims.papers.successor_heads.amounts import AMOUNTS
-from circuit_claims.running.contributions import Contribution, Trait
+from circuit_claims.running.contributions import Contribution, Presupposition, Trait
 
 HERE = "circuit_claims.papers.successor_heads"
 LONG_CONTEXT = 512
@@ -20,6 +20,9 @@ CONTRIBUTION = Contribution(
             f"not applicable: the model reads fewer than the {LONG_CONTEXT} tokens of the paper's contexts",
             f"{HERE}.traits:long_contexts",
         ),
+    },
+    presuppositions={
+        "a successor head": Presupposition(f"{HERE}.succession.presupposed:no_successor_head"),
     },
     commands={"sweep": f"{HERE}.command:sweep"},
     card=f"{HERE}.traits:card_lines",

@@ -1,17 +1,18 @@
 """Which of the paper's four behaviours a case shows: rules written as code (Gould et al. 2024, on natural text).
 
-The paper gives four behaviours and no rules. These are the project's: a case shows a behaviour if its target token (the
-correct next token, which the head raised) stands in that behaviour's relation to one of the tokens that the head
-attends to most. The attended tokens are gone through from the most attended on, and at each one the relations are tried
-in the order successorship, copying, acronym, greater-than; the first that holds decides, and a case without any is
-*other*. Two variants look at the top 5 and at the top 1 attended tokens. A context's first token is passed over: most
-heads rest there when they have nothing to do.
+The paper gives four behaviours and no rules. These are the project's: a case shows a behaviour if the token that the
+head promotes most stands in that behaviour's relation to one of the tokens that the head attends to most. (Judged by
+the correct next token in its place, a head that is right in one case of fifty shows next to nothing, whatever it does;
+that rule is kept as a setting.) The attended tokens are gone through from the most attended on, and at each one the
+relations are tried in the order successorship, copying, acronym, greater-than; the first that holds decides, and a case
+without any is *other*. Two variants look at the top 5 and at the top 1 attended tokens. A context's first token is
+passed over: most heads rest there when they have nothing to do.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -204,12 +205,16 @@ def behaviour_of(line: Line, attended: Sequence[int], target: str, top: int, wor
 
 
 def label_cases(
-    line: Line, attended: np.ndarray, cases: Sequence[int], top: int, targets: Sequence[str] | None = None
+    line: Line,
+    attended: np.ndarray,
+    cases: Sequence[int] | np.ndarray,
+    top: int,
+    targets: Sequence[str] | Mapping[int, str] | None = None,
 ) -> np.ndarray:
     """Behaviours, as indices into `BEHAVIOURS`, of the cases named: case t has the correct token t + 1.
 
     `attended[t]` are the positions that the head looks at most in case t, the most first. With `targets`, case t is
-    judged by `targets[t]` in place of the correct token.
+    judged by `targets[t]`, the token promoted, in place of the correct token.
     """
     labels = np.full(len(cases), OTHER, dtype=np.int64)
     for place, case in enumerate(cases):

@@ -10,10 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.papers.successor_heads.natural_text.behaviours import bare, is_successor, places, stands_alone
+from circuit_claims.papers.successor_heads.natural_text.behaviours import (
+    BEHAVIOURS,
+    Line,
+    bare,
+    is_successor,
+    places,
+    stands_alone,
+)
+
+if TYPE_CHECKING:
+    # Costs what collecting the claims should not.
+    from jaxtyping import Bool
 
 SEPARATORS = frozenset({",", "-", "–", "—", "/", "|", ";", ":", "and", "or", "to", "through"})
 NEITHER = -1
@@ -26,11 +38,13 @@ class Examples:
     `kind[t]` is the number of an ordered list; a case that is neither succession nor free of its predecessor has
     `NEITHER`, as have cases whose correct token is in no list.
     `predecessor[t]` is the position of the token that the correct one follows, -1 where there is none in its slot.
+    `follows[t]`: the correct token follows one that stands anywhere before it.
     """
 
     kind: np.ndarray
     succession: np.ndarray
     predecessor: np.ndarray
+    follows: np.ndarray
 
 
 def kinds_of(token: str) -> tuple[str, ...]:
@@ -44,7 +58,7 @@ def find_examples(tokens: Sequence[str], kinds: dict[str, int]) -> Examples:
     `kinds` numbers the ordered lists and grows as new ones are met; share it among contexts.
     """
     cases = len(tokens) - 1
-    kind, predecessor = np.full(cases, NEITHER), np.full(cases, -1)
+    kind, predecessor, follows = np.full(cases, NEITHER), np.full(cases, -1), np.zeros(cases, dtype=bool)
     by_order: dict[str, list[int]] = {}
     for case in range(cases):
         # Positions are entered as the cases reach them: a case sees its own prefix only.
@@ -56,13 +70,14 @@ def find_examples(tokens: Sequence[str], kinds: dict[str, int]) -> Examples:
             continue
         earlier = sorted({place for order in orders for place in by_order.get(order, ())})
         before = [place for place in earlier if is_successor(tokens[place], target)]
+        follows[case] = bool(before)
         in_slot = [place for place in before if _same_slot(tokens, place, case)]
         if in_slot:
             predecessor[case] = in_slot[-1]
             kind[case] = kinds.setdefault(_shared(tokens[in_slot[-1]], orders), len(kinds))
         elif not before:
             kind[case] = kinds.setdefault(orders[0], len(kinds))
-    return Examples(kind, predecessor >= 0, predecessor)
+    return Examples(kind, predecessor >= 0, predecessor, follows)
 
 
 def _shared(token: str, orders: tuple[str, ...]) -> str:
@@ -89,6 +104,25 @@ def _front(tokens: Sequence[str], place: int) -> tuple[str, ...]:
     return tuple(map(bare, tokens[start:place])) if start < place else (tokens[place - 1],)
 
 
+def possible(line: Line) -> Bool[np.ndarray, "behaviour case"]:
+    """Which behaviours a head could show in each case by what it promotes: is there a token that one can follow, ...?
+
+    Position 0 counts for nothing, as in the rules; every case after the first can be a copy. `other` always can.
+    """
+    tokens, cases = line.tokens, len(line.tokens) - 1
+    found = np.zeros((len(BEHAVIOURS), cases), dtype=bool)
+    for position in range(1, cases):
+        standing = places(tokens[position]) if stands_alone(tokens, position) else []
+        found[BEHAVIOURS.index("successorship"), position] = any(
+            place.cyclic or place.index + 1 < place.length for place in standing
+        )
+        found[BEHAVIOURS.index("greater-than"), position] = bare(tokens[position]).isdigit()
+        found[BEHAVIOURS.index("acronym"), position] = bool(line.initials(position))
+        found[BEHAVIOURS.index("copying"), position] = True
+    found[BEHAVIOURS.index("other")] = True
+    return np.logical_or.accumulate(found, axis=1)
+
+
 @dataclass(frozen=True)
 class Compared:
     """Succession and matched cases of each document and kind: how many, and the sum of a value over them."""
@@ -97,6 +131,12 @@ class Compared:
     total: np.ndarray
     others: np.ndarray
     other_total: np.ndarray
+
+    @property
+    def documents(self) -> int:
+        """Documents with a succession case of a kind that something is matched to."""
+        kinds = self.others.sum(0) > 0
+        return int((self.count[:, kinds].sum(1) > 0).sum())
 
     def means(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean value over succession cases, and over matched cases in the same proportions of kinds, a draw.

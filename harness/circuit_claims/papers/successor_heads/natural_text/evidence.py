@@ -8,9 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.api import Bars, Evidence, PassageExample, Passages, PassageToken, StackedBars, StackedRow, Table
+from circuit_claims.api import (
+    Bars,
+    Evidence,
+    PassageExample,
+    Passages,
+    PassageToken,
+    StackedBars,
+    StackedRow,
+    Table,
+    bootstrap_counts,
+)
+from circuit_claims.judging.statistics import expanded_level
 from circuit_claims.papers.successor_heads.natural_text import quantities
-from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, VARIANTS, variant_agreement
+from circuit_claims.papers.successor_heads.natural_text.behaviours import (
+    BEHAVIOURS,
+    NAMED,
+    VARIANTS,
+    variant_agreement,
+)
+from circuit_claims.papers.successor_heads.natural_text.known import ceiling
 from circuit_claims.papers.successor_heads.natural_text.on_text import HeadOnListings, HeadOnText, sweep_settings
 from circuit_claims.papers.successor_heads.succession.measures import SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.quantities import head_label, ranking
@@ -28,6 +45,16 @@ def paper_shares(beside: str | Path) -> Rows:
     return {row["cases"]: row for row in tomllib.loads(path.read_text(encoding="utf-8"))["row"]}
 
 
+def shares_of(row: dict[str, Any]) -> dict[str, float]:
+    """A row of the paper's shares as shares, by behaviour; those it does not give are left out."""
+    return {name: row[name] / 100 for name in NAMED if name in row}
+
+
+def shares_by_kind(rows: Rows) -> dict[str, dict[str, float]]:
+    """The same of every row."""
+    return {kind: shares_of(row) for kind, row in rows.items()}
+
+
 def _about(found: HeadOnText) -> str:
     facts = found.cases.facts
     documents = len(set(facts["documents"]))
@@ -40,8 +67,8 @@ def _about(found: HeadOnText) -> str:
 
 def _counted(found: HeadOnText) -> dict[str, quantities.BehaviourCounts]:
     """Winning cases and the six kinds of loss-reducing ones, counted."""
-    reducing = {", ".join(name): quantities.reducing(found.cases, row) for row, name in enumerate(quantities.EFFECTS)}
-    return {"winning": quantities.winning(found.cases), **reducing}
+    reducing = {", ".join(name): quantities.counted(found.cases, row) for row, name in enumerate(quantities.EFFECTS)}
+    return {"winning": quantities.counted(found.cases), **reducing}
 
 
 def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
@@ -55,13 +82,13 @@ def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
             rows.append(_paper_row(paper[kind]))
     rows += [] if kinds and "winning" not in kinds else [
         _measured_row(found, "winning, random heads", quantities.winning(found.cases, others=True)),
-        _measured_row(found, "winning, random tokens", quantities.winning_with(found.cases, "label_drawn")),
+        _measured_row(found, "winning, random tokens", quantities.counted(found.cases, labels="label_drawn")),
     ]  # fmt: skip
     return StackedBars(
         title="Behaviours by kind of case, beside the paper's",
-        caption=f"{_about(found)} Rules: top 5 attended tokens. Random heads: matched in the size of their effects; "
-        "random tokens: the same cases judged by random earlier tokens. The paper: L12H0 of Pythia-1.4B; [P] "
-        "printed there, [F] read off a figure.",
+        caption=f"{_about(found)} Rules: the token it promotes most against the top 5 attended. Random heads: matched "
+        "in the size of their effects; random tokens: the same cases judged by random earlier tokens. The paper: L12H0 "
+        "of Pythia-1.4B; [P] printed there, [F] read off a figure.",
         segments=list(BEHAVIOURS),
         rows=rows,
         label="share of cases",
@@ -72,7 +99,8 @@ def _measured_row(found: HeadOnText, label: str, counted: quantities.BehaviourCo
     if not counted.n:
         return StackedRow(label=label, n=counted.n, values=[])
     drawn = counted.drawn(quantities.document_counts(found.cases, len(counted.counts), found.draws))
-    low, high = np.nanquantile(drawn, [0.05, 0.95], axis=0)
+    level = expanded_level(max(2, counted.documents))
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return StackedRow(label=label, n=counted.n, values=counted.shares.tolist(), low=low.tolist(), high=high.tolist())
 
 
@@ -82,27 +110,50 @@ def _paper_row(given: dict[str, Any]) -> StackedRow:
 
 
 def rules_agree(found: HeadOnText) -> Evidence:
-    """How far the two variants of the rules agree, and each with what the head promotes most in place of the token."""
+    """How far the two variants of the rules agree, and the first with the correct token in the promoted one's place."""
     table = found.cases
     sets = {"winning": table.arrays["won"][0]}
     changes = zip(quantities.EFFECTS, table.arrays["change"], strict=True)
     sets |= {", ".join(name): change > 0 for name, change in changes}
-    five, one = table.arrays["label"][0, 0], table.arrays["label"][1, 0]
+    (five, one), correct = table.arrays["label"][:, 0], table.arrays["label_correct"][0]
     rows = []
     for name, chosen in sets.items():
-        labels = [labels[: len(chosen)][chosen] for labels in (five, one, table.arrays["label_promoted"])]
+        labels = [labels[: len(chosen)][chosen] for labels in (five, one, correct)]
         same, kappa = variant_agreement(labels[0], labels[1])
         other, other_kappa = variant_agreement(labels[0], labels[2])
         rows.append([name, f"{int(chosen.sum()):,}", *map(_two, (same, kappa, other, other_kappa))])
     first, second = VARIANTS
     return Table(
         title="Agreement of the rules' variants",
-        caption=f"{first} against {second}; and {first}, judged by the token the head promotes most in place of the "
-        "correct one. Kappa: 1 always the same, 0 as by chance.",
-        columns=["cases", "how many", "same label", "kappa", "same by promoted token", "kappa"],
+        caption=f"By the token that the head promotes most: {first} against {second}; and {first}, judged by the "
+        "correct token in its place. Kappa: 1 always the same, 0 as by chance.",
+        columns=["cases", "how many", "same label", "kappa", "same by correct token", "kappa"],
         rows=rows,
         mark_rows=[],
     )
+
+
+def ceilings(found: HeadOnText) -> Evidence:
+    """What a perfect head could show on these cases, by what it promotes and by the correct token."""
+    rows = []
+    for kind, row in {"winning": None, **{", ".join(name): row for row, name in enumerate(quantities.EFFECTS)}}.items():
+        shares = [ceiling(found.cases, row, name) for name in ("successorship", "acronym", "greater-than")]
+        correct = ceiling(found.cases, row, "successorship", by_correct=True)
+        rows.append([kind, f"{int(quantities.own_cases(found.cases, row).sum()):,}", *map(_share, [*shares, correct])])
+    every = found.cases.arrays["follows"]
+    return Table(
+        title="What a perfect head could show on these cases",
+        caption="Share of the cases in which a token stands before that the behaviour could start from, so that a "
+        "head could promote what follows it; and those in which the correct token itself follows one that stands "
+        f"before: the most a head can show judged by the correct token ({every.mean():.2%} of all {every.size:,}).",
+        columns=["cases", "how many", "successorship", "acronym", "greater-than", "successorship, correct token"],
+        rows=rows,
+        mark_rows=[],
+    )
+
+
+def _share(value: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.1%}"
 
 
 def _percent(share: float) -> str:
@@ -219,14 +270,21 @@ def head_chosen(found: HeadOnText) -> Evidence:
 
 def spread_bars(found: HeadOnText) -> Evidence:
     """Over how many behaviours the winning cases of the head and of each matched random head spread."""
-    value, drawn, n = quantities.spreads(found.cases, found.draws)
+    counts = quantities.named_counts(found.cases)
+    documents = counts.shape[1]
+    generator = np.random.default_rng(found.amounts.seed)
+    value = quantities.spreads(counts, np.ones((1, documents), dtype=np.int64))[:, 0]
+    drawn = quantities.spreads(counts, bootstrap_counts(documents, found.draws, generator))
+    n = counts.sum((1, 2))
     kept = [head for head in range(len(value)) if n[head]]
     names = [f"L{layer}H{head}" for layer, head in found.cases.arrays["heads"].tolist()]
-    ends = [np.nanquantile(drawn[head], [0.05, 0.95]) for head in kept]
+    level = expanded_level(documents)
+    ends = [np.nanquantile(drawn[head], [(1 - level) / 2, (1 + level) / 2]) for head in kept]
     return Bars(
         title="Spread over behaviours of the winning cases",
-        caption="e to the entropy of the shares of the four behaviours and other: 1 for one alone, 5 for all alike. "
-        "First the head asked about, then random heads matched in the size of their effects.",
+        caption="e to the entropy of the shares of the four behaviours: 1 for one alone, 4 for all alike; in brackets "
+        f"how many cases show one of them. Those with fewer than {quantities.FEWEST} are not compared. First the head "
+        "asked about, then random heads matched in the size of their effects.",
         labels=[f"{names[head]} ({n[head]})" for head in kept],
         values=[float(value[head]) for head in kept],
         low=[float(low) for low, _ in ends],
@@ -239,7 +297,8 @@ def loss_bars(found: HeadOnText) -> list[Evidence]:
     """What ablating the head adds to the loss of succession cases, of matched ones and of all; and the shares."""
     shown = []
     for name in (("direct", "mean"), ("total", "mean")):
-        saved = quantities.saved(found.cases, quantities.EFFECTS.index(name), found.draws)
+        change = found.cases.arrays["change"][quantities.EFFECTS.index(name)]
+        saved = quantities.saved(found.cases, change, found.draws)
         words = {"succession": "involves succession", "matched": "matched, does not", "all": "all cases"}
         kept = [key for key in words if np.isfinite(saved.means[key][0])]
         share, interval = saved.share
@@ -253,7 +312,7 @@ def loss_bars(found: HeadOnText) -> list[Evidence]:
         shown.append(Bars(
             title=f"Loss that ablating {found.name} adds: {' effect, '.join(name)} ablation",
             caption=f"{part} Matched: the correct token is of the same list, and nothing before it in the context "
-            "is what it follows. 90 % bootstrap intervals over documents.",
+            f"is what it follows. 90 % bootstrap intervals over documents; {saved.documents} have succession cases.",
             labels=[f"{words[key]} ({saved.n[key]:,})" for key in kept],
             values=[saved.means[key][0] for key in kept],
             low=[saved.means[key][1].low for key in kept],

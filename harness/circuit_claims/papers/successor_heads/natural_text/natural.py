@@ -7,7 +7,7 @@ ablating it raises the loss (Gould et al. 2024, on natural text). Behaviours are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -19,11 +19,13 @@ from circuit_claims.api import Measurement, measure
 from circuit_claims.heads.effects.settings import ABLATIONS, EFFECTS, Ablation, Effect
 from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.successor_heads.natural_text.behaviours import OTHER, VARIANTS, Line, label_cases
-from circuit_claims.papers.successor_heads.natural_text.cases import find_examples
+from circuit_claims.papers.successor_heads.natural_text.cases import find_examples, possible
 from circuit_claims.texts import Text
 from circuit_claims.texts.windows import Contexts, draw_contexts
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool
+
     from circuit_claims.heads.effects.cells import Plan
     from circuit_claims.heads.effects.results import DirectEffects, HeadEffects
 
@@ -34,8 +36,13 @@ LEAST_REFERENCE = 6
 # Passes kept in memory from one question to the next: of 512 tokens through half a billion parameters about eight.
 KEPT_BYTES = 1_200_000_000
 ATTENDED = 6
+# So many that the head leads all of them by chance in one case of twenty.
+OTHERS = 19
 PROMOTED = 5
 NEIGHBOURS = 2
+# Loss-reducing cases of a random head that are labelled, a context: what it promotes is looked for in these alone.
+SAMPLED = 40
+UNASKED = -1
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Amounts:
 
     contexts: int
     loss_contexts: int
-    others: int = 4
+    others: int = OTHERS
     length: int = 512
     seed: int = 0
 
@@ -121,8 +128,8 @@ def head_cases(reading: Reading, *, head: list[int], amounts: dict[str, int]) ->
     row = effects[0].row((head[0], head[1]))
     rows = [row, *matched_rows(sizes, row, asked.others, np.random.default_rng(asked.seed))]
     heads = effects[0].heads[rows]
-    views = views_of(plan, heads)
     losses = _losses(plan, reading, heads, asked)
+    views = views_of(plan, heads, _labelled(effects, rows, losses[1], asked.seed))
     arrays = _arrays(reading, drawn, effects, rows, views, losses)
     facts = {
         "text": drawn.text,
@@ -147,38 +154,66 @@ def matched_rows(sizes: np.ndarray, row: int, count: int, generator: np.random.G
     return sorted(pool[index] for index in generator.permutation(len(pool))[:count])
 
 
+def _labelled(
+    effects: Sequence[DirectEffects], rows: list[int], other: list[HeadEffects], seed: int
+) -> Bool[np.ndarray, "head context case"]:
+    """Cases of the matched heads in which it is asked what they promote: those they win, and of the first of them
+    some of those whose loss its direct effect reduces."""
+    winners = np.stack([found.winners("mean") for found in effects])
+    asked = np.stack([winners == row for row in rows[1:]]) if rows[1:] else np.zeros((0, *winners.shape), dtype=bool)
+    generator = np.random.default_rng(seed)
+    for place, found in enumerate(other):
+        for effect in EFFECT_ROWS[:2]:
+            cases = np.flatnonzero(found.changes[effect] > 0)
+            asked[0, place, generator.permutation(cases)[:SAMPLED]] = True
+    return asked
+
+
 @dataclass(frozen=True)
 class Views:
     """What heads attend to, (head, context, case, `ATTENDED`) positions, the most first; and for the first head the
-    shares of its attention and the tokens it promotes most."""
+    shares of its attention and the tokens it promotes most. `raised` (head, context, case) is the token that each of
+    the other heads promotes most, -1 where that was not asked."""
 
     attended: np.ndarray
     attention: np.ndarray
     promoted: np.ndarray
     promoted_logit: np.ndarray
+    raised: np.ndarray
 
 
-def views_of(plan: Plan, heads: np.ndarray) -> Views:
-    """What each of `heads` attends to, and what the first promotes, in every case of the plan's contexts."""
-    from circuit_claims.heads.effects.views import most_attended, most_promoted
+def views_of(plan: Plan, heads: np.ndarray, asked: Bool[np.ndarray, "head context case"]) -> Views:
+    """What each of `heads` attends to in every case, and what it promotes: the first always, others where `asked`."""
+    import torch
+
+    from circuit_claims.heads.effects.views import most_attended, most_promoted, promoted_in
     from circuit_claims.keeping.executors import in_order
 
     opened = plan.opened()
     model, readout = opened.model, opened.readout((int(heads[0][0]), int(heads[0][1])))
 
-    def look(row: np.ndarray) -> tuple[np.ndarray, ...]:
+    def look(row: np.ndarray, where: Bool[np.ndarray, "head case"]) -> tuple[np.ndarray, ...]:
         (run,) = plan.runs(model, row[None])
         seen = [most_attended(model.patterns(run, layer, [head])[0], ATTENDED) for layer, head in heads.tolist()]
         promoted, logits = most_promoted(readout, run, PROMOTED)
         positions = np.stack([places.cpu().numpy() for places, _ in seen])
-        return positions, seen[0][1].cpu().numpy(), promoted.cpu().numpy(), logits.cpu().numpy()
+        raised = np.full(where.shape, -1, dtype=np.int32)
+        for other, cases in enumerate(where):
+            if cases.any():
+                at = torch.from_numpy(np.flatnonzero(cases)).to(model.device)
+                found = promoted_in(model, run, (int(heads[1 + other][0]), int(heads[1 + other][1])), at)
+                raised[other, cases] = found.cpu().numpy()
+        return positions, seen[0][1].cpu().numpy(), promoted.cpu().numpy(), logits.cpu().numpy(), raised
 
-    attended, attention, promoted, logits = zip(*in_order(plan.executor(), look, list(plan.contexts)), strict=True)
+    pairs = list(zip(plan.contexts, asked.swapaxes(0, 1), strict=True))
+    looked = in_order(plan.executor(), lambda pair: look(*pair), pairs)
+    attended, attention, promoted, logits, raised = zip(*looked, strict=True)
     return Views(
         attended=np.stack(attended, axis=1).astype(np.int16),
         attention=np.stack(attention).astype(np.float32),
         promoted=np.stack(promoted).astype(np.int32),
         promoted_logit=np.stack(logits).astype(np.float32),
+        raised=np.stack(raised, axis=1),
     )
 
 
@@ -251,6 +286,8 @@ def _arrays(
         ),
         "kind": np.stack([found.kind for found in examples]).astype(np.int8),
         "succession": np.stack([found.succession for found in examples]),
+        "follows": np.stack([found.follows for found in examples]),
+        "possible": np.stack([possible(line) for line in lines], axis=1),
         "kinds": list(kinds),
         **_labels(lines, views, reading, generator),
     }
@@ -258,22 +295,26 @@ def _arrays(
 
 def _labels(
     lines: Sequence[Line], views: Views, reading: Reading, generator: np.random.Generator
-) -> Mapping[str, np.ndarray]:
-    """Behaviours of every case by both variants, by what is promoted most, and with tokens drawn from the prefix."""
-    attended, (n_heads, n_contexts, n_cases) = views.attended, views.attended.shape[:3]
-    labels = np.full((len(VARIANTS), n_heads, n_contexts, n_cases), OTHER, dtype=np.int8)
+) -> dict[str, np.ndarray]:
+    """Behaviours of cases, as indices into `BEHAVIOURS`: `label` (variant, head, context, case) by the token that the
+    head promotes most, `UNASKED` where that is not known; of the first head also by
+    the correct token, and by tokens drawn from the prefix in place of the attended ones."""
+    attended, (n_contexts, n_cases) = views.attended, views.attended.shape[1:3]
+    raised = np.concatenate([views.promoted[None, ..., 0], views.raised])
+    label = np.full((len(VARIANTS), *raised.shape), UNASKED, dtype=np.int8)
     drawn = np.full((n_contexts, n_cases), OTHER, dtype=np.int8)
-    every = range(n_cases)
+    correct = np.full((len(VARIANTS), n_contexts, n_cases), OTHER, dtype=np.int8)
+    five = max(VARIANTS.values())
     for place, line in enumerate(lines):
-        for head in range(n_heads):
-            for variant, top in enumerate(VARIANTS.values()):
-                labels[variant, head, place] = label_cases(line, attended[head, place], every, top)
         # Positions 1 to t, so that the control has as many tokens to find a relation with as the head has.
         anywhere = 1 + generator.integers(0, np.maximum(np.arange(n_cases), 1)[:, None], (n_cases, ATTENDED))
         anywhere[0] = -1
-        drawn[place] = label_cases(line, anywhere, every, max(VARIANTS.values()))
-    promoted = np.full((n_contexts, n_cases), OTHER, dtype=np.int8)
-    for place, line in enumerate(lines):
-        raised = reading.strings(views.promoted[place, :, 0].tolist())
-        promoted[place] = label_cases(line, attended[0, place], every, max(VARIANTS.values()), raised)
-    return {"label": labels, "label_drawn": drawn, "label_promoted": promoted}
+        for head in range(len(raised)):
+            (cases,) = np.nonzero(raised[head, place] >= 0)
+            targets = dict(zip(cases.tolist(), reading.strings(raised[head, place, cases].tolist()), strict=True))
+            for variant, top in enumerate(VARIANTS.values()):
+                label[variant, head, place, cases] = label_cases(line, attended[head, place], cases, top, targets)
+        drawn[place] = label_cases(line, anywhere, range(n_cases), five, reading.strings(raised[0, place].tolist()))
+        for variant, top in enumerate(VARIANTS.values()):
+            correct[variant, place] = label_cases(line, attended[0, place], range(n_cases), top)
+    return {"label": label, "label_drawn": drawn, "label_correct": correct}

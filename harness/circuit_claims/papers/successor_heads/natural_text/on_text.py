@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Measurement
+from circuit_claims.api import Evidence, Finding, Measurement
 from circuit_claims.heads.effects.results import Head
 from circuit_claims.papers.successor_heads.amounts import amounts_of
-from circuit_claims.papers.successor_heads.natural_text import quantities
-from circuit_claims.papers.successor_heads.natural_text.behaviours import NAMED
+from circuit_claims.papers.successor_heads.natural_text import known, quantities
+from circuit_claims.papers.successor_heads.natural_text.behaviours import NAMED, VARIANTS
 from circuit_claims.papers.successor_heads.natural_text.listed import listing_effects
 from circuit_claims.papers.successor_heads.natural_text.listings import WANTED
-from circuit_claims.papers.successor_heads.natural_text.natural import Amounts, Reading, head_cases, matched_rows
+from circuit_claims.papers.successor_heads.natural_text.natural import (
+    OTHERS,
+    Amounts,
+    Reading,
+    head_cases,
+    matched_rows,
+)
 from circuit_claims.papers.successor_heads.natural_text.planted_reader import HEAD as PLANTED_HEAD
 from circuit_claims.papers.successor_heads.natural_text.planted_reader import PlantedReader, planted_text
 from circuit_claims.papers.successor_heads.succession.measures import Settings, SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
-from circuit_claims.running.judge import TextUse
+from circuit_claims.running.judge import Judge, TextUse
 from circuit_claims.texts import Text
 
 PAPER_HEADS: Mapping[str, tuple[int, int]] = {"pythia-1.4b": (12, 0)}
 PLANTED_AMOUNTS = Amounts(contexts=24, loss_contexts=12, others=3, length=64)
-SHUFFLES = 20
-OTHERS = 4
+CALIBRATION_DRAWS = 400
 DRAWN = "random earlier tokens"
 RANDOM = "matched random heads"
+REDEALT = "the tokens it promotes dealt out anew among its cases"
+RENAMED = "the behaviours' names exchanged at random within each document"
+ORACLE = "a head with the paper's shares on these cases"
+OWN_VARIANT = next(iter(VARIANTS))
+Shares = Mapping[str, float]
 
 
 def sweep_settings(subject: Any) -> Settings:
@@ -58,6 +69,7 @@ class HeadOnText:
     reading: Reading
     head: Head
     amounts: Amounts
+    relabelled: Measurement | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +83,9 @@ class HeadOnText:
 
     @property
     def cases(self) -> Measurement:
-        """The stored table of cases."""
+        """The stored table of cases, or the one with other labels that was made of it."""
+        if self.relabelled is not None:
+            return self.relabelled
         return head_cases(self.reading, head=list(self.head), amounts=self.amounts.parameters())
 
     def planted(self) -> HeadOnText:
@@ -79,103 +93,173 @@ class HeadOnText:
         reading = Reading(PlantedReader(self.reading.context), planted_text())
         return HeadOnText(reading, PLANTED_HEAD, PLANTED_AMOUNTS)
 
-    def winning_share(self, *behaviours: str) -> Finding:
-        """Share of the winning cases that show one of `behaviours` (SH-21), or any of the four where none is named."""
+    @cached_property
+    def _ready(self) -> dict[tuple[int | None, ...], known.Redealt]:
+        return {}
+
+    def _redealt(self, *rows: int | None) -> known.Redealt:
+        if rows not in self._ready:
+            self._ready[rows] = known.Redealt.of(self.cases, self.reading.strings, rows)
+        return self._ready[rows]
+
+    def winning_share(self, *behaviours: str, claimed: Shares) -> Finding:
+        """Share of the winning cases that show one of `behaviours` (SH-21), or any of the four where none is named.
+
+        `claimed` are the paper's shares by behaviour: those of the head that is planted as the oracle.
+        """
         names, of = behaviours or NAMED, "winning cases"
 
         def share(counted: quantities.BehaviourCounts) -> Measurement:
-            return quantities.behaviour_share(self.cases, counted, names, self.draws, of)
+            return quantities.behaviour_share(self.cases, counted, names, of)
 
         return Finding(
-            share(quantities.winning(self.cases)),
+            share(quantities.counted(self.cases)),
             {
                 RANDOM: lambda: share(quantities.winning(self.cases, others=True)),
-                DRAWN: lambda: share(quantities.winning_with(self.cases, "label_drawn")),
+                DRAWN: lambda: share(quantities.counted(self.cases, labels="label_drawn")),
             },
+            false={REDEALT: lambda generator: share(self._redealt(None).draw(generator)[0])},
+            oracles={ORACLE: lambda: share(known.planted(self.cases, None, claimed))},
         )
 
-    def winning_leads(self, behaviour: str) -> Finding:
-        """Whether `behaviour` is the commonest of the four among the winning cases (SH-21b)."""
+    def winning_leads(self, claimed: Shares) -> Finding:
+        """Which of the four behaviours is the commonest among the winning cases (SH-21b)."""
+        finding = self._leads((None,), [claimed], "winning cases")
 
-        def leads(table: Measurement, counted: quantities.BehaviourCounts) -> Measurement:
-            return quantities.leads(table, [counted], behaviour, self.draws, "winning cases")
+        def others() -> Measurement:
+            return quantities.leads(
+                self.cases, [quantities.winning(self.cases, others=True)], self.draws, "winning cases"
+            )
+
+        return replace(finding, controls={**finding.controls, RANDOM: others})
+
+    def _leads(self, rows: Sequence[int | None], claimed: Sequence[Shares], of: str) -> Finding:
+        def leads(table: Measurement, counted: list[quantities.BehaviourCounts], draws: int = 0) -> Measurement:
+            return quantities.leads(table, counted, draws or self.draws, of)
+
+        def counts(table: Measurement, labels: str = "label") -> list[quantities.BehaviourCounts]:
+            return [quantities.counted(table, row, labels) for row in rows]
+
+        own = counts(self.cases)
+        fewer = min(self.draws, CALIBRATION_DRAWS)
 
         def planted() -> Measurement:
             table = self.planted().cases
-            return leads(table, quantities.winning(table))
+            return leads(table, counts(table))
 
         return Finding(
-            leads(self.cases, quantities.winning(self.cases)),
-            {
-                RANDOM: lambda: leads(self.cases, quantities.winning(self.cases, others=True)),
-                DRAWN: lambda: leads(self.cases, quantities.winning_with(self.cases, "label_drawn")),
-                "planted reader": planted,
+            leads(self.cases, own),
+            {DRAWN: lambda: leads(self.cases, counts(self.cases, "label_drawn")), "planted reader": planted},
+            false={
+                REDEALT: lambda generator: leads(self.cases, self._redealt(*rows).draw(generator), fewer),
+                RENAMED: lambda generator: leads(self.cases, known.renamed(own, generator), fewer),
+            },
+            oracles={
+                ORACLE: lambda: leads(
+                    self.cases,
+                    [known.planted(self.cases, row, one) for row, one in zip(rows, claimed, strict=True)],
+                )
             },
         )
 
     def spread(self) -> Finding:
-        """Whether the head's winning cases spread over more behaviours than those of matched random heads (SH-21d)."""
-        controls = {"matched random heads in its place": lambda: self._spread(None)}
-        return Finding(self._spread(0), controls)
+        """Whether the head's winning cases spread over more of the four behaviours than a random head's (SH-21d)."""
+        counts, fewer = quantities.named_counts(self.cases), min(self.draws, CALIBRATION_DRAWS)
 
-    def _spread(self, place: int | None) -> Measurement:
-        return quantities.spread_order(self.cases, self.draws, place)
+        def order(counted: np.ndarray, draws: int = 0) -> Measurement:
+            return quantities.spread_order(self.cases, counted, draws or self.draws)
 
-    def reducing_share(self, effect: str, ablation: str, behaviour: str = "successorship") -> Finding:
+        def alone() -> Measurement:
+            """A head that does one thing: all its cases show what most of them do."""
+            most = np.zeros_like(counts[0])
+            most[:, counts[0].sum(0).argmax()] = counts[0].sum(1)
+            return order(np.concatenate([most[None], counts[1:]]))
+
+        return Finding(
+            order(counts),
+            {"a head of one behaviour": alone},
+            false={
+                "a random head in its place": lambda generator: order(
+                    known.in_its_place(counts, quantities.FEWEST, generator), fewer
+                )
+            },
+            oracles={"its cases dealt out evenly over the four behaviours": lambda: order(known.even(counts))},
+        )
+
+    def reducing_share(self, effect: str, ablation: str, claimed: Shares, behaviour: str = "successorship") -> Finding:
         """Share of the loss-reducing cases of one effect and ablation that show `behaviour` (SH-22)."""
         row, of = quantities.EFFECTS.index((effect, ablation)), f"cases whose loss {effect} {ablation} ablation raises"
 
         def share(counted: quantities.BehaviourCounts) -> Measurement:
-            return quantities.behaviour_share(self.cases, counted, (behaviour,), self.draws, of)
+            return quantities.behaviour_share(self.cases, counted, (behaviour,), of)
 
         controls: dict[str, Callable[[], Measurement]] = {
-            DRAWN: lambda: share(quantities.reducing(self.cases, row, labels="label_drawn"))
+            DRAWN: lambda: share(quantities.counted(self.cases, row, "label_drawn"))
         }
         if effect == "direct":
-            controls["a matched random head"] = lambda: share(quantities.reducing(self.cases, row, other=True))
-        return Finding(share(quantities.reducing(self.cases, row)), controls)
+            controls["a matched random head"] = lambda: share(quantities.reducing_of_other(self.cases, row))
+        return Finding(
+            share(quantities.counted(self.cases, row)),
+            controls,
+            false={REDEALT: lambda generator: share(self._redealt(row).draw(generator)[0])},
+            oracles={ORACLE: lambda: share(known.planted(self.cases, row, claimed))},
+        )
 
-    def reducing_leads(self, behaviour: str, *effects: str) -> Finding:
-        """Whether `behaviour` is the commonest of the four in every row of these effects, mean and resample (SH-22)."""
+    def reducing_leads(self, *effects: str, claimed: Mapping[str, Shares]) -> Finding:
+        """Which of the four behaviours is the commonest in every row of these effects, mean and resample (SH-22).
+
+        `claimed` are the paper's shares by row ("direct, mean").
+        """
         rows = [row for row, (effect, _) in enumerate(quantities.EFFECTS) if effect in effects]
+        shares = [claimed[", ".join(quantities.EFFECTS[row])] for row in rows]
+        return self._leads(rows, shares, f"loss-reducing cases, {', '.join(effects)}")
 
-        def leads(table: Measurement, labels: str = "") -> Measurement:
-            counted = [quantities.reducing(table, row, labels=labels) for row in rows]
-            return quantities.leads(table, counted, behaviour, self.draws, f"loss-reducing cases, {', '.join(effects)}")
+    def by_other_rules(self, asked: Callable[[HeadOnText], Finding]) -> dict[str, Finding]:
+        """A question asked by every rule that labels the head's cases, the claims' own first."""
+        own = self.cases
+        settings = {f"by the token it promotes most, {OWN_VARIANT}": asked(self)}
+        for variant, name in enumerate(VARIANTS):
+            promoted, correct = own.arrays["label"][variant, :1], own.arrays["label_correct"][variant, None]
+            if variant:
+                settings[f"by the token it promotes most, {name}"] = asked(self._labelled(promoted))
+            settings[f"by the correct token, {name}"] = asked(self._labelled(correct))
+        return settings
 
-        controls = {
-            DRAWN: lambda: leads(self.cases, "label_drawn"),
-            "planted reader": lambda: leads(self.planted().cases),
-        }
-        return Finding(leads(self.cases), controls)
+    def _labelled(self, label: np.ndarray) -> HeadOnText:
+        """The head with these labels of its own cases, (1, context, case), in place of the first variant's."""
+        table = self.cases
+        labels = table.arrays["label"].copy()
+        labels[0, :1] = label
+        return replace(self, relabelled=replace(table, arrays={**table.arrays, "label": labels}))
 
     def saves_on_succession(self) -> Finding:
         """Whether the head saves more loss on cases that involve succession than on matched ones (SH-23b)."""
-        row = quantities.EFFECTS.index(("total", "mean"))
+        table, row = self.cases, quantities.EFFECTS.index(("total", "mean"))
+        fewer = min(self.draws, CALIBRATION_DRAWS)
 
-        def saves(table: Measurement) -> Measurement:
-            return quantities.saves_on_succession(table, row, self.draws)
+        def saves(of: Measurement, change: np.ndarray | None = None) -> Measurement:
+            found = quantities.saved(of, of.arrays["change"][row] if change is None else change, self.draws)
+            return quantities.saves_on_succession(of, found)
 
-        controls = {
-            "succession marks shuffled": self._shuffled,
-            "planted reader": lambda: saves(self.planted().cases),
-        }
-        return Finding(saves(self.cases), controls)
+        def dealt(generator: np.random.Generator) -> Measurement:
+            marks = known.marks_dealt(table, generator)
+            found = quantities.saved(table, table.arrays["change"][row], fewer, marks)
+            return quantities.saves_on_succession(table, found)
 
-    def _shuffled(self) -> Measurement:
-        """The same with succession marks dealt out anew among the cases of each kind; support pooled over shuffles."""
-        table, generator = self.cases, np.random.default_rng(0)
-        row, found = quantities.EFFECTS.index(("total", "mean")), []
-        for _ in range(SHUFFLES):
-            marks = table.arrays["succession"].copy()
-            for kind in np.unique(table.arrays["kind"]):
-                here = table.arrays["kind"] == kind
-                marks[here] = generator.permutation(marks[here])
-            one = replace(table, arrays={**table.arrays, "succession": marks})
-            found.append(quantities.saves_on_succession(one, row, self.draws))
-        support = {order: float(np.mean([one.support[order] for one in found])) for order in found[0].support}
-        best = max(support, key=lambda order: support[order])
-        return found[0].derive(f"{found[0].quantity}, {SHUFFLES} shuffles", best, support=support, n=found[0].n)
+        def nothing() -> Measurement:
+            """A head whose ablation costs every case alike."""
+            return saves(table, np.full_like(table.arrays["change"][row], known.SAVED_NATS))
+
+        return Finding(
+            saves(table),
+            {"a head that saves all cases alike": nothing, "planted reader": lambda: saves(self.planted().cases)},
+            false={"succession marks dealt out anew among cases of a kind": dealt},
+            oracles={
+                f"a head that saves {known.SAVED_NATS:g} nat wherever there is succession": lambda: saves(
+                    table, known.saves_only_there(table)
+                )
+            },
+        )
 
     def listings(self) -> HeadOnListings:
         """The head on numbered lists."""
@@ -207,20 +291,32 @@ class HeadOnListings:
 
     def won(self) -> Finding:
         """Share of the prompts in which the head costs the right number most of all heads."""
-        draws = self.on_text.draws
+        table = self.table
 
         def others() -> Measurement:
-            rows = matched_rows(self.table.arrays["size"], self.row, OTHERS, np.random.default_rng(0))
-            return quantities.prompts_won(self.table, rows, draws)
+            rows = matched_rows(table.arrays["size"], self.row, OTHERS, np.random.default_rng(0))
+            return quantities.prompts_won(table, quantities.wins_of(table, rows))
 
         def planted() -> Measurement:
             control = self.on_text.planted()
             # As many as the paper's: with fewer, even a head that always wins is not known to.
-            table = listing_effects(control.reading, wanted=WANTED, seed=0, planted=True)
-            return quantities.prompts_won(table, [row_of(table, control.head)], draws)
+            made = listing_effects(control.reading, wanted=WANTED, seed=0, planted=True)
+            return quantities.prompts_won(made, quantities.wins_of(made, [row_of(made, control.head)]))
 
-        controls = {RANDOM: others, "planted reader": planted}
-        return Finding(quantities.prompts_won(self.table, [self.row], draws), controls)
+        return Finding(
+            quantities.prompts_won(table, quantities.wins_of(table, [self.row])),
+            {RANDOM: others, "planted reader": planted},
+            false={
+                "the winner of each prompt drawn from all heads": lambda generator: quantities.prompts_won(
+                    table, known.winners_dealt(table, generator)
+                )
+            },
+            oracles={
+                "a head that wins every prompt": lambda: quantities.prompts_won(
+                    table, np.ones(len(table.arrays["drop"]))
+                )
+            },
+        )
 
 
 def row_of(table: Measurement, head: Head) -> int:
@@ -231,5 +327,40 @@ def row_of(table: Measurement, head: Head) -> int:
 def head_on_text(subject: Any, text: Text) -> HeadOnText:
     """The subject's leading head on a text, as much of it as the run's profile reads."""
     asked = amounts_of(subject.context)
-    amounts = Amounts(asked.contexts, asked.loss_contexts, others=OTHERS)
+    amounts = Amounts(asked.contexts, asked.loss_contexts)
     return HeadOnText(Reading(subject, text), leading_head(subject), amounts)
+
+
+def by_every_rule(
+    judge: Judge,
+    claim_id: str,
+    head: HeadOnText,
+    asked: Callable[[HeadOnText], Finding],
+    evidence: Sequence[Evidence],
+) -> None:
+    """Judge a claim on what is `asked` of the head, with what the other rules that tell behaviours say shown first."""
+    settings = judge.under(claim_id, head.by_other_rules(asked))
+    judge(claim_id, asked(head), evidence=[settings, *evidence])
+
+
+def judge_share(
+    judge: Judge,
+    head: HeadOnText,
+    claimed: Mapping[str, Shares],
+    claim_id: str,
+    kind: str,
+    behaviour: str,
+    evidence: Sequence[Evidence],
+) -> None:
+    """Judge a claim on the share of `behaviour` among one kind of case: "winning", or "direct, mean" and its like.
+
+    `claimed` are the paper's shares by kind.
+    """
+
+    def share(one: HeadOnText) -> Finding:
+        if kind == "winning":
+            return one.winning_share(behaviour, claimed=claimed[kind])
+        effect, ablation = kind.split(", ")
+        return one.reducing_share(effect, ablation, claimed[kind], behaviour)
+
+    by_every_rule(judge, claim_id, head, share, evidence)
