@@ -9,7 +9,7 @@ choose: the units that the sentence speaks of. How often each covers is in docs/
 | anything else over drawn units, in strata or not | `bootstrap_counts`, `stratified_counts`, `percentile_interval` |
 | a mean over pairs of heads | `two_way_interval`, `pair_interval` |
 | a share of independent items, of clusters | `share_interval`, `cluster_share_interval` |
-| two groups of few heads | `arrangements`, `label_p_value`, `difference_interval` |
+| two groups of few heads, of one spread or not | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
 | a correlation over few heads | `correlation_interval` |
 """
 
@@ -20,6 +20,7 @@ from circuit_claims.judging.statistics.clusters import (
     pair_interval,
     t_interval,
     two_way_interval,
+    welch_interval,
 )
 from circuit_claims.judging.statistics.correlation import correlation, correlation_interval
 from circuit_claims.judging.statistics.permutation import (
@@ -36,6 +37,7 @@ from circuit_claims.judging.statistics.resampling import (
     Redrawn,
     bootstrap_counts,
     cluster_means,
+    effective_clusters,
     expanded_level,
     expansion,
     percentile_band,
@@ -54,10 +56,11 @@ from circuit_claims.judging.statistics.shares import (
 )
 
 __all__ = [
-    "FEWEST_CLUSTERS", "LEVEL", "Redrawn", "arrangements", "binomial_interval", "bootstrap_counts", "cluster_interval",
-    "cluster_means", "cluster_share_interval", "cluster_variance", "correlation", "correlation_interval",
-    "difference_interval", "effective_items", "expanded_level", "expansion", "intraclass_correlation",
-    "jeffreys_interval", "label_p_value", "maximum_null", "or_binomial", "pair_interval", "percentile_band",
-    "percentile_interval", "percentiles", "permutation_null", "permutation_p_value", "prediction_interval",
-    "share_interval", "stratified_counts", "t_interval", "two_way_interval",
+    "FEWEST_CLUSTERS", "LEVEL", "Redrawn", "arrangements", "binomial_interval", "bootstrap_counts",
+    "cluster_interval", "cluster_means", "cluster_share_interval", "cluster_variance", "correlation",
+    "correlation_interval", "difference_interval", "effective_clusters", "effective_items", "expanded_level",
+    "expansion", "intraclass_correlation", "jeffreys_interval", "label_p_value", "maximum_null", "or_binomial",
+    "pair_interval", "percentile_band", "percentile_interval", "percentiles", "permutation_null",
+    "permutation_p_value", "prediction_interval", "share_interval", "stratified_counts", "t_interval",
+    "two_way_interval", "welch_interval",
 ]  # fmt: skip

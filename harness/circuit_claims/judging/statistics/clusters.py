@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from circuit_claims.errors import InputError
 from circuit_claims.judging.measurement import Interval
@@ -175,6 +175,29 @@ def pair_interval(values: Float[np.ndarray, "unit unit"], level: float = LEVEL) 
     variance, freedom = _satterthwaite(squares, weights, [n - 1, n * (n - 3) / 2])
     method = f"t over {n} units in {n * (n - 1) // 2} pairs, {freedom:.1f} degrees of freedom"
     return t_interval(mean, variance, freedom, method, level)
+
+
+def welch_interval(
+    values: Float[np.ndarray, " head"], labels: Bool[np.ndarray, " head"], level: float = LEVEL
+) -> Interval:
+    """By how much the heads with the label exceed the others, where the two groups may differ in spread: Welch's t.
+
+    Wide for a group of two. Where the spreads may be taken as equal `difference_interval` says more. The whole line
+    where a group has fewer than two heads.
+
+    >>> found = welch_interval(np.array([9.0, 8.0, 1.0, 2.0, 3.0, 2.5, 1.5, 2.2]), np.arange(8) < 2)
+    >>> round(found.low, 1), round(found.high, 1), found.method
+    (4.3, 8.6, "Welch's t of 2 against 6 heads, 1.7 degrees of freedom")
+    """
+    groups = [np.asarray(values, dtype=np.float64)[np.asarray(labels, dtype=bool) == kind] for kind in (True, False)]
+    method = f"Welch's t of {len(groups[0])} against {len(groups[1])} heads"
+    if min(map(len, groups)) < 2:
+        return t_interval(0.0, math.nan, 0.0, method, level)
+    parts = np.array([group.var(ddof=1) / len(group) for group in groups])
+    spread = float((parts**2 / [len(group) - 1 for group in groups]).sum())
+    freedom = float(parts.sum() ** 2 / spread) if spread > 0 else len(values) - 2.0
+    value = float(groups[0].mean() - groups[1].mean())
+    return t_interval(value, float(parts.sum()), freedom, f"{method}, {freedom:.1f} degrees of freedom", level)
 
 
 def _satterthwaite(

@@ -117,7 +117,8 @@ def difference_interval(
     Exact for groups that differ by a shift, whatever the values' distribution, for 2 heads against 6 too: 28
     arrangements, the interval covers 26 of 28 (0.929). Within layers, values count about their layer's
     mean.
-    The whole line where there are too few arrangements for the level. With equal values in plenty it is too wide.
+    The whole line where there are too few arrangements for the level. It is too narrow where the smaller group is the
+    more spread: `welch_interval`.
 
     >>> found = difference_interval(np.array([9.0, 8.0, 1.0, 2.0, 3.0, 2.5, 1.5, 2.2]), np.arange(8) < 2)
     >>> round(found.low, 3), round(found.high, 3), found.method

@@ -21,8 +21,9 @@ LEVEL = 0.90
 FEWEST_CLUSTERS = 6
 """Below this many units drawn anew nothing is concluded: an interval over them rests on its assumptions alone."""
 
-Redrawn = int | Sequence[int]
-"""How many units were drawn anew; in strata that `stratified_counts` draws each in itself, how many in each."""
+Redrawn = float | Sequence[int]
+"""How many units were drawn anew: their number, or `effective_clusters` where they are of unequal sizes; in strata that
+`stratified_counts` draws each in itself, how many in each."""
 
 
 def bootstrap_counts(units: int, draws: int, generator: np.random.Generator) -> Int[np.ndarray, "draw unit"]:
@@ -55,6 +56,16 @@ def stratified_counts(
         if n > 1:
             weights[:, members] = generator.multinomial(n - 1, np.full(n, 1 / n), draws) * (n / (n - 1))
     return weights
+
+
+def effective_clusters(sizes: Shaped[np.ndarray, " cluster"]) -> float:
+    """How many clusters of one size carry as much as these: (sum n)^2 / sum n^2; their number where sizes are equal.
+
+    >>> effective_clusters(np.array([4, 4, 4])), effective_clusters(np.array([10, 1, 1]))
+    (3.0, 1.411764705882353)
+    """
+    sizes = np.asarray(sizes, dtype=np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def expansion(redrawn: Redrawn, level: float = LEVEL) -> float:
@@ -119,9 +130,9 @@ def percentile_interval(
 
 
 def _count(redrawn: Redrawn) -> str:
-    if isinstance(redrawn, int | np.integer):
-        return f"{redrawn:,} units"
-    return f"{sum(redrawn):,} units in {len(redrawn)} strata"
+    if isinstance(redrawn, Sequence | np.ndarray):
+        return f"{sum(redrawn):,} units in {len(redrawn)} strata"
+    return f"{redrawn:,} units" if redrawn == int(redrawn) else f"{redrawn:,.1f} effective units"
 
 
 def percentile_band(
