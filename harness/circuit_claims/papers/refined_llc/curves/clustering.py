@@ -156,4 +156,6 @@ def clustering_agreement(
     value = adjusted_rand(kinds, own)
     interval = percentile_interval(np.append(found, value), f"{draws} draws of every estimate's Monte Carlo error")
     facts = {"types": dict(zip(table.heads, kinds, strict=True)), "clusters": own.tolist(), "k": k}
-    return table.measured(quantity, value, interval=interval, facts=facts, unit="adjusted Rand index")
+    return table.measured(
+        quantity, value, interval=interval, facts=facts, unit="adjusted Rand index", redrawn=ct.CHAINS
+    )

@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float
 
 from circuit_claims.api import Interval, Measurement, percentile_interval, permutation_p_value
 from circuit_claims.judging.measurement import Status
+from circuit_claims.judging.ranking import order_of
 from circuit_claims.judging.statistics import LEVEL
 
+CHAINS = {"chains": 4}  # as every cell was recorded
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 
 
@@ -109,23 +111,13 @@ def group_order(
     orders = []
     for _ in range(draws):
         values = last.draw(generator)[0]
-        orders.append(_order(means(generator.permutation(values) if shuffle else values)))
+        orders.append(list(means(generator.permutation(values) if shuffle else values).values()))
     exact = means(last.mean[0])
     facts = {"means": exact, "heads": {name: list(heads) for name, heads in groups.items()}}
-    return last.measured(quantity, _order(exact), support=shares(orders), facts=facts)
-
-
-def _order(values: Mapping[str, float]) -> str:
-    return " > ".join(sorted(values, key=lambda name: -values[name]))
-
-
-def shares(labels: Sequence[str]) -> dict[str, float]:
-    """How often each label comes.
-
-    >>> shares(["a", "b", "a", "a"])
-    {'a': 0.75, 'b': 0.25}
-    """
-    return {label: labels.count(label) / len(labels) for label in dict.fromkeys(sorted(labels))}
+    ranking = order_of(list(groups), np.array(list(exact.values())), np.array(orders))
+    return last.measured(
+        quantity, ranking.leader, support=ranking.support, rivals=ranking.rivals, redrawn=CHAINS, facts=facts
+    )
 
 
 def text_order(
@@ -149,10 +141,12 @@ def text_order(
     orders = []
     for _ in range(draws):
         pick = generator.permutation(len(among or heads))[: len(heads)]
-        orders.append(_order({name: each.draw(generator)[0, pick].mean() for name, each in last.items()}))
+        orders.append([each.draw(generator)[0, pick].mean() for each in last.values()])
     status = "complete" if all(each.status == "complete" for each in last.values()) else "partial"
     facts = {"means": means, "heads": list(among or heads)}
-    return first.measured(quantity, _order(means), support=shares(orders), facts=facts, status=status)
+    ranking = order_of(list(means), np.array(list(means.values())), np.array(orders))
+    return first.measured(quantity, ranking.leader, support=ranking.support, rivals=ranking.rivals, redrawn=CHAINS,
+                          facts=facts, status=status)  # fmt: skip
 
 
 def spread_growth(
@@ -174,7 +168,9 @@ def spread_growth(
     interval = percentile_interval(found, f"{draws:,} draws of every estimate's Monte Carlo error")
     value = float(np.median(found)) if shuffle else growth(table.mean)
     facts = {"spread": table.mean.std(axis=1, ddof=1).tolist(), "steps": list(table.steps)}
-    return table.measured("growth of the spread over heads", value, interval=interval, unit="times", facts=facts)
+    return table.measured(
+        "growth of the spread over heads", value, interval=interval, unit="times", redrawn=CHAINS, facts=facts
+    )
 
 
 StepOf = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
@@ -227,9 +223,13 @@ def landmark_order(
     for _ in range(draws):
         values = table.draw(generator)
         values = values[generator.permutation(len(values))] if shuffle else values
-        labels.append(_earliest(once(values, lambda at: generator.choice(at, size=len(at)))))
+        labels.append(list(once(values, lambda at: generator.choice(at, size=len(at))).values()))
     exact = once(table.mean, np.asarray)
-    return table.measured(quantity, _earliest(exact), support=shares(labels), facts={"steps": exact})
+    ranking = order_of(list(groups), -np.array(list(exact.values())), -np.array(labels))
+    redrawn = {"heads": sum(map(len, groups.values())), **CHAINS}
+    support = ranking.support or {_earliest(exact): 1.0}  # at one step in every draw
+    return table.measured(quantity, _earliest(exact), support=support, rivals=ranking.rivals, redrawn=redrawn,
+                          facts={"steps": exact})  # fmt: skip
 
 
 def _earliest(steps: Mapping[str, float]) -> str:
@@ -259,7 +259,7 @@ def separation_ratio(
     }
     value = ratio([each.mean for each in tables])
     interval = percentile_interval(found, method)
-    return code.measured(quantity, value, interval=interval, unit="times", facts=facts, status=status)
+    return code.measured(quantity, value, interval=interval, unit="times", facts=facts, status=status, redrawn=CHAINS)
 
 
 def between_share(
@@ -285,11 +285,15 @@ def between_share(
     interval = Interval(share(low), share(high), LEVEL, "F distribution, chains as replicates")
     facts = {"means": dict(zip(names, values.mean(1).tolist(), strict=True))}
     return Measurement("share of variance between data sets", share(ratio), interval=interval, unit="share of variance",
-                       n=values.size, facts=facts, origin="recorded")  # fmt: skip
+                       n=values.size, facts=facts, redrawn={"chains": chains}, origin="recorded")  # fmt: skip
 
 
 def rank_correlation(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], draws: int, generator: np.random.Generator
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    draws: int,
+    generator: np.random.Generator,
+    unit: str = "heads",
 ) -> Measurement:
     """Spearman's correlation with a bootstrap interval over the items and a permutation p-value."""
     value = spearman(x, y)
@@ -303,7 +307,8 @@ def rank_correlation(
     p_value = permutation_p_value(value, null) if np.isfinite(value) else 1.0
     status = "complete" if interval is not None and np.isfinite(value) else "partial"
     return Measurement("rank correlation", value if np.isfinite(value) else None, interval=interval, p_value=p_value,
-                       unit="correlation", n=len(x), status=status, arrays={"null": null})  # fmt: skip
+                       unit="correlation", n=len(x), status=status, redrawn={unit: len(x)},
+                       arrays={"null": null})  # fmt: skip
 
 
 def shuffled_correlation(
