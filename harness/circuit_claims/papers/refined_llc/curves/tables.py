@@ -33,6 +33,7 @@ from circuit_claims.judging.statistics import (
     label_p_value,
 )
 
+CHAINS = {"chains": 4}  # as every cell was recorded
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 
 
@@ -278,7 +279,7 @@ def separation_ratio(
     }
     value = ratio([each.mean for each in tables])
     interval = percentile_interval(found, method)
-    return code.measured(quantity, value, interval=interval, unit="times", facts=facts, status=status)
+    return code.measured(quantity, value, interval=interval, unit="times", facts=facts, status=status, redrawn=CHAINS)
 
 
 def between_share(
@@ -304,7 +305,7 @@ def between_share(
     interval = Interval(share(low), share(high), LEVEL, "F distribution, chains as replicates")
     facts = {"means": dict(zip(names, values.mean(1).tolist(), strict=True))}
     return Measurement("share of variance between data sets", share(ratio), interval=interval, unit="share of variance",
-                       n=values.size, facts=facts, origin="recorded")  # fmt: skip
+                       n=values.size, facts=facts, redrawn={"chains": chains}, origin="recorded")  # fmt: skip
 
 
 def rank_correlation(

@@ -239,7 +239,8 @@ def overlap_growth(
     found = np.array([growth(generator.integers(count, size=count)) for _ in range(draws)])
     interval = percentile_interval(found, f"{draws:,} bootstrap draws over {count} rows")
     more = {"overlap at the end": overlap(end, own), "overlap early": overlap(early, own)}
-    return Measurement(quantity, growth(own), interval=interval, unit="times", n=count, facts={**facts, **more})
+    return Measurement(quantity, growth(own), interval=interval, unit="times", n=count, redrawn={"rows of text": count},
+                       facts={**facts, **more})  # fmt: skip
 
 
 def overlaps(effects: Float[np.ndarray, "layer head row pos"], top: float = TOP) -> Float[np.ndarray, "head head"]:
@@ -280,4 +281,7 @@ def closer_ratio(
     reference = ratio(start) if start else 1.0
     facts = {**source.facts, "closers over elsewhere": ratio(now), "the same at initialisation": reference}
     quantity = "path ablation at nested closers over elsewhere" + (", over that at initialisation" if start else "")
-    return source.derive(quantity, ratio(now) / reference, interval=interval, unit="times", facts=facts)
+    redrawn = {"rows of text": len(now[0])}
+    return source.derive(
+        quantity, ratio(now) / reference, interval=interval, unit="times", facts=facts, redrawn=redrawn
+    )

@@ -134,7 +134,7 @@ class LiveRun:
             (times,) = bootstrap_counts(count, 1, generator)
             return np.einsum("q,sqlh->slh", times / count, each, optimize=True)
 
-        return RunCurves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled")
+        return RunCurves(np.asarray(self.steps), each.mean(1), draw, f"{SEQUENCES} random sequences, resampled", count)
 
     def k_composition(self) -> RunCurves:
         """K-composition from the weights, values (step, writer, reader): exact, so every draw is the same."""

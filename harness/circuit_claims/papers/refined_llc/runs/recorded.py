@@ -263,7 +263,7 @@ def as_curves(array: RecordedArray) -> RunCurves:
         return array.values + noise * generator.standard_normal(array.values.shape)
 
     method = "noise of single recorded checkpoints, from third differences of neighbours"
-    return RunCurves(array.labels, array.values, draw, method)
+    return RunCurves(array.labels, array.values, draw, method, len(array.labels))
 
 
 def checkpoint_noise(values: Float[np.ndarray, "label ..."]) -> Float[np.ndarray, "label ..."]:

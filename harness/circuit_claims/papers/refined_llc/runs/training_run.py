@@ -40,13 +40,14 @@ class RunCurves:
     `steps` (step,) are the run's labels in rising order, `values` (step, ...) the quantity, further axes such as
     (layer, head). `draw(generator)` gives an array like `values` as another measurement might have found it: from other
     sequences where the quantity is an average over some, with its noise from checkpoint to checkpoint where it is
-    recorded. `method` says which, in words.
+    recorded. `method` says which, in words, `drawn` how many were drawn anew: sequences, or checkpoints.
     """
 
     steps: Int[np.ndarray, " step"]
     values: Float[np.ndarray, "step ..."]
     draw: CurveDraw
     method: str
+    drawn: int = 0
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.values) or (np.diff(self.steps) <= 0).any():

@@ -74,6 +74,7 @@ def stage_boundaries(
         "critical points of the smoothed LLC",
         ", ".join("none" if np.isnan(at) else f"{2**at:,.0f}" for at in best),
         n=int(kept.sum()),
+        redrawn={"checkpoints": int(kept.sum())},
         seed=seed,
         unit="steps",
         arrays={
@@ -108,6 +109,7 @@ def changes(run: TrainingRun, *, n_layers: int, corrected: bool, draws: int, see
         "change of the LLC over each stage",
         ", ".join(f"{change:+.2f}" for change in best),
         n=len(curves.steps),
+        redrawn={"checkpoints": len(curves.steps)},
         seed=seed,
         unit="LLC",
         arrays={"x": np.arange(1.0, len(best) + 1), "y": best, "low": low, "high": high, "fall": found[:, FALL]},
@@ -135,6 +137,7 @@ def spread_ratio(run: RecordedRun, *, n_layers: int, draws: int, seed: int) -> M
         ),
         unit="times",
         n=len(x),
+        redrawn={"checkpoints": len(x)},
         seed=seed,
         arrays={"loss": x, "spread": y, "steps": spread.steps},
         facts={

@@ -99,6 +99,7 @@ def seed_match(
         value=found.correlation,
         interval=Interval(found.low, found.high, 0.90, "Fisher's transformation over rows of W_pos"),
         n=len(found.row_norms),
+        redrawn={"rows of W_pos": len(found.row_norms)},
         seed=seed,
         arrays={"row_norms": found.row_norms, "recorded": np.asarray(recorded_norms, dtype=np.float64)},
         facts={

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval, permutation_p_value
+from circuit_claims.judging.ranking import Ranking, first_of, order_of
 from circuit_claims.judging.statistics import LEVEL, percentile_band
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
 from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, Score, TrainingRun
@@ -33,18 +35,20 @@ def leading_heads(run: TrainingRun, *, score: Score, layer: int, draws: int, see
     Arrays: `final` (head,) the scores there, `steps`, `curve` (step, head) with `low` and `high`, each point's own.
     """
     curves, generator = run.head_scores(score), np.random.default_rng(seed)
-    labels, kept = [], []
+    last, kept = [], []
     for index in range(draws):
         drawn = curves.draw(generator)[:, layer]  # (step, head)
-        labels.append(_leaders(drawn[-1], layer))
+        last.append(drawn[-1])
         if index < BAND_DRAWS:
             kept.append(drawn)
-    best = _leaders(curves.values[-1, layer], layer)
+    ranking = leading(curves.values[-1, layer], np.stack(last), layer)
     low, high = percentile_band(np.stack(kept))
     return Measurement(
         f"the {LEADERS} heads of layer {layer} with the highest {score} score",
-        best,
-        support={label: labels.count(label) / draws for label in sorted(set(labels))},
+        ranking.leader,
+        support=ranking.support,
+        rivals=ranking.rivals,
+        redrawn={"measurements": curves.drawn},
         n=curves.values.shape[2],
         seed=seed,
         arrays={
@@ -53,14 +57,22 @@ def leading_heads(run: TrainingRun, *, score: Score, layer: int, draws: int, see
             "curve": curves.values[:, layer],
             "low": low,
             "high": high,
+            "final_draws": np.stack(last),
         },
         facts={"method": curves.method},
     )
 
 
-def _leaders(scores: Float[np.ndarray, " head"], layer: int) -> str:
-    best = sorted(np.argsort(-scores, kind="stable")[:LEADERS].tolist())
-    return ", ".join(f"{layer}:{head}" for head in best)
+def leading(scores: Float[np.ndarray, " head"], draws: Float[np.ndarray, "draw head"], layer: int) -> Ranking:
+    """Which `LEADERS` heads of a layer have the highest scores together, with the rivals of each such set.
+
+    >>> leading(np.array([3.0, 1.0, 2.0]), np.array([[3.0, 1.0, 2.0], [3.1, 1.0, 2.0]]), 0).leader
+    '0:0, 0:2'
+    """
+    sets = list(combinations(range(len(scores)), LEADERS))
+    labels = [", ".join(f"{layer}:{head}" for head in each) for each in sets]
+    chosen = np.array(sets)
+    return first_of(labels, scores[chosen].sum(1), draws[:, chosen].sum(2))
 
 
 @measure
@@ -80,9 +92,10 @@ def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, see
         Interval(best - half, best + half, LEVEL, f"{curves.method}; simultaneous over heads"),
         unit="mean attention",
         p_value=permutation_p_value(best, null),
+        redrawn={"measurements": curves.drawn},
         n=len(value),
         seed=seed,
-        arrays={"null": null, "final": value},
+        arrays={"null": null, "final": value, "first_draws": resampled[:, 0]},
         facts={"head": f"{layer}:{int(value.argmax())}"},
     )
 
@@ -94,7 +107,8 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     The heads are the `LEADERS` highest at the last checkpoint. Half of the rise is from the least mean score of these
     heads to their last one, crossed for the last time upwards, by a straight line in log step. Arrays: `half`
     (draw, type), `steps`, and `curves` (type, step). A type that has not formed by the last checkpoint comes after one
-    that has; where neither has, the measurement is partial.
+    that has; where neither has, the measurement is partial. Half-rises between the same two checkpoints are no order:
+    nothing finer than the spacing of checkpoints was seen.
     """
     generator, named = np.random.default_rng(seed), list(TYPE_OF.items())
     scores = [run.head_scores(score) for score, _ in named]
@@ -107,11 +121,16 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
 
     resampled = np.array([[half(which, one.draw(generator)) for which, one in enumerate(scores)] for _ in range(draws)])
     values = [half(which, one.values) for which, one in enumerate(scores)]
-    labels = [_in_order(row) for row in resampled]
+    kinds = [kind for _, (kind, _) in named]
+    gaps = np.searchsorted(scores[0].steps, np.array(values)), np.searchsorted(scores[0].steps, resampled)
+    ranking = order_of(kinds, -gaps[0], -gaps[1])
+    resolved = len(set(gaps[0].tolist())) > 1
     return Measurement(
         "step at which each type has made half of its rise",
-        _in_order(values),
-        support={label: labels.count(label) / draws for label in sorted(set(labels))},
+        ranking.leader if resolved else "not resolved by the checkpoints",
+        support=ranking.support or {"not resolved by the checkpoints": 1.0},
+        rivals=ranking.rivals,
+        redrawn={"measurements": scores[0].drawn},
         n=len(scores[0].steps),
         seed=seed,
         status="complete" if np.isfinite(values).any() else "partial",
@@ -120,7 +139,7 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
             "steps": scores[0].steps,
             "curves": np.stack([one.values[:, layers[i], picked[i]].mean(1) for i, one in enumerate(scores)]),
         },
-        facts={"half": [_finite(value) for value in values], "types": [kind for _, (kind, _) in named]},
+        facts={"half": [_finite(value) for value in values], "types": kinds},
     )
 
 
@@ -138,15 +157,6 @@ def last_half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> floa
     share = (level - curve[at]) / (curve[at + 1] - curve[at])
     left, right = np.log1p(steps[at]), np.log1p(steps[at + 1])
     return float(np.expm1(left + share * (right - left)))
-
-
-def _in_order(halves: Any) -> str:
-    """The types by the step of their half rise, earliest first; no order where neither has one or both tie."""
-    first, second = map(float, halves)
-    kinds = [kind for kind, _ in TYPE_OF.values()]
-    if first == second:
-        return "neither"
-    return " > ".join(kinds if first < second else kinds[::-1])
 
 
 def _finite(value: float) -> float | None:
@@ -176,6 +186,7 @@ def composition_rise(run: TrainingRun, *, writers: str, draws: int, seed: int) -
         percentile_interval(ratios, f"{draws:,} bootstrap draws over heads of both layers"),
         unit="times",
         n=len(rows) * len(columns),
+        redrawn={"heads": len(rows) + len(columns)},
         seed=seed,
         arrays={"steps": curves.steps, "curve": value, "low": low, "high": high, "last": means[:, -1]},
         facts={"early": int(curves.steps[early]), "writers": [f"0:{head}" for head in rows]},
