@@ -75,6 +75,11 @@ def test_a_fault_is_named_with_what_was_meant(folder, file, old, new, messages):
     assert file in found or file == "paper.toml"
 
 
+def test_a_test_that_hands_its_judge_to_a_function_is_left_to_the_run(folder):
+    change(folder, "test_claims.py", '    judge("TRI-01", prefix', "    judge_all(judge, prefix")
+    assert faults(folder) == ""
+
+
 def test_a_deviation_must_be_of_a_claim_and_a_subject_that_there_are(folder):
     entry = '[[deviation]]\nclaim = "TRI-02"\nsubject = "gtp2"\nreason = "r"\ndate = 2026-01-31\n'
     (folder / "deviations.toml").write_text(entry)

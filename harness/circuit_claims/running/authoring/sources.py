@@ -23,7 +23,8 @@ OWN_PAPERS = f"{PACKAGE.name}.papers."
 class ClaimTest:
     """A test marked with claims: their `ids`, those its body judges, its `arguments`.
 
-    `readable` is False where an id is not written out, so that neither list is whole.
+    `readable` is False where an id is not written out, so that neither list is whole; `handed_on` where the body gives
+    `judge` to a function, which may judge others (a claim left without a verdict shows when the test is run).
     """
 
     file: Path
@@ -33,6 +34,7 @@ class ClaimTest:
     judged: tuple[str, ...]
     arguments: frozenset[str]
     readable: bool
+    handed_on: bool
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ def _claim_tests(file: Path, tree: ast.Module) -> Iterator[ClaimTest]:
         yield ClaimTest(
             file, node.lineno, node.name, tuple(_written_out(given)), tuple(_written_out(asked)), arguments,
             readable=len(_written_out(given)) == len(given) and len(_written_out(asked)) == len(asked),
+            handed_on=any(_hands_on(call) for call in ast.walk(node) if isinstance(call, ast.Call)),
         )  # fmt: skip
 
 
@@ -211,6 +214,12 @@ def _is_claim(function: ast.expr) -> bool:
 def _is_judge(call: ast.Call) -> bool:
     """`judge("AB-01", ...)`, which gives a verdict; `judge.under` gives none."""
     return isinstance(call.func, ast.Name) and call.func.id == "judge" and bool(call.args)
+
+
+def _hands_on(call: ast.Call) -> bool:
+    """Whether a call has `judge` itself among its arguments."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    return any(isinstance(one, ast.Name) and one.id == "judge" for one in given)
 
 
 def _written_out(nodes: Sequence[ast.expr]) -> list[str]:

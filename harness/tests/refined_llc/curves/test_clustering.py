@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from circuit_claims.papers.refined_llc.curves import clustering as cl
+from circuit_claims.papers.refined_llc.curves.tables import HeadTable
 
 TYPES = ["induction", "induction", "multigram", "multigram", "multigram", "bracket", "bracket", "multigram"]
 HEADS = [f"1:{head}" for head in range(8)]
@@ -36,9 +37,14 @@ def test_curves_of_one_kind_do_not_give_the_types():
     assert abs(np.mean(found)) < 0.2
 
 
-def test_shuffled_types_agree_by_chance_alone():
-    clusters = cl.cluster(curves(), 3, "hierarchical")
-    null = cl.shuffled_agreement(TYPES, clusters, 300, np.random.default_rng(0))
+def test_types_of_other_heads_agree_by_chance_alone():
+    """300 orders of the types on the same clusters: a mean near 0, and nothing is measured or clustered anew."""
+    table = HeadTable(tuple(range(11)), tuple(HEADS), curves().T, np.full((11, 8), 0.02), np.ones((11, 8), dtype=bool))
+    source = np.random.default_rng(0)
+    found = cl.clustering_agreement(table, dict(zip(HEADS, TYPES, strict=True)), "hierarchical", source, draws=20)
+    assert (found.value, found.arrays["clusterings"].shape) == (1.0, (21, 8))
+    assert cl.other_types(found, np.arange(8)).value == 1.0
+    null = np.array([cl.other_types(found, source.permutation(8)).value for _ in range(300)])
     assert abs(null.mean()) < 0.06
     assert np.quantile(null, 0.05) < 0
 

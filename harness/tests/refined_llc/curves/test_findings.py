@@ -32,7 +32,7 @@ def cell(key, mean, source):
 
 
 def planted_cells(changes=None):
-    source, found = np.random.default_rng(0), []
+    source, found = np.random.default_rng(1), []
     for loss, table in (("next token", planted_table()), ("one-layer reference", planted_table(peaks=True))):
         for text in ("training-mixture", "code"):
             for row, step in enumerate(["untrained", *map(str, table.steps)]):
@@ -52,7 +52,7 @@ def planted_cells(changes=None):
 def planted_coefficients(types=TYPES, changes=None):
     run = SimpleNamespace(
         name="own-run", seed=0, steps=(0, *planted_table().steps), head_types=lambda: types,
-        context=SimpleNamespace(profile=PROFILES["quick"]), run=SimpleNamespace(folder=Path("two_layer")),
+        context=SimpleNamespace(profile=PROFILES["quick"]), run=SimpleNamespace(folder=Path("two_layer"), losses=dict),
     )  # fmt: skip
     again = (CellComparison(CellKey("100", "1:6", "code"), 3.0, 3.1, 0.5),)
     return Coefficients(run, planted_cells(changes), again)
@@ -208,4 +208,4 @@ def test_the_planted_paths_lead_in_composition_and_in_effect():
     """Previous-token heads 0:1 and 0:4, induction heads 1:6 and 1:7: pairs 14, 15, 38 and 39 of 64."""
     planted = {8 * writer + reader for writer in (1, 4) for reader in (6, 7)}
     for values in planted_paths():
-        assert set(np.argsort(-values)[:4].tolist()) == planted
+        assert set(np.argsort(-values.ravel())[:4].tolist()) == planted
