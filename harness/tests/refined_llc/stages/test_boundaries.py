@@ -225,3 +225,24 @@ def test_half_of_a_rise():
 def test_curves_out_of_order_are_refused():
     with pytest.raises(ValueError, match="in rising order"):
         RunCurves(np.array([0, 0]), np.zeros(2), lambda _: np.zeros(2), "")
+
+
+def test_half_rises_between_the_same_two_checkpoints_are_no_order(run):
+    """The planted order is seen at every checkpoint, and not where there is one before and one after both rises."""
+
+    class Coarse:
+        def __getattr__(self, name):
+            return getattr(run, name)
+
+        def identity(self):
+            return {**run.identity(), "checkpoints": "first and last"}
+
+        def head_scores(self, score):
+            full = run.head_scores(score)
+            ends = [0, len(full.steps) - 1]
+            return RunCurves(full.steps[ends], full.values[ends], lambda rng: full.draw(rng)[ends], full.method, 2)
+
+    assert formation(run, draws=20, seed=0).support == {"previous-token > induction": 1.0}
+    table = formation(Coarse(), draws=20, seed=0)
+    assert table.value == "not resolved by the checkpoints"
+    assert "previous-token > induction" not in table.support

@@ -124,11 +124,12 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     kinds = [kind for _, (kind, _) in named]
     gaps = np.searchsorted(scores[0].steps, np.array(values)), np.searchsorted(scores[0].steps, resampled)
     ranking = order_of(kinds, -gaps[0], -gaps[1])
+    tie = "not resolved by the checkpoints" if np.isfinite(values).any() else "neither"
     resolved = len(set(gaps[0].tolist())) > 1
     return Measurement(
         "step at which each type has made half of its rise",
-        ranking.leader if resolved else "not resolved by the checkpoints",
-        support=ranking.support or {"not resolved by the checkpoints": 1.0},
+        ranking.leader if resolved else tie,
+        support=ranking.support or {tie: 1.0},
         rivals=ranking.rivals,
         redrawn={"measurements": scores[0].drawn},
         n=len(scores[0].steps),
