@@ -23,7 +23,8 @@ def no_successor_head(subject: Any) -> tuple[str, Measurement] | None:
 def stands_out(table: Measurement) -> tuple[str, Measurement] | None:
     """The same of a table of head scores."""
     lead, best = quantities.lead_over_runner_up(table), quantities.best_head(table)
-    assert lead.interval is not None and best.p_value is not None
+    assert lead.interval is not None
+    assert best.p_value is not None
     if best.p_value <= ALPHA and lead.interval.low > 1:
         return None
     reason = (
