@@ -25,12 +25,12 @@ FINDINGS = {
     "SH-10": Counting.right_out_of_distribution,
     "SH-11": Counting.rows_and_features,
     "SH-12": Counting.best_modulus,
+    "SH-12e": Counting.least_drop,
     "SH-12b": lambda heads: heads.right_in("days"),
     "SH-12c": lambda heads: heads.right_in("months"),
     "SH-13": Counting.commonest_period,
     "SH-14": Counting.modal_coverage,
     "SH-15": lambda heads: heads.success("numbers"),
-    "SH-15b": lambda heads: heads.success("months"),
     "SH-16": lambda heads: heads.best_scale(*USUAL_TASKS),
     "SH-16b": lambda heads: heads.best_scale("months"),
     "SH-17": Counting.lead_over_days_and_letters,
@@ -40,7 +40,7 @@ FINDINGS = {
     "SH-19b": Counting.numerals,
     "SH-20": lambda heads: heads.swapped_pairs("counted"),
 }
-ABOUT_TEN = ("SH-10", "SH-11", "SH-12", "SH-12b", "SH-13", "SH-14", "SH-15", "SH-15b", "SH-16", "SH-16b", "SH-17")
+ABOUT_TEN = ("SH-10", "SH-11", "SH-12", "SH-12b", "SH-13", "SH-14", "SH-15", "SH-16", "SH-16b", "SH-17")
 """Claims that are about the period; the others hold for a head that counts on any circle."""
 SMALL = profile_of("quick", autoencoders=6)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Interval, Measurement, measure, order_of
-from circuit_claims.judging.statistics import LEVEL, or_binomial
+from circuit_claims.api import Finding, Measurement, measure, order_of
+from circuit_claims.judging.statistics import cluster_share_interval
 from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import SuccessorScores
 
 WINDOW = 256
+COUNTING_ON = 0.10
+"""Share of pairs that a path passes which does count on: ten times the bar of SH-08."""
 
 
 @measure
@@ -152,9 +154,12 @@ def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: 
         "chance": float(np.average(1 / (dataset.pairs.rivals + 2), weights=dataset.pairs.weight)),
     }
     n = scores["plain"].pair_count
+    plain = scores["plain"]
+    arrays = {name: score.hits[0] for name, score in scores.items()} | {"weight": plain.weight, "string": plain.string}
     # A lens that explains nothing on text it was not fitted on reads nothing out either.
     status = "complete" if fitted.r_squared > 0 else "partial"
-    return Measurement("scores of the path without a head", None, n=n, seed=0, status=status, facts=facts)
+    return Measurement("scores of the path without a head", None, n=n, seed=0, status=status, arrays=arrays,
+                       redrawn={"strings": len(plain.resamples.strings)}, facts=facts)  # fmt: skip
 
 
 def _behind(bos: int, windows: Any) -> Any:
@@ -180,15 +185,28 @@ class Headless:
 
     def affine(self) -> Finding:
         """The score through the affine lens fitted on text (SH-08); the control is a lens fitted on the answers."""
-        return Finding(self._score("affine"), {"lens fitted on the answers": lambda: self._score("answers")})
+        pairs = len(self.table.arrays["string"])
+
+        def false(generator: np.random.Generator) -> Measurement:
+            return self._of("path that counts on", generator.random(pairs) < COUNTING_ON)
+
+        return Finding(
+            self._score("affine"),
+            {"lens fitted on the answers": lambda: self._score("answers")},
+            false={f"a path that passes {COUNTING_ON:.0%} of the pairs": false},
+            oracles={"a path that passes no pair": lambda: self._of("silent path", np.zeros(pairs, dtype=bool))},
+        )
 
     def _score(self, readout: str) -> Measurement:
-        row = self.table.facts["readouts"][readout]
-        # The bootstrap of a share of zero has no width: the exact binomial interval over distinct pairs is the wider.
-        ends = or_binomial((row["low"], row["high"]), row["passed"], row["pairs"])
-        interval = Interval(*ends, LEVEL, f"exact binomial, {row['pairs']} pairs")
+        return self._of(f"score by the {readout} lens", self.table.arrays[readout])
+
+    def _of(self, quantity: str, hits: np.ndarray) -> Measurement:
+        """The score of a path with these passes, in the paper's weighting; all pairs of a string are drawn together."""
+        weight, string = self.table.arrays["weight"], self.table.arrays["string"]
+        interval = cluster_share_interval(np.repeat(hits, weight).astype(float), np.repeat(string, weight))
         facts = {key: self.table.facts[key] for key in ("r_squared", "baseline", "fitted")}
-        return self.table.derive(f"score by the {readout} lens", row["score"], interval=interval, facts=facts)
+        value = float(hits @ weight / weight.sum())
+        return self.table.derive(quantity, value, interval=interval, facts=facts)
 
 
 def headless_score(subject: Any, *, text: str) -> Headless:
