@@ -16,7 +16,7 @@ from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.store import Store
 from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
-from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting
+from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting, not_counted_on
 from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -86,3 +86,26 @@ def test_what_the_last_digit_holds_is_said(layer, words, monkeypatch):
     said = Counting(None).what_last_digits_hold()
     assert words in said
     assert ("embedding alone" in said) == (layer == 0)
+
+
+CALIBRATED = ("SH-10", "SH-12", "SH-12e", "SH-15", "SH-16", "SH-16b", "SH-17", "SH-19", "SH-19b", "SH-20")
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_rules_on_counting_raise_few_false_alarms_and_see_what_is_true(name, context):
+    claim, finding = PAPER.claim(name), FINDINGS[name](Counting(CounterSubject(context)))
+    assert set(claim.over) <= set(finding.measurement.redrawn)
+    calibration = finding.calibration_for(claim, draws=40)
+    assert calibration.worst is not None
+    assert calibration.worst.rate <= 0.10
+    assert calibration.oracles
+    assert not calibration.blind, calibration.blind
+
+
+def test_numerals_that_others_outdo_are_told_from_a_head_that_counts_on_nothing(context):
+    subject = CounterSubject(context)
+    assert not_counted_on(subject) is None
+    calibration = Counting(subject).numerals_counted_on().calibration_for(PAPER.claim("SH-20b"), draws=40)
+    assert calibration.worst is not None
+    assert calibration.worst.rate <= 0.10
+    assert not calibration.blind
