@@ -15,12 +15,13 @@ from circuit_claims.papers.successor_heads.counting.evidence import (
 from circuit_claims.papers.successor_heads.counting.findings import counting
 
 
-@claim("SH-10", "SH-12", "SH-12b", "SH-12c")
+@claim("SH-10", "SH-12", "SH-12b", "SH-12c", "SH-12e")
 def test_a_mod_ten_probe_carries_over_to_other_tasks(subject, judge):
     """Section 3: 94 of 102 tokens out of distribution; no other modulus from 2 to 25 does as well."""
     heads = counting(subject)
     judge("SH-10", heads.right_out_of_distribution(), evidence=[right_by_task(heads.probes())])
     judge("SH-12", heads.best_modulus(), evidence=[probe_accuracy(heads.probes())])
+    judge("SH-12e", heads.least_drop())
     judge("SH-12b", heads.right_in("days"))
     judge("SH-12c", heads.right_in("months"))
 

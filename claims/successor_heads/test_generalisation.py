@@ -17,7 +17,7 @@ def test_the_head_counts_in_roman_numerals(subject, judge):
 def test_the_head_does_not_count_in_roman_numerals(subject, judge):
     """Section 3: the leading head of Llama-2-7B does not."""
     roman = roman_numerals(subject)
-    judge("SH-24b", roman.score(), evidence=[numerals_null(roman)])
+    judge("SH-24b", roman.score(absent=True), evidence=[numerals_null(roman)])
 
 
 @claim("SH-25")

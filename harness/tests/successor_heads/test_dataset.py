@@ -91,10 +91,14 @@ def test_roman_numerals_are_held_out(neox):
     assert "roman numerals" not in succession(neox).task_names
 
 
-def test_a_tokenizer_that_splits_numbers_gets_digits_instead():
+def test_a_tokenizer_that_splits_numbers_has_one_to_nine_and_digits_where_asked():
     words = Words([*"0123456789", *ALL_TEXTS])
     words.ids = {text: place for text, place in words.ids.items() if not text.strip().isdigit() or len(text) == 1}
-    dataset = succession(words)
+    literal = succession(words)
+    assert literal.tasks[0].name == "numbers"
+    assert not literal.not_applicable
+    assert literal.table()["numbers"] == {"plain": 9, "space": 0, "inverted": 9, "inverted+space": 0}
+    dataset = succession(words, digits=True)
     assert [task.name for task in dataset.not_applicable] == ["numbers"]
     assert dataset.tasks[0].name == "digits"
     assert not dataset.tasks[0].in_paper
@@ -128,7 +132,7 @@ def test_an_unknown_task_is_named_with_the_known_ones():
 
 
 def test_a_tokenizer_that_splits_numbers_says_so_where_their_share_is_asked():
-    dataset = succession(Words([*"0123456789", "Monday", "Tuesday"]))
+    dataset = succession(Words([*"0123456789", "Monday", "Tuesday"]), digits=True)
     assert "digits" in dataset.task_names
     with pytest.raises(ValueError, match="It splits numbers into digits"):
         dataset.share("numbers")

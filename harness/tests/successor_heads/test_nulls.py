@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, Task, assemble_dataset, succession
-from circuit_claims.papers.successor_heads.succession.nulls import _random_orders, shuffled_null
+from circuit_claims.papers.successor_heads.succession.nulls import random_orders, shuffled_null
 from circuit_claims.papers.successor_heads.succession.score import Winners, find_winners, score_heads
 
 from tests.successor_heads.toy import Words, layers_of, planted_table, small_words
@@ -49,7 +49,7 @@ def test_every_shuffle_equals_an_explicit_relabelling(mixed_forms):
     null = shuffled_null(
         Winners(np.zeros((3, 2), int), winner, winner), dataset, generator=np.random.default_rng(2), shuffles=20
     )
-    orders = list(_random_orders(dataset, 20, np.random.default_rng(2)))
+    orders = list(random_orders(dataset, 20, np.random.default_rng(2)))
     for shuffle in range(20):
         expected = [slow_null_score(winner[head], dataset, orders, shuffle + 1) for head in range(3)]
         np.testing.assert_allclose(null.score[shuffle], expected)

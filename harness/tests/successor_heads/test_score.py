@@ -142,9 +142,9 @@ def test_bootstrap_draws_equal_a_plain_recount():
     """Each draw's scores, recounted pair by pair with the drawn tokens repeated."""
     table = random_table(5)
     scores = scored(table, draws=7)
-    drawn = dict(zip(scores.resamples.tokens, scores.resamples.counts.T, strict=True))
+    drawn = dict(zip(scores.resamples.strings, scores.resamples.counts.T, strict=True))
     for draw in range(7):
-        times = np.asarray([drawn[token][draw] for token in scores.token]) * scores.weight
+        times = np.asarray([drawn[string][draw] for string in scores.string]) * scores.weight
         shares = [
             (scores.hits[:, scores.task == task] @ times[scores.task == task]) / times[scores.task == task].sum()
             for task in range(len(scores.task_names))
@@ -154,13 +154,19 @@ def test_bootstrap_draws_equal_a_plain_recount():
         np.testing.assert_allclose(scores.draws["macro_score"][draw], np.mean(shares, axis=0), rtol=1e-5)
 
 
-def test_entries_of_one_id_move_together_and_task_sizes_stay():
+def test_forms_of_one_string_move_together_and_task_sizes_stay():
     dataset = succession(WORDS)
     used = np.ones(len(dataset.pairs.column), dtype=bool)
     resamples = Resamples.draw(dataset, used, 100, np.random.default_rng(0))
-    assert len(resamples.tokens) == len(np.unique(dataset.pairs.token))
-    assert len(resamples.tokens) < dataset.pair_count  # the numbers 1 to 12 stand twice, as one id
-    np.testing.assert_array_equal(resamples.counts.sum(axis=1), len(resamples.tokens))
+    assert len(resamples.strings) == len(np.unique(dataset.pairs.string))
+    assert len(resamples.strings) < len(np.unique(dataset.pairs.token))  # " Monday" and "Monday" are one string
+    spelt = {(entry.task, entry.token): entry.text.strip().lower() for entry in dataset.entries}
+    texts = [
+        spelt[dataset.task_names[task], token]
+        for task, token in zip(dataset.pairs.task, dataset.pairs.token, strict=True)
+    ]
+    assert len(set(zip(texts, dataset.pairs.string, strict=True))) == len(set(texts)) == len(resamples.strings)
+    np.testing.assert_allclose(resamples.counts.sum(axis=1), len(resamples.strings), rtol=1e-5)
 
 
 def many_token_scores(chances: np.ndarray, tokens: int, rng: np.random.Generator, draws: int = 400) -> SuccessorScores:
@@ -172,7 +178,7 @@ def many_token_scores(chances: np.ndarray, tokens: int, rng: np.random.Generator
     ones = np.ones(tokens, dtype=int)
     zero = np.zeros(tokens, dtype=int)
     return SuccessorScores(
-        heads, ("one",), hits, ones, zero, ids, np.zeros(len(chances)), Resamples(ids, counts), False, True
+        heads, ("one",), hits, ones, zero, ids, np.zeros(len(chances)), Resamples(ids, counts, (tokens,)), False, True
     )
 
 

@@ -70,7 +70,7 @@ def test_the_json_is_the_documented_one_and_sorted():
     assert macro == sorted(macro, reverse=True)
     assert all(head["interval"][0] <= head["interval"][1] for head in data["heads"])
     assert data["null"]["settings"]["pairs"] == len(plain_pairs(result.dataset))
-    assert data["null"]["settings"]["not_applicable"] == ["numbers"]
+    assert data["null"]["settings"]["not_applicable"] == []
     assert 0 < data["null"]["macro_score"]["p_value"] <= 1
 
 

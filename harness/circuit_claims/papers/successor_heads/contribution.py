@@ -23,6 +23,7 @@ CONTRIBUTION = Contribution(
     },
     presuppositions={
         "a successor head": Presupposition(f"{HERE}.succession.presupposed:no_successor_head"),
+        "pairs that are counted on": Presupposition(f"{HERE}.counting.findings:not_counted_on"),
     },
     commands={"sweep": f"{HERE}.command:sweep"},
     card=f"{HERE}.traits:card_lines",

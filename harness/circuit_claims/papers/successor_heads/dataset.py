@@ -113,7 +113,8 @@ class Availability:
 class Columns:
     """Every distinct comparison column: an input token within its comparison set. Arrays of one row a column.
 
-    `task` and `group` are indices, `place` the token's place in its group, `token` its id, `weight` its entries.
+    `task` and `group` are indices, `place` the token's place in its group, `token` its id, `weight` its entries;
+    `string` numbers what it spells whatever its form: "May", " may" and the prefix " May" are one.
     """
 
     task: np.ndarray
@@ -121,13 +122,15 @@ class Columns:
     place: np.ndarray
     token: np.ndarray
     weight: np.ndarray
+    string: np.ndarray
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Every distinct (token, successor) pair: `column` indexes Columns, `target` is a place in the column's group.
 
-    `weight` counts the dataset's pairs it stands for, `rivals` the candidates beside successor and token itself.
+    `weight` counts the dataset's pairs it stands for, `rivals` the candidates beside successor and token itself;
+    `token` and `string` are those that the pair starts from.
     """
 
     column: np.ndarray
@@ -136,6 +139,7 @@ class Pairs:
     rivals: np.ndarray
     task: np.ndarray
     token: np.ndarray
+    string: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -198,12 +202,16 @@ class SuccessionDataset:
             for place in strand.places:
                 weight[strand.group, place] = weight.get((strand.group, place), 0) + strand.weight
         keys = sorted(weight)
+        spelt = {(entry.task, entry.token): entry.text.strip().lower() for entry in self.entries}
+        number: dict[str, int] = {}
+        texts = [spelt[self.task_names[task_of[group]], self.groups[group].inputs[place]] for group, place in keys]
         return Columns(
             task=_integers(task_of[group] for group, _ in keys),
             group=_integers(group for group, _ in keys),
             place=_integers(place for _, place in keys),
             token=_integers(self.groups[group].inputs[place] for group, place in keys),
             weight=_integers(weight[key] for key in keys),
+            string=_integers(number.setdefault(text, len(number)) for text in texts),
         )
 
     @cached_property
@@ -230,6 +238,7 @@ class SuccessionDataset:
             rivals=sizes[self.columns.group[column]] - 2,
             task=self.columns.task[column],
             token=self.columns.token[column],
+            string=self.columns.string[column],
         )
 
 
@@ -248,15 +257,17 @@ def splits_numbers(tokens: Vocabulary) -> bool:
     return all(tokens.single_token(spell(item, form)) is None for item in NUMBERS.items[9:] for form in NO_INVERSION)
 
 
-def succession(tokens: Vocabulary, *, wraps: bool = True, mixed_forms: bool = False) -> SuccessionDataset:
+def succession(
+    tokens: Vocabulary, *, wraps: bool = True, mixed_forms: bool = False, digits: bool = False
+) -> SuccessionDataset:
     """The paper's eight tasks for a tokenizer (Gould et al. 2024, section 2; SH-01, SH-26).
 
-    A tokenizer that splits numbers into digits has no `numbers` task: it is listed as not applicable, and the digits
-    0 to 9 take part as a task of their own, `digits`, which the paper does not have. `wraps` and `mixed_forms` are
-    the two choices that the paper leaves open.
+    Of the numbers a tokenizer that splits them has 1 to 9 alone, in the forms and with the weight of the paper's. With
+    `digits` such a tokenizer gets the digits 0 to 9 once in their place, a task that the paper does not have. `wraps`
+    and `mixed_forms` are the two choices that the paper leaves open.
     """
     tasks = PAPER_TASKS
-    if splits_numbers(tokens):
+    if digits and splits_numbers(tokens):
         tasks = (DIGITS, *(task for task in PAPER_TASKS if task is not NUMBERS))
     left_out = tuple(task for task in PAPER_TASKS if task not in tasks)
     return assemble_dataset(tokens, tasks, not_applicable=left_out, wraps=wraps, mixed_forms=mixed_forms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from circuit_claims.papers.successor_heads.contribution import LONG_CONTEXT
-from circuit_claims.papers.successor_heads.dataset import succession
+from circuit_claims.papers.successor_heads.dataset import splits_numbers, succession
 from circuit_claims.running.subjects import Subject
 
 
@@ -13,7 +13,7 @@ def whole_numbers(subject: Subject) -> bool:
     """Whether the tokenizer keeps numbers such as 42 whole: as the registry says, or read off the tokenizer."""
     row = subject.model.row
     known = None if row is None else row.traits.multi_digit_numbers
-    return "numbers" in succession(subject.tokens).task_names if known is None else known
+    return not splits_numbers(subject.tokens) if known is None else known
 
 
 def split_numbers(subject: Subject) -> bool:

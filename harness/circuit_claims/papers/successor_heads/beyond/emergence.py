@@ -146,7 +146,7 @@ def _check(steps: Sequence[int], revisions: Sequence[SuccessorScores]) -> None:
         raise ValueError(f"emergence: expected training steps from 0 up in rising order, found {list(steps)}")
     first = revisions[0]
     for step, scores in zip(steps, revisions, strict=True):
-        alike = scores.hits.shape == first.hits.shape and np.array_equal(scores.token, first.token)
+        alike = scores.hits.shape == first.hits.shape and np.array_equal(scores.string, first.string)
         if not alike or not np.array_equal(scores.resamples.counts, first.resamples.counts):
             raise ValueError(
                 f"emergence: expected every revision to have the heads, tokens and bootstrap draws of step {steps[0]}, "

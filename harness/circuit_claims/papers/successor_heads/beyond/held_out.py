@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from circuit_claims.api import Finding, Interval, Measurement, measure
-from circuit_claims.judging.statistics import LEVEL, or_binomial
+import numpy as np
+
+from circuit_claims.api import Finding, Measurement, measure, permutation_p_value
+from circuit_claims.judging.statistics import cluster_share_interval
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of, weights_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 
@@ -36,22 +38,28 @@ def roman_score(subject: Any, *, settings: dict[str, Any], draws: int, shuffles:
         "available": found.available,
         "null_band": list(found.null_band),
     }
-    return Measurement(
+    table = Measurement(
         "score of the leading head on Roman numerals",
-        found.score,
-        _interval(found.score, found.pairs, (found.low, found.high)),
-        p_value=found.p_value,
+        None,
         n=found.pairs,
         seed=chosen.seed,
-        arrays={"null": found.null},
+        arrays={"null": found.null, "winner": found.winner},
         facts=facts,
     )
+    read = scored(table, found.hits, found.strings)
+    return replace(table, value=read.value, interval=read.interval, p_value=read.p_value, redrawn=read.redrawn)
 
 
-def _interval(score: float, pairs: int, bootstrap: tuple[float, float]) -> Interval:
-    """The wider of bootstrap and exact binomial: a score of 0 or 1 on few tokens has a bootstrap of no width."""
-    ends = or_binomial(bootstrap, round(score * pairs), pairs)
-    return Interval(*ends, LEVEL, f"exact binomial over {pairs} pairs")
+def scored(table: Measurement, hits: np.ndarray, strings: np.ndarray) -> Measurement:
+    """The score of one head that passes `hits` (one a pair, which starts from one of `strings`), and its p-value."""
+    value = float(hits.mean())
+    return table.derive(
+        table.quantity,
+        value,
+        interval=cluster_share_interval(hits.astype(float), strings),
+        p_value=permutation_p_value(value, table.arrays["null"], slack=1e-9),
+        redrawn={"strings": len(np.unique(strings))},
+    )
 
 
 @dataclass(frozen=True)
@@ -65,24 +73,38 @@ class HeldOut:
         amounts = {"draws": profile.bootstrap_draws, "shuffles": profile.shuffles}
         return roman_score(subject, settings=Settings(**changes).parameters(), **amounts)
 
-    def score(self) -> Finding:
-        """The leading head's score; the null of one head chosen on other tokens needs no correction for the choice."""
-        planted = PlantedSubject(self.subject.context)
+    def score(self, *, absent: bool = False) -> Finding:
+        """The leading head's score; the null of one head chosen on other tokens needs no correction for the choice.
+
+        `absent`: the claim is that it does not count, so that what is false of it and what true change places.
+        """
+        from circuit_claims.papers.successor_heads.dataset import roman_dataset
+        from circuit_claims.papers.successor_heads.succession.known import KnownAnswers
+
+        planted, table = PlantedSubject(self.subject.context), self.measured(self.subject)
+        one_head = np.zeros((1, 2), dtype=np.int64)
+        known = KnownAnswers(roman_dataset(self.subject.tokens), one_head, table.arrays["winner"][None])
+
+        def shuffled(generator: np.random.Generator) -> Measurement:
+            scores = known.shuffled(generator)
+            return scored(table, scores.hits[0], scores.string)
+
+        def perfect() -> Measurement:
+            scores = known.true(np.random.default_rng(0))
+            return scored(table, np.ones(len(scores.string), dtype=bool), scores.string)
+
+        ways = {"order of the numerals shuffled": shuffled}, {"a perfect head on the same numerals": perfect}
+        if absent:
+            ways = ({"a perfect head on the same numerals": lambda generator: perfect()},
+                    {"order of the numerals shuffled": lambda: shuffled(np.random.default_rng(0))})  # fmt: skip
         return Finding(
-            self.measured(self.subject),
+            table,
             {
-                "shuffled successor map": self._one_shuffle,
                 "untrained weights": lambda: self.measured(self.subject, weights="untrained"),
                 "planted successor head": lambda: self.measured(planted),
             },
+            *ways,
         )
-
-    def _one_shuffle(self) -> Measurement:
-        """The same head scored against one shuffled order of the numerals, and the other shuffles as its null."""
-        found = self.measured(self.subject)
-        first, *others = found.arrays["null"].tolist()
-        p_value = (1 + sum(other >= first - 1e-9 for other in others)) / (1 + len(others))
-        return found.derive(found.quantity, first, interval=_interval(first, found.n, (first, first)), p_value=p_value)
 
 
 def roman_numerals(subject: Any) -> HeldOut:

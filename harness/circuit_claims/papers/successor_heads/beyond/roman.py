@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from circuit_claims.api import permutation_p_value
 from circuit_claims.judging.statistics import LEVEL
@@ -23,6 +23,7 @@ class RomanScore:
     `low` to `high` is its bootstrap interval over tokens at `level`. `null` holds the same head's score under
     shuffled orders of the numerals, `null_band` their central 95 %, and `p_value` the chance of this score or more
     under them (with the +1 correction). The head was chosen on other tokens, so nothing is corrected for the choice.
+    `hits` are its passes, `strings` the numeral that each pair starts from, `winner` its winner of every column.
     `rank` is its place among all heads on the numerals (1: best), `available` how many numerals there are a form.
     """
 
@@ -38,6 +39,9 @@ class RomanScore:
     rank: int
     copy_score: float
     available: dict[str, int]
+    hits: Bool[np.ndarray, " pair"]
+    strings: Int[np.ndarray, " pair"]
+    winner: Int[np.ndarray, " column"]
 
 
 def roman(
@@ -68,4 +72,7 @@ def roman(
         rank=1 + int((scores.score > score).sum()),
         copy_score=float(scores.copy_score[row]),
         available={form: single for forms in dataset.table().values() for form, single in forms.items()},
+        hits=scores.hits[row],
+        strings=scores.string,
+        winner=result.winners.of(scores.exclude_self)[row],
     )

@@ -167,21 +167,25 @@ def _solve(domains: Domains, pairs: SwappedPairs, ridges: Sequence[float]) -> li
 
 def decoded(domains: Domains, maps: Maps, pairs: SwappedPairs) -> Bool[np.ndarray, " pair"]:
     """Output space: whether the token nearest to the sum, of all tokens of all domains, is z."""
+    return domains.tokens[nearest_rows(domains, maps, pairs)] == domains.tokens[pairs.z]
+
+
+def nearest_rows(domains: Domains, maps: Maps, pairs: SwappedPairs) -> Int[np.ndarray, " pair"]:
+    """The row of the token nearest to each sum."""
     if not len(pairs):
-        return np.zeros(0, dtype=bool)
+        return np.zeros(0, dtype=np.int64)
     made = maps(domains.vectors[pairs.x], domains.vectors[pairs.y])
-    nearest = torch.cdist(made, domains.vectors).argmin(1).numpy()
-    return domains.tokens[nearest] == domains.tokens[pairs.z]
+    return torch.cdist(made, domains.vectors).argmin(1).numpy()
 
 
 def counted_on(
     domains: Domains, maps: Maps | None, pairs: SwappedPairs, readout: HeadLogits
-) -> tuple[Bool[np.ndarray, " pair"], Bool[np.ndarray, " pair"]]:
-    """Successor space: whether the head's top token within y's domain is z's successor, and which pairs have one.
+) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+    """Successor space: the head's top token within y's domain and z's successor, as places in it; -2 and -1 for none.
 
     `maps` None reads z itself: what the head makes of the true vector, the best that maps can come to.
     """
-    passed, asked = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs), dtype=bool)
+    top, wanted = np.full(len(pairs), -2), np.full(len(pairs), -1)
     for number, items in enumerate(domains.items):
         rows = np.flatnonzero(domains.domain[pairs.y] == number)
         if not len(rows):
@@ -191,8 +195,8 @@ def counted_on(
         made = vectors[here.z] if maps is None else maps(vectors[here.x], vectors[here.y])
         target = np.asarray([_or_nobody(items.successor_of(int(domains.index[z]))) for z in here.z])
         winner = strict_winner(readout.logits(made @ domains.basis.T, items.tokens))
-        passed[rows], asked[rows] = (winner == target) & (target >= 0), target >= 0
-    return passed, asked
+        top[rows], wanted[rows] = np.where(winner < 0, -2, winner), target
+    return top, wanted
 
 
 def _or_nobody(place: int | None) -> int:
@@ -209,7 +213,8 @@ def share_interval(
     x, y = (np.unique(side, return_inverse=True)[1] for side in (pairs.x, pairs.y))
     weight = _weights(generator, draws, x.max() + 1)[:, x] * _weights(generator, draws, y.max() + 1)[:, y]
     rates = weight @ passed / weight.sum(axis=1)
-    return float(passed.mean()), *or_binomial(percentiles(rates), int(passed.sum()), len(passed))
+    few = min(weight_of.max() + 1 for weight_of in (x, y))
+    return float(passed.mean()), *or_binomial(percentiles(rates, redrawn=int(few)), int(passed.sum()), len(passed))
 
 
 def _weights(generator: np.random.Generator, draws: int, n: int) -> Float[np.ndarray, "draw token"]:
@@ -226,12 +231,23 @@ class _Tried:
     counted: Bool[np.ndarray, " pair"]
     true: Bool[np.ndarray, " pair"]
     asked: Bool[np.ndarray, " pair"]
+    nearest: Int[np.ndarray, " pair"]
+    top: Int[np.ndarray, " pair"]
+    wanted: Int[np.ndarray, " pair"]
 
     @classmethod
     def of(cls, domains: Domains, maps: Maps, pairs: SwappedPairs, readout: HeadLogits) -> _Tried:
-        counted, asked = counted_on(domains, maps, pairs, readout)
-        true, _ = counted_on(domains, None, pairs, readout)
-        return cls(pairs, decoded(domains, maps, pairs), counted, true, asked)
+        top, wanted = counted_on(domains, maps, pairs, readout)
+        of_true, _ = counted_on(domains, None, pairs, readout)
+        nearest = nearest_rows(domains, maps, pairs)
+        found = domains.tokens[nearest] == domains.tokens[pairs.z]
+        return cls(pairs, found, top == wanted, of_true == wanted, wanted >= 0, nearest, top, wanted)
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """What `counting.swapped` reads: rows of the pairs, what was found for each and what was wanted."""
+        parts = {"x": self.pairs.x, "y": self.pairs.y, "z": self.pairs.z}
+        parts |= {"nearest": self.nearest, "top": self.top, "wanted": self.wanted}
+        return {f"{name}/{part}": values for part, values in parts.items()}
 
     def share(self, which: str, generator: np.random.Generator, draws: int) -> dict[str, float | int]:
         """The share of one column as facts: value, low, high, n."""
@@ -263,12 +279,14 @@ def measured(domains: Domains, readout: HeadLogits, *, pairs: int, draws: int, s
     columns = ("decoded", "counted", "true")
     facts["held out"] = {which: tried.share(which, generator, draws) for which in columns}
     facts["domain only"] = {which: bare.share(which, generator, draws) for which in columns[:2]}
+    arrays = {"tokens": domains.tokens, "domain": domains.domain, "index": domains.index, **tried.arrays("held out")}
     numerals = swapped_pairs(domains, generator, pairs, x_from=roman, y_from=learned)
     if len(numerals):
         asked = _Tried.of(domains, maps, numerals, readout)
         facts["roman"] = {which: asked.share(which, generator, draws) for which in columns}
+        arrays |= asked.arrays("roman")
         facts["numerals"] = _by_index(domains.index[numerals.x], asked.decoded)
-    return Measurement("swapped pairs decoded", None, n=len(every), seed=0, facts=facts)
+    return Measurement("swapped pairs decoded", None, n=len(every), seed=0, arrays=arrays, facts=facts)
 
 
 def _by_index(index: Int[np.ndarray, " pair"], passed: Bool[np.ndarray, " pair"]) -> list[list[float]]:

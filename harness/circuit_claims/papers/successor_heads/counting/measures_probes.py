@@ -9,6 +9,7 @@ import numpy as np
 
 from circuit_claims.api import Measurement, measure
 from circuit_claims.papers.successor_heads.counting.measures import described, mod_ten_features_table, stated
+from circuit_claims.papers.successor_heads.counting.moduli import string_numbers
 
 LAST_NUMBER = 500
 IN_CONTEXT = ("months", "ordinal words")
@@ -73,7 +74,14 @@ def _probed(own: Any, index: Any, asked: Any, seeds: int, shuffled: bool) -> Mea
         if task in asked.tasks:
             counted = transfer.successes_in_task(probes, asked, task, modulus)
             facts[task] = {**stated(counted), "n": counted.n, **counted.facts}
-    return replace(best, facts={**best.facts, **facts})
+    names = list(dict.fromkeys(asked.tasks))
+    arrays = {
+        "predictions": np.stack([probes.predictions(asked.vectors, m) for m in probes.moduli]).astype(np.int8),
+        "index": asked.index,
+        "task": np.asarray([names.index(task) for task in asked.tasks]),
+        "string": string_numbers(asked.texts),
+    }
+    return replace(best, arrays={**best.arrays, **arrays}, facts={**best.facts, **facts})
 
 
 @measure

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,10 @@ USUAL = 1.0
 SCALE_OF = {"months": 2.0}
 """The scale of an edit in the paper's recipe: 2 for months, 1 for every other task."""
 FAILING = ("days", "letters")
+LEAST_SUCCESS = 0.30
+"""Below this rate at its best scale a curve has no peak to speak of: three times the one cell in ten of chance."""
+PLATEAU = 0.9
+"""A plateau is where the rate is at least this share of its highest."""
 
 
 def tasks_of(table: Measurement) -> list[str]:
@@ -58,12 +63,17 @@ def success_rate(table: Measurement, task: str, draws: int) -> Measurement:
         interval=Interval(float(low), float(high), LEVEL, method),
         unit="share of cells",
         n=int(tables[0].cells.sum()),
+        redrawn=redrawn(table, [task]),
         facts={"scale": scale, "cells that are edited": edited},
     )
 
 
 def best_scale_of(table: Measurement, tasks: Sequence[str], draws: int) -> Measurement:
-    """The scale at which most edited cells succeed, rates averaged over tasks (SH-16)."""
+    """The scale at which most edited cells succeed, the mean over tasks (SH-16), in units of the feature's length.
+
+    Partial, so that nothing is concluded, where even there fewer than `LEAST_SUCCESS` succeed: a flat curve has its
+    highest point anywhere. Facts: the rate there, and the width of the plateau around it.
+    """
     from circuit_claims.papers.successor_heads.steering.arithmetic import SCALES, best_scale
 
     rates, drawn = _pooled(table, tasks, draws)
@@ -72,8 +82,60 @@ def best_scale_of(table: Measurement, tasks: Sequence[str], draws: int) -> Measu
     value = float(best_scale(rates, SCALES))
     method = f"{draws:,} bootstrap draws over tokens and residues of each task"
     interval = Interval(float(min(low, value)), float(max(high, value)), LEVEL, method)
-    return table.derive("best scale of an edit", value, interval=interval, unit="times the feature",
-                        n=len(list(tasks)), facts={"tasks": list(tasks)})  # fmt: skip
+    wide = np.asarray(SCALES)[rates >= PLATEAU * rates.max()]
+    facts = {
+        "tasks": list(tasks),
+        "success there": float(rates.max()),
+        "plateau": [float(wide.min()), float(wide.max())],
+    }
+    return table.derive(
+        "best scale of an edit",
+        value,
+        interval=interval,
+        unit="times the feature",
+        n=len(list(tasks)),
+        status="complete" if rates.max() >= LEAST_SUCCESS else "partial",
+        redrawn=redrawn(table, tasks),
+        facts=facts,
+    )
+
+
+def redrawn(table: Measurement, tasks: Sequence[str]) -> dict[str, int]:
+    """How many strings were edited, and towards how many residues: both are drawn anew."""
+    tables = [tables_of(table, task)[0] for task in tasks]
+    return {"strings": sum(len(one.rows) for one in tables), "residues": min(one.cells.shape[1] for one in tables)}
+
+
+def with_places_shuffled(table: Measurement, generator: np.random.Generator) -> Measurement:
+    """The same tables with the successor map of every task shuffled: what each cell should land on is another string.
+
+    Every edit keeps its outcome, at every scale; cells that should land alike still do.
+    """
+    arrays = dict(table.arrays)
+    for task in tasks_of(table):
+        expected = arrays[f"{task}/expected"]
+        order = generator.permutation(len(table.facts["items"][task]["texts"]))
+        arrays[f"{task}/expected"] = np.where(expected >= 0, order[np.maximum(expected, 0)], expected)
+    return replace(table, arrays=arrays)
+
+
+def with_perfect_edits(
+    table: Measurement, generator: np.random.Generator, rate_of: Mapping[str, float], best_at: Mapping[str, float]
+) -> Measurement:
+    """The same tables where cells land as they should, at random, as often as `rate_of` a task says (else always).
+
+    With `best_at` every cell of a task succeeds at the scales within 0.2 of that one, and none elsewhere.
+    """
+    from circuit_claims.papers.successor_heads.steering.arithmetic import SCALES
+
+    arrays, scales = dict(table.arrays), np.asarray(table.facts.get("scales", SCALES))
+    for task in tasks_of(table):
+        expected, winner = arrays[f"{task}/expected"], arrays[f"{task}/winner"]
+        lands = generator.random(expected.shape) < rate_of.get(task, 1.0)
+        near = np.abs(scales - best_at[task]) < 0.25 if task in best_at else np.ones(len(scales), dtype=bool)
+        lands = near[:, None, None] & lands[None]  # (scale, row, residue)
+        arrays[f"{task}/winner"] = np.broadcast_to(np.where(lands, expected, -1), winner.shape)
+    return replace(table, arrays=arrays)
 
 
 def _pooled(table: Measurement, tasks: Sequence[str], draws: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,5 +171,6 @@ def lead_over_days_and_letters(table: Measurement, draws: int) -> Measurement:
         interval=interval,
         unit="share of edited cells",
         n=len(tasks_of(table)),
+        redrawn=redrawn(table, [task for task in tasks_of(table) if task != "digits"]),
         facts={"other tasks": means[0], "days and letters": means[1]},
     )

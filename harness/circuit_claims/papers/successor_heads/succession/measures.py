@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_claims.api import Finding, Interval, Measurement, measure
-from circuit_claims.papers.successor_heads.dataset import SuccessionDataset, assemble_dataset, succession
+from circuit_claims.papers.successor_heads.dataset import (
+    SuccessionDataset,
+    assemble_dataset,
+    splits_numbers,
+    succession,
+)
 from circuit_claims.papers.successor_heads.succession import quantities
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject, WordTokens
 
 if TYPE_CHECKING:
-    from circuit_claims.papers.successor_heads.succession.score import Metric
+    from circuit_claims.papers.successor_heads.succession.known import KnownAnswers
+    from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores
 
 PAPER_PATH = "mlp0"
 END_OF_TEXT = ("<|endoftext|>", "</s>")
@@ -31,7 +37,8 @@ class Settings:
 
     `weights` "untrained" redraws the weights as before training; `order` "shuffled" gives every task a wrong order.
     `first` is the token in front of the lone token on the `residual` path: the one the model expects, if any, or
-    "end of text", which models without one of their own were trained to see between documents.
+    "end of text", which models without one of their own were trained to see between documents. `digits` puts the
+    digits 0 to 9, once, in the place of the numbers where a tokenizer splits those.
     """
 
     path: str = PAPER_PATH
@@ -43,6 +50,7 @@ class Settings:
     weights: str = "own"
     order: str = "true"
     first: str = "model's own"
+    digits: bool = False
     seed: int = 0
 
     @property
@@ -58,7 +66,7 @@ class Settings:
 
 def dataset_of(tokens: Any, settings: Settings) -> SuccessionDataset:
     """The succession dataset of a tokenizer; with `order` "shuffled" every task's strings stand in a wrong order."""
-    right = succession(tokens, wraps=settings.wraps, mixed_forms=settings.mixed_forms)
+    right = succession(tokens, wraps=settings.wraps, mixed_forms=settings.mixed_forms, digits=settings.digits)
     if settings.order == "true":
         return right
     generator = np.random.default_rng(settings.seed)
@@ -129,7 +137,8 @@ def head_scores(subject: Any, *, settings: dict[str, Any], draws: int, shuffles:
     table = quantities.tabulate(result.scores, result.null, chosen.seed)
     day_hits, days = quantities.day_hits(result)
     facts = {**table.facts, "days": days, "settings": chosen.parameters()}
-    return replace(table, arrays={**table.arrays, "day_hits": day_hits}, facts=facts)
+    winner = result.winners.of(chosen.exclude_self)
+    return replace(table, arrays={**table.arrays, "day_hits": day_hits, "winner": winner}, facts=facts)
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,36 @@ class SuccessorScoreTable:
             subject, settings=settings.parameters(), draws=profile.bootstrap_draws, shuffles=profile.shuffles
         )
 
+    @property
+    def _known(self) -> KnownAnswers:
+        """Scores of the same heads and tokens where the answer is known."""
+        from circuit_claims.papers.successor_heads.succession.known import KnownAnswers
+
+        arrays, dataset = self.table.arrays, dataset_of(self.subject.tokens, self.settings)
+        return KnownAnswers(dataset, arrays["heads"], arrays["winner"], self.settings.exclude_self)
+
+    def _calibrated(
+        self, finding: Finding, quantity: Callable[[Measurement], Measurement], perfect: str = "", among: str = "own"
+    ) -> Finding:
+        """The finding with the successor map shuffled, and with a perfect head in the place of `perfect`.
+
+        The leader's place where none is given; `among` "shuffled" heads or the model's "own". By the paper's weighting.
+        """
+        null = self.table.arrays["score_null"]
+
+        def false(generator: np.random.Generator) -> Measurement:
+            return quantity(quantities.quick_table(self._known.shuffled(generator), null))
+
+        def oracle() -> Measurement:
+            known, generator = self._known, np.random.default_rng(self.settings.seed)
+            scores = known.shuffled(generator) if among == "shuffled" else known.true(generator)
+            row = scores.row(perfect) if perfect else int(quantities.ranking(self.table, "score")[0])
+            return quantity(quantities.quick_table(known.perfect(scores, [row]), null))
+
+        others = ", other heads' maps shuffled" if among == "shuffled" else ""
+        ways = {"successor map shuffled within each task": false}
+        return replace(finding, false=ways, oracles={f"a perfect head on the same tokens{others}": oracle})
+
     def _finding(self, quantity: Callable[..., Measurement], *with_metric: Metric) -> Finding:
         def control(subject: Any, **changes: Any) -> Callable[[], Measurement]:
             return lambda: quantity(self._table(subject, replace(self.settings, **changes)), *with_metric)
@@ -166,17 +205,34 @@ class SuccessorScoreTable:
             },
         )
 
-    def leader(self) -> Finding:
-        """Which head leads (SH-04)."""
-        return self._finding(quantities.leader, self.metric)
+    def leader(self, planted: str) -> Finding:
+        """Which head leads (SH-04); the oracle is a perfect head `planted` in the place the paper names."""
+        return self._calibrated(self._finding(quantities.leader, self.metric), quantities.leader, planted)
 
     def lead_over_runner_up(self) -> Finding:
         """How far the leader leads (SH-05)."""
-        return self._finding(quantities.lead_over_runner_up, self.metric)
+        finding = self._finding(quantities.lead_over_runner_up, self.metric)
+        return self._calibrated(finding, quantities.lead_over_runner_up, among="shuffled")
 
     def best_head(self) -> Finding:
-        """The highest score of all heads (SH-06, SH-07)."""
-        return self._finding(quantities.best_head, self.metric)
+        """The highest score of all heads (SH-07)."""
+        return self._calibrated(self._finding(quantities.best_head, self.metric), quantities.best_head)
+
+    def no_head(self) -> Finding:
+        """The highest score of all heads where there is said to be none (SH-06): false where one head is perfect."""
+        known, null = self._known, self.table.arrays["score_null"]
+
+        def measured(scores: SuccessorScores) -> Measurement:
+            return quantities.best_head(quantities.quick_table(scores, null))
+
+        def false(generator: np.random.Generator) -> Measurement:
+            return measured(known.perfect(known.true(generator), [int(generator.integers(len(known.heads)))]))
+
+        return replace(
+            self._finding(quantities.best_head, self.metric),
+            false={"a perfect head in a random place": false},
+            oracles={"successor map shuffled": lambda: measured(known.shuffled(np.random.default_rng(0)))},
+        )
 
     def heads_with_every_day(self) -> Finding:
         """Which heads give every day its successor (SH-27)."""
@@ -211,6 +267,8 @@ def across_settings(subject: Any) -> Iterator[tuple[str, SuccessorScoreTable]]:
     yield f"path {excluded.label}", SuccessorScoreTable(subject, excluded)
     yield "without the cyclic wraps", SuccessorScoreTable(subject, Settings(wraps=False))
     yield "surface forms mixed", SuccessorScoreTable(subject, Settings(mixed_forms=True))
+    if splits_numbers(subject.tokens):
+        yield "digits 0 to 9 once, in place of the numbers", SuccessorScoreTable(subject, Settings(digits=True))
     yield "without norms", SuccessorScoreTable(subject, Settings(norms=False))
     yield "without biases", SuccessorScoreTable(subject, Settings(biases=False))
 

@@ -75,7 +75,7 @@ def shuffled_null(
     """
     usable_pairs(dataset, exclude_self)  # refuses a dataset without any
     rivals = np.asarray([len(group.candidates) - 2 + (not exclude_self) for group in dataset.groups])
-    orders = _random_orders(dataset, shuffles, generator)
+    orders = random_orders(dataset, shuffles, generator)
     heads, tasks = len(winners.heads), len(dataset.tasks)
     # Counts, which fp32 holds exactly up to 16 million.
     passed, total = np.zeros((tasks, shuffles + 1, heads), dtype=np.float32), np.zeros(tasks)
@@ -91,7 +91,7 @@ def shuffled_null(
     return NullOfBestHead(score[1:], macro[1:], observed)
 
 
-def _random_orders(
+def random_orders(
     dataset: SuccessionDataset, shuffles: int, generator: np.random.Generator
 ) -> Iterator[Int[np.ndarray, "map string"]]:
     """For each strand, its strings in their true order (row 0) and in `shuffles` random ones."""

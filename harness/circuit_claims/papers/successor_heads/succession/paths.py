@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Interval, Measurement, measure
-from circuit_claims.judging.statistics import LEVEL, or_binomial
+from circuit_claims.api import Finding, Measurement, measure, order_of
+from circuit_claims.judging.statistics import cluster_share_interval
 from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import SuccessorScores
 
 WINDOW = 256
-CONTROL_DRAWS = 5
+COUNTING_ON = 0.10
+"""Share of pairs that a path passes which does count on: ten times the bar of SH-08."""
 
 
 @measure
@@ -30,21 +31,48 @@ def best_by_path(
     """
     chosen = Settings(**settings)
     sweeps = [result.scores for result in sweeps_of(subject, chosen, (first, second), draws, shuffles)]
-    best = [scores.draws["score"].max(axis=1) for scores in sweeps]
-    support = {
-        f"{first} > {second}": float(np.mean(best[0] > best[1])),
-        f"{second} > {first}": float(np.mean(best[1] > best[0])),
-    }
+    best = np.stack([scores.draws["score"].max(axis=1) for scores in sweeps], axis=1)
     values = [float(scores.score.max()) for scores in sweeps]
-    order = f"{first} > {second}" if values[0] > values[1] else f"{second} > {first}"
+    ranking = order_of((first, second), np.asarray(values), best)
     leader = int(sweeps[0].ranking("score")[0])
     facts = {
         "values": dict(zip((first, second), values, strict=True)),
         "leader": sweeps[0].name(leader),
         "leader values": {first: values[0], second: float(sweeps[1].score[leader])},
     }
-    n = sweeps[0].pair_count
-    return Measurement("order of the best head's scores", order, support=support, n=n, seed=chosen.seed, facts=facts)
+    one = sweeps[0]
+    arrays = {"first": one.hits, "second": sweeps[1].hits, "weight": one.weight, "task": one.task, "string": one.string}
+    return Measurement(
+        "order of the best head's scores",
+        ranking.leader,
+        support=ranking.support,
+        rivals=ranking.rivals,
+        redrawn={"strings": len(one.resamples.strings)},
+        n=one.pair_count,
+        seed=chosen.seed,
+        arrays=arrays,
+        facts=facts,
+    )
+
+
+def order_on(
+    table: Measurement, paths: tuple[str, str], hits: Sequence[np.ndarray], generator: np.random.Generator
+) -> Measurement:
+    """The same for other passes of the same pairs, `hits` on the first path and on the second."""
+    from circuit_claims.papers.successor_heads.succession.known import DRAWS
+    from circuit_claims.papers.successor_heads.succession.score import Resamples
+
+    weight, string = table.arrays["weight"], table.arrays["string"]
+    resamples = Resamples.of(string, table.arrays["task"], DRAWS, generator)
+    # Strings that two tasks share stand once; each pair goes to its string.
+    of_string = (np.searchsorted(resamples.strings, string)[:, None] == np.arange(len(resamples.strings))) * weight[
+        :, None
+    ].astype(np.float32)  # (pair, string)
+    total = resamples.counts @ of_string.sum(axis=0)
+    best = [(resamples.counts @ (one.astype(np.float32) @ of_string).T).max(axis=1) / total for one in hits]
+    values = [float((one @ weight).max() / weight.sum()) for one in hits]
+    ranking = order_of(paths, np.asarray(values), np.stack(best, axis=1))
+    return table.derive(table.quantity, ranking.leader, support=ranking.support, rivals=ranking.rivals)
 
 
 @dataclass(frozen=True)
@@ -54,20 +82,30 @@ class InputPaths:
     subject: Any
 
     def order_of(self, first: str, second: str) -> Finding:
-        """Which of two paths gives the best head the higher score (SH-09)."""
-        controls: dict[str, Callable[[], Measurement]] = {
-            "shuffled successor map": lambda: self._pooled(first, second, order="shuffled"),
-            "untrained weights": lambda: self._pooled(first, second, weights="untrained"),
-        }
-        return Finding(self.measured(first, second), controls)
+        """Which of two paths gives the best head the higher score (SH-09).
 
-    def _pooled(self, first: str, second: str, **changes: str) -> Measurement:
-        """A control's support averaged over several random draws: one draw alone has an order by luck, often."""
-        drawn = [self.measured(first, second, seed=seed, **changes) for seed in range(CONTROL_DRAWS)]
-        orders = (f"{first} > {second}", f"{second} > {first}")
-        support = {order: float(np.mean([one.support[order] for one in drawn])) for order in orders}
-        value = max(support, key=lambda order: support[order])
-        return drawn[0].derive(f"{drawn[0].quantity}, {CONTROL_DRAWS} draws", value, support=support)
+        False: the two paths' labels exchanged at random, string by string; true: a perfect head on the first path.
+        """
+        table, paths = self.measured(first, second), (first, second)
+
+        def false(generator: np.random.Generator) -> Measurement:
+            from circuit_claims.papers.successor_heads.succession.known import exchanged
+
+            arrays = table.arrays
+            mixed = exchanged(arrays["first"], arrays["second"], arrays["string"], generator)
+            return order_on(table, paths, mixed, generator)
+
+        def oracle() -> Measurement:
+            perfect = table.arrays["first"].copy()
+            perfect[0] = True
+            return order_on(table, paths, (perfect, table.arrays["second"]), np.random.default_rng(0))
+
+        return Finding(
+            table,
+            {"untrained weights": lambda: self.measured(first, second, weights="untrained")},
+            false={"labels of the paths exchanged string by string": false},
+            oracles={"a perfect head on the first path": oracle},
+        )
 
     def measured(self, first: str, second: str, **changes: Any) -> Measurement:
         profile, settings = self.subject.context.profile, Settings(**changes).parameters()
@@ -116,9 +154,12 @@ def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: 
         "chance": float(np.average(1 / (dataset.pairs.rivals + 2), weights=dataset.pairs.weight)),
     }
     n = scores["plain"].pair_count
+    plain = scores["plain"]
+    arrays = {name: score.hits[0] for name, score in scores.items()} | {"weight": plain.weight, "string": plain.string}
     # A lens that explains nothing on text it was not fitted on reads nothing out either.
     status = "complete" if fitted.r_squared > 0 else "partial"
-    return Measurement("scores of the path without a head", None, n=n, seed=0, status=status, facts=facts)
+    return Measurement("scores of the path without a head", None, n=n, seed=0, status=status, arrays=arrays,
+                       redrawn={"strings": len(plain.resamples.strings)}, facts=facts)  # fmt: skip
 
 
 def _behind(bos: int, windows: Any) -> Any:
@@ -144,15 +185,28 @@ class Headless:
 
     def affine(self) -> Finding:
         """The score through the affine lens fitted on text (SH-08); the control is a lens fitted on the answers."""
-        return Finding(self._score("affine"), {"lens fitted on the answers": lambda: self._score("answers")})
+        pairs = len(self.table.arrays["string"])
+
+        def false(generator: np.random.Generator) -> Measurement:
+            return self._of("path that counts on", generator.random(pairs) < COUNTING_ON)
+
+        return Finding(
+            self._score("affine"),
+            {"lens fitted on the answers": lambda: self._score("answers")},
+            false={f"a path that passes {COUNTING_ON:.0%} of the pairs": false},
+            oracles={"a path that passes no pair": lambda: self._of("silent path", np.zeros(pairs, dtype=bool))},
+        )
 
     def _score(self, readout: str) -> Measurement:
-        row = self.table.facts["readouts"][readout]
-        # The bootstrap of a share of zero has no width: the exact binomial interval over distinct pairs is the wider.
-        ends = or_binomial((row["low"], row["high"]), row["passed"], row["pairs"])
-        interval = Interval(*ends, LEVEL, f"exact binomial, {row['pairs']} pairs")
+        return self._of(f"score by the {readout} lens", self.table.arrays[readout])
+
+    def _of(self, quantity: str, hits: np.ndarray) -> Measurement:
+        """The score of a path with these passes, in the paper's weighting; all pairs of a string are drawn together."""
+        weight, string = self.table.arrays["weight"], self.table.arrays["string"]
+        interval = cluster_share_interval(np.repeat(hits, weight).astype(float), np.repeat(string, weight))
         facts = {key: self.table.facts[key] for key in ("r_squared", "baseline", "fitted")}
-        return self.table.derive(f"score by the {readout} lens", row["score"], interval=interval, facts=facts)
+        value = float(hits @ weight / weight.sum())
+        return self.table.derive(quantity, value, interval=interval, facts=facts)
 
 
 def headless_score(subject: Any, *, text: str) -> Headless:

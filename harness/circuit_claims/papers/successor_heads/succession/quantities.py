@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Interval, Measurement
+from circuit_claims.api import Interval, Measurement, Rival, first_of, permutation_p_value
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores
@@ -34,7 +34,6 @@ def tabulate(scores: SuccessorScores, null: Any, seed: int) -> Measurement:
     for metric in METRIC_WORDS:
         arrays[metric] = scores.value(metric)
         arrays[f"{metric}_interval"] = scores.intervals(metric)
-        arrays[f"{metric}_support"] = scores.support(metric)
         arrays[f"{metric}_null"] = null.maxima(metric)
         lead = scores.lead(metric)
         facts[metric] = {
@@ -42,11 +41,54 @@ def tabulate(scores: SuccessorScores, null: Any, seed: int) -> Measurement:
             "p_value": null.p_value(metric),
             "lead": [_finite(number) for number in (lead.value, lead.low, lead.high)],
         }
+    for metric in METRIC_WORDS:
+        ranking = first_of(range_of(scores), scores.value(metric), scores.draws[metric])
+        rivals = [ranking.rivals.get(str(row), Rival("0", 0.0)) for row in range(len(scores.heads))]
+        arrays[f"{metric}_rival"] = np.asarray([int(rival.label) for rival in rivals])
+        arrays[f"{metric}_ahead"] = np.asarray([rival.ahead for rival in rivals])
+        arrays[f"{metric}_support"] = np.asarray([ranking.support.get(str(row), 0.0) for row in range(len(rivals))])
     leader = int(scores.ranking("score")[0])
     arrays["leader_task_interval"] = np.stack([scores.task_interval(task, leader) for task in scores.task_names])
     name = scores.name(leader)
     n = scores.pair_count
-    return Measurement("successor scores of all heads", name, n=n, seed=seed, arrays=arrays, facts=facts)
+    redrawn = {"strings": len(scores.resamples.strings)}
+    return Measurement(
+        "successor scores of all heads", name, n=n, seed=seed, redrawn=redrawn, arrays=arrays, facts=facts
+    )
+
+
+def range_of(scores: SuccessorScores) -> list[str]:
+    """The heads' rows as labels."""
+    return [str(row) for row in range(len(scores.heads))]
+
+
+def quick_table(scores: SuccessorScores, null: np.ndarray) -> Measurement:
+    """What the quantities below need of the paper's weighting alone, for data whose answer is known.
+
+    `null` holds the best head's score under shuffled maps.
+    """
+    best = float(scores.score.max())
+    lead = scores.lead("score")
+    ranking = first_of(range_of(scores), scores.score, scores.draws["score"])
+    rivals = [ranking.rivals.get(str(row), Rival("0", 0.0)) for row in range(len(scores.heads))]
+    facts: dict[str, Any] = {
+        "draws": len(scores.resamples.counts),
+        "score": {
+            "half_width": scores.half_width("score"),
+            "p_value": permutation_p_value(best, null, slack=1e-9),
+            "lead": [_finite(number) for number in (lead.value, lead.low, lead.high)],
+        },
+    }
+    arrays = {
+        "heads": scores.heads,
+        "score": scores.score,
+        "macro_score": scores.macro_score,
+        "score_support": np.asarray([ranking.support.get(str(row), 0.0) for row in range(len(rivals))]),
+        "score_rival": np.asarray([int(rival.label) for rival in rivals]),
+        "score_ahead": np.asarray([rival.ahead for rival in rivals]),
+    }
+    redrawn = {"strings": len(scores.resamples.strings)}
+    return Measurement("scores", None, n=scores.pair_count, redrawn=redrawn, arrays=arrays, facts=facts)
 
 
 def _finite(number: float) -> float:
@@ -66,7 +108,7 @@ def ranking(table: Measurement, metric: Metric) -> np.ndarray:
 
 
 def _method(table: Measurement, metric: Metric) -> str:
-    return f"{table.facts['draws']:,} bootstrap draws over tokens, {METRIC_WORDS[metric]}"
+    return f"{table.facts['draws']:,} bootstrap draws over strings, {METRIC_WORDS[metric]}"
 
 
 def leader(table: Measurement, metric: Metric = "score") -> Measurement:
@@ -74,7 +116,12 @@ def leader(table: Measurement, metric: Metric = "score") -> Measurement:
     support = table.arrays[f"{metric}_support"]
     names = {head_label(table, int(row)): float(support[row]) for row in np.flatnonzero(support > 0)}
     best = head_label(table, int(ranking(table, metric)[0]))
-    return table.derive("head with the highest successor score", best, support=names)
+    ahead, rival = table.arrays[f"{metric}_ahead"], table.arrays[f"{metric}_rival"]
+    rivals = {
+        head_label(table, row): Rival(head_label(table, int(rival[row])), float(ahead[row]))
+        for row in range(len(ahead))
+    }
+    return table.derive("head with the highest successor score", best, support=names, rivals=rivals)
 
 
 def lead_over_runner_up(table: Measurement, metric: Metric = "score") -> Measurement:
@@ -101,13 +148,16 @@ def heads_with_every_day(table: Measurement) -> Measurement:
     if not days:
         raise ValueError("heads with every day: expected days as single tokens, found none with this tokenizer")
     names = ",".join(head_label(table, int(row)) for row in np.flatnonzero(hits == days)) or "none"
-    return table.derive("heads with every day", names, support={names: 1.0})
+    # A census: heads other than these do not have every day, in any resample.
+    counted = {names: Rival("nobody", 0.0)}
+    return table.derive("heads with every day", names, support={names: 1.0}, rivals=counted, redrawn={})
 
 
 def days_of_the_runner_up(table: Measurement) -> Measurement:
     """Days given their successor by the best head but one: a count over all days, exact."""
     value = float(np.sort(table.arrays["day_hits"])[-2])
-    return table.derive("days of the runner-up", value, interval=Interval(value, value, 0.90, "a count, exact"))
+    return table.derive("days of the runner-up", value, interval=Interval(value, value, 0.90, "a count, exact"),
+                        redrawn={})  # fmt: skip
 
 
 def day_hits(result: Any) -> tuple[np.ndarray, int]:

@@ -1,7 +1,7 @@
-"""Successor scores of every head at once, with bootstrap intervals over tokens (Gould et al. 2024, section 2).
+"""Successor scores of every head at once, with bootstrap intervals over strings (Gould et al. 2024, section 2).
 
 Three steps, each pure: `find_winners` reduces each comparison column of logits to the one candidate on top,
-`score_heads` turns winners into scores, and `Resamples` redraws the tokens for intervals, orders and identities.
+`score_heads` turns winners into scores, and `Resamples` redraws the strings for intervals, orders and identities.
 Head arrays run over all heads of the model, layer by layer; pair and column arrays follow `SuccessionDataset`.
 """
 
@@ -17,9 +17,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.api import bootstrap_counts
 from circuit_claims.errors import InputError
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.judging.statistics import (
+    LEVEL,
+    expanded_level,
+    expansion,
+    percentile_band,
+    percentiles,
+    stratified_counts,
+)
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 
 Metric = Literal["score", "macro_score"]
@@ -139,27 +145,37 @@ def copy_scores(winners: Winners, dataset: SuccessionDataset) -> Float[np.ndarra
 
 @dataclass(frozen=True)
 class Resamples:
-    """Bootstrap over tokens: `counts[b, k]` says how often draw b took the k-th token of `tokens`.
+    """Bootstrap over strings: `counts[b, k]` says how often draw b took the k-th string of `strings`.
 
-    Distinct ids are redrawn with replacement within each task (a task's size is part of the dataset's design); all
-    pairs that start at one id move together, and an id of two tasks ("May") is drawn with the first of them.
+    Strings are redrawn within each task (a task's size is part of the dataset's design); all pairs that start at one
+    string in any of its forms move together, and a string of two tasks ("May") is drawn with the first of them.
+    `sizes` says how many strings each task has.
     """
 
-    tokens: Int[np.ndarray, " token"]
-    counts: Float[np.ndarray, "draw token"]
+    strings: Int[np.ndarray, " string"]
+    counts: Float[np.ndarray, "draw string"]
+    sizes: tuple[int, ...]
 
     @classmethod
     def draw(
         cls, dataset: SuccessionDataset, used: np.ndarray, draws: int, generator: np.random.Generator
     ) -> Resamples:
-        """`draws` resamples of the ids that start the `used` pairs (bool, one a pair)."""
-        tokens, first = np.unique(dataset.pairs.token[used], return_index=True)
-        home = dataset.pairs.task[used][first]  # pairs stand in task order, so the first is the earliest task
-        counts = np.zeros((draws, len(tokens)), dtype=np.float32)
-        for task in np.unique(home):
-            members = np.flatnonzero(home == task)
-            counts[:, members] = bootstrap_counts(len(members), draws, generator)
-        return cls(tokens, counts)
+        """`draws` resamples of the strings that start the `used` pairs (bool, one a pair)."""
+        return cls.of(dataset.pairs.string[used], dataset.pairs.task[used], draws, generator)
+
+    @classmethod
+    def of(
+        cls,
+        string: Int[np.ndarray, " pair"],
+        task: Int[np.ndarray, " pair"],
+        draws: int,
+        generator: np.random.Generator,
+    ) -> Resamples:
+        """`draws` resamples of the strings of these pairs, which stand in the order of their tasks."""
+        strings, first = np.unique(string, return_index=True)
+        home = task[first]  # the first is the earliest task
+        counts = stratified_counts(home, draws, generator).astype(np.float32)
+        return cls(strings, counts, tuple(np.unique(home, return_counts=True)[1].tolist()))
 
 
 @dataclass(frozen=True)
@@ -179,7 +195,7 @@ class SuccessorScores:
     """Scores of every head under one setting. Shares in [0, 1]; `nan` for a task without a pair.
 
     `score` weighs pairs as the paper's dataset does (numbers four times), `macro_score` is the mean over tasks.
-    `hits` is the pass table over the used pairs, `weight`, `task` and `token` describe those pairs.
+    `hits` is the pass table over the used pairs, `weight`, `task` and `string` describe those pairs.
     `pair_count` is what the paper's weighting divides by, with the wraps or without them as `wraps` says.
     """
 
@@ -188,7 +204,7 @@ class SuccessorScores:
     hits: Bool[np.ndarray, "head pair"]
     weight: Int[np.ndarray, " pair"]
     task: Int[np.ndarray, " pair"]
-    token: Int[np.ndarray, " pair"]
+    string: Int[np.ndarray, " pair"]
     copy_score: Float[np.ndarray, " head"]
     resamples: Resamples
     exclude_self: bool
@@ -247,11 +263,11 @@ class SuccessorScores:
 
     def _task_draw(self, task: int) -> tuple[Float[np.ndarray, "draw head"], Float[np.ndarray, "draw 1"]]:
         here = np.flatnonzero(self.task == task)
-        tokens, place = np.unique(self.token[here], return_inverse=True)
-        weight = (place[:, None] == np.arange(len(tokens))) * self.weight[here, None].astype(
+        strings, place = np.unique(self.string[here], return_inverse=True)
+        weight = (place[:, None] == np.arange(len(strings))) * self.weight[here, None].astype(
             np.float32
-        )  # (pair, token)
-        counts = self.resamples.counts[:, np.searchsorted(self.resamples.tokens, tokens)]  # (draw, token)
+        )  # (pair, string)
+        counts = self.resamples.counts[:, np.searchsorted(self.resamples.strings, strings)]  # (draw, string)
         hits = counts @ (self.hits[:, here].astype(np.float32) @ weight).T
         return hits, (counts @ weight.sum(axis=0))[:, None]
 
@@ -261,18 +277,21 @@ class SuccessorScores:
 
     def intervals(self, metric: Metric = "macro_score", level: float = LEVEL) -> Float[np.ndarray, "head 2"]:
         """Each head's own percentile bootstrap interval (low, high). For one head chosen beforehand."""
-        return _percentiles(self.draws[metric], level)
+        return np.stack(percentile_band(self.draws[metric], level, self.resamples.sizes), axis=1)
 
     def task_interval(self, task: str, row: int, level: float = LEVEL) -> Float[np.ndarray, " end"]:
         """One head's percentile bootstrap interval for one task."""
-        return _percentiles(self.task_draws(task)[:, [row]], level)[0]
+        here = self.task == self.task_names.index(task)
+        return np.asarray(percentiles(self.task_draws(task)[:, row], level, [len(np.unique(self.string[here]))]))
 
     def half_width(self, metric: Metric = "macro_score", level: float = LEVEL) -> float:
         """Half-width of the simultaneous band: the `level` quantile, over draws, of the largest |draw - value|.
 
-        All heads' true scores lie within value +- half-width together, so the best head's may be read off it.
+        Stretched as an end of an interval over so few strings is. All heads' true scores lie within value +-
+        half-width together, so the best head's may be read off it.
         """
-        return float(np.quantile(np.abs(self.draws[metric] - self.value(metric)).max(axis=1), level))
+        half = float(np.quantile(np.abs(self.draws[metric] - self.value(metric)).max(axis=1), level))
+        return half * expansion(self.resamples.sizes, level) if half else 0.0
 
     def simultaneous(self, metric: Metric = "macro_score", level: float = LEVEL) -> Float[np.ndarray, "head 2"]:
         """Max-type simultaneous intervals (low, high) of all heads, clipped to [0, 1]; for existence claims."""
@@ -300,7 +319,7 @@ class SuccessorScores:
         leader, runner_up = (int(row) for row in self.ranking(metric)[:2])
         value = float(_ratio(self.value(metric)[None])[0])
         ratios = np.sort(_ratio(self.draws[metric]))
-        low, high = _order_statistics(ratios, level)
+        low, high = _order_statistics(ratios, expanded_level(self.resamples.sizes, level))
         if np.isfinite(value * value / low) and np.isfinite(high):
             low, high = min(low, value * value / high), max(high, value * value / low)
         return LeadRatio(leader, runner_up, value, float(low), float(high), level)
@@ -338,7 +357,7 @@ def score_heads(
         hits=passes(winners, dataset, exclude_self=exclude_self)[:, used],
         weight=pairs.weight[used],
         task=pairs.task[used],
-        token=pairs.token[used],
+        string=pairs.string[used],
         copy_score=copy_scores(winners, dataset),
         resamples=Resamples.draw(dataset, used, bootstrap_draws, generator),
         exclude_self=exclude_self,
@@ -358,10 +377,6 @@ def form_hits(
     column = [start + strand.places[first] for first, _ in strand.links]
     target = np.asarray([strand.places[second] for _, second in strand.links])
     return (winners.of(exclude_self)[:, column] == target).sum(axis=1), len(strand.links)
-
-
-def _percentiles(draws: Float[np.ndarray, "draw head"], level: float) -> Float[np.ndarray, "head 2"]:
-    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0).T
 
 
 def _ratio(values: Float[np.ndarray, "draw head"]) -> Float[np.ndarray, " draw"]:
