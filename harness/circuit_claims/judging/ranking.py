@@ -35,7 +35,7 @@ def first_of(
     """Which label has the highest value: for claims of kind `identity`.
 
     `estimate` holds the values, `draws` their resamples (all labels redrawn together, so that what they share is
-    shared). Ties at the top of a resample support nobody. Raises ValueError for shapes that do not fit.
+    shared). Ties at the top of a resample support "no leader". Raises ValueError for shapes that do not fit.
 
     >>> draws = np.random.default_rng(0).normal([2.0, 0.0, 0.1], 0.1, (500, 3))
     >>> ranking = first_of(["a", "b", "c"], np.array([2.0, 0.0, 0.1]), draws)
@@ -47,6 +47,8 @@ def first_of(
     leads = draws == first[:, None]
     leads &= (leads.sum(axis=1) == 1)[:, None]
     support = {label: float(share) for label, share in zip(labels, leads.mean(axis=0), strict=True) if share > 0}
+    if (undecided := 1 - float(leads.any(axis=1).mean())) > 0:
+        support["no leader"] = undecided
     rivals = dict(zip(labels, _strongest(labels, estimate, draws), strict=True)) if len(labels) > 1 else {}
     return Ranking(labels[int(np.argmax(estimate))], support, rivals)
 
@@ -57,7 +59,7 @@ def order_of(
     """In which order the labels' values fall, highest first: for claims of kind `order`.
 
     `support` is keyed by the whole order, "a > b > c"; `rivals` by each pair "a > b", with the share of resamples in
-    which b is ahead of a, allowing for the number of pairs (any of them may break an order). Equal values are no order.
+    which b is ahead of a, allowing for the number of pairs (any of them may break an order). Equal values support "no order".
 
     >>> draws = np.random.default_rng(0).normal([2.0, 1.0], 0.1, (500, 2))
     >>> ranking = order_of(["a", "b"], np.array([2.0, 1.0]), draws)
@@ -72,6 +74,8 @@ def order_of(
     support = {
         " > ".join(labels[int(i)] for i in order): int(n) / len(draws) for order, n in zip(orders, counts, strict=True)
     }
+    if not strict.all():
+        support["no order"] = 1 - float(strict.mean())
     pairs = len(labels) * (len(labels) - 1) // 2
     rivals: dict[str, Rival] = {}
     for one, other in combinations(range(len(labels)), 2):

@@ -80,8 +80,8 @@ def test_a_rival_that_shares_the_leaders_noise_is_told_from_one_that_does_not():
 
 def test_equal_values_lead_nobody_and_are_no_order():
     draws = np.ones((10, 3))
-    assert first_of(names(3), np.ones(3), draws).support == {}
-    assert order_of(names(3), np.ones(3), draws).support == {}
+    assert first_of(names(3), np.ones(3), draws).support == {"no leader": 1.0}
+    assert order_of(names(3), np.ones(3), draws).support == {"no order": 1.0}
 
 
 def test_one_label_alone_has_no_rival():

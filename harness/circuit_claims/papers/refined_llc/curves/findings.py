@@ -246,26 +246,25 @@ class Coefficients:
         )
 
     def separation(self) -> Finding:
-        """How much farther apart the two induction heads are on code (RL-21)."""
-        pair = self.layer(1, "induction")
+        """How much farther apart the two induction heads are on code, among all pairs of the layer (RL-21)."""
+        pair, layer = self.layer(1, "induction"), self.layer(1)
 
-        def ratio(code: ct.HeadTable, mixture: ct.HeadTable) -> Measurement:
-            return ct.separation_ratio(code, mixture, pair, self.draws, self.generator())
+        def rank(tables: Sequence[ct.HeadTable], heads: Sequence[str] = pair, draws: int = self.draws) -> Measurement:
+            return ct.separation_rank(tables[0], tables[1], heads, draws, self.generator())
 
-        code, mixture = self.last("code"), self.last("training mixture")
+        def both(**how: Any) -> list[ct.HeadTable]:
+            return [self.last(role, **how).of(layer) for role in ("code", "training mixture")]
 
         def of_another(generator: np.random.Generator) -> Measurement:
-            other = tuple(generator.permutation(self.layer(1))[:2].tolist())
-            return ct.separation_ratio(code, mixture, other if len(pair) == 2 else pair, CALIBRATION, generator)
+            two = tuple(generator.permutation(layer)[:2].tolist())
+            return rank(tables, two if len(pair) == 2 else pair, CALIBRATION)
 
+        tables, start = both(), [self.untrained(role).of(layer) for role in ("code", "training mixture")]
         return Finding(
-            ratio(code, mixture),
-            {"untrained model": lambda: ratio(self.untrained("code"), self.untrained("training mixture"))},
+            rank(tables),
+            {"untrained model": lambda: rank(start)},
             false={"any two heads of the layer": of_another},
-            without={
-                name: partial(ratio, self.last("code", instead=name), self.last("training mixture", instead=name))
-                for name in INSTEAD
-            },
+            without={name: partial(rank, both(instead=name)) for name in INSTEAD},
         )
 
     def drift(self) -> Finding:

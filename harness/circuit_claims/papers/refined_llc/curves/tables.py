@@ -257,29 +257,42 @@ def _earliest(steps: Mapping[str, float]) -> str:
     return " = ".join(ordered) if len(set(steps.values())) == 1 else " > ".join(ordered)
 
 
-def separation_ratio(
+def separation_rank(
     code: HeadTable, mixture: HeadTable, pair: Sequence[str], draws: int, generator: np.random.Generator
 ) -> Measurement:
-    """How far apart two heads are on code over how far on the mixture, at the last step."""
-    quantity = "difference of two heads on code over that on the mixture"
+    """How much farther apart two heads are on code than on the mixture at the last step, among all pairs of the table.
+
+    The value is the share of the other pairs that separate less, by the ratio of their differences. Two heads alone say
+    nothing: any two are farther apart on one of two texts, by chance on code as often as not.
+    """
+    quantity = "share of the other pairs of heads that separate less on code than the two"
     if len(pair) != 2:
         return absent(code, quantity, f"expected two induction heads, found {len(pair)}")
-    tables = [each.of(pair).at(each.steps[-1]) for each in (code, mixture)]
+    names = code.heads
+    tables = [each.of(names).at(each.steps[-1]) for each in (code, mixture)]
+    first, second = np.triu_indices(len(names), 1)
+    own = [{names[one], names[other]} == set(pair) for one, other in zip(first, second, strict=True)].index(True)
 
-    def ratio(values: Sequence[np.ndarray]) -> float:
-        apart = [abs(float(each[0, 0] - each[0, 1])) for each in values]
-        return apart[0] / max(apart[1], 1e-12)
+    def ratios(values: Sequence[np.ndarray]) -> Float[np.ndarray, " pair"]:
+        apart = [np.abs(each[0, first] - each[0, second]) for each in values]
+        return apart[0] / np.maximum(apart[1], 1e-12)
 
-    found = np.array([ratio([each.draw(generator) for each in tables]) for _ in range(draws)])
+    def rank(values: Sequence[np.ndarray]) -> float:
+        every = ratios(values)
+        return float((np.delete(every, own) < every[own]).mean())
+
+    found = np.array([rank([each.draw(generator) for each in tables]) for _ in range(draws)])
     status = "complete" if all(each.status == "complete" for each in tables) else "partial"
-    method = f"{draws:,} draws of every estimate's Monte Carlo error"
+    exact = [each.mean for each in tables]
     facts = {
-        "heads": list(pair),
-        **{name: each.mean[0].tolist() for name, each in zip(("code", "mixture"), tables, strict=True)},
-    }
-    value = ratio([each.mean for each in tables])
-    interval = percentile_interval(found, method)
-    return code.measured(quantity, value, interval=interval, unit="times", facts=facts, status=status, redrawn=CHAINS)
+        "heads": list(pair), "code over mixture": float(ratios(exact)[own]), "pairs": len(first),
+        **{name: each.of(pair).mean[0].tolist() for name, each in zip(("code", "mixture"), tables, strict=True)},
+    }  # fmt: skip
+    interval = percentile_interval(found, f"{draws:,} draws of every estimate's Monte Carlo error")
+    redrawn = {"heads": len(names), **CHAINS}
+    return code.measured(
+        quantity, rank(exact), interval=interval, unit="share of pairs", facts=facts, status=status, redrawn=redrawn
+    )
 
 
 def between_share(

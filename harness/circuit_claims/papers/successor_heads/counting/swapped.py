@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from circuit_claims.api import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, share_interval
+from circuit_claims.judging.statistics import LEVEL, item_share_interval
 from circuit_claims.papers.successor_heads.counting.factoring import SwappedPairs
-from circuit_claims.papers.successor_heads.counting.factoring import share_interval as pair_share
+from circuit_claims.papers.successor_heads.counting.factoring import item_share_interval as pair_share
 
 QUICK = 400
 
@@ -76,6 +76,6 @@ def numerals_of(table: Measurement, right: Bool[np.ndarray, " pair"], but: tuple
     if not asked:
         raise ValueError("Roman numerals: expected some as single tokens, found none; choose another subject")
     most = sum(bool(right[index == number].mean() > 0.5) for number in asked)
-    interval = share_interval(most, len(asked), exact=True)
+    interval = item_share_interval(most, len(asked), exact=True)
     return table.derive("numerals decoded", most / len(asked), interval=interval, unit="share of numerals",
                         n=len(asked), redrawn={"strings": len(asked)})  # fmt: skip
