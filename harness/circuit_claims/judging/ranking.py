@@ -59,7 +59,8 @@ def order_of(
     """In which order the labels' values fall, highest first: for claims of kind `order`.
 
     `support` is keyed by the whole order, "a > b > c"; `rivals` by each pair "a > b", with the share of resamples in
-    which b is ahead of a, allowing for the number of pairs (any of them may break an order). Equal values support "no order".
+    which b is ahead of a, allowing for the number of pairs (any of them may break an order). Equal values
+    support "no order".
 
     >>> draws = np.random.default_rng(0).normal([2.0, 1.0], 0.1, (500, 2))
     >>> ranking = order_of(["a", "b"], np.array([2.0, 1.0]), draws)
