@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from circuit_claims.api import Interval, Measurement
 from circuit_claims.judging.statistics import LEVEL, item_share_interval
 from circuit_claims.papers.successor_heads.counting.factoring import SwappedPairs
-from circuit_claims.papers.successor_heads.counting.factoring import item_share_interval as pair_share
+from circuit_claims.papers.successor_heads.counting.factoring import share_interval as pair_share
 
 QUICK = 400
 
