@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DRAWS = 200
 MOST_FALSE_ALARMS = 0.10
 
-Draw = Callable[[np.random.Generator], "Measurement"]
+DrawFalse = Callable[[np.random.Generator], "Measurement"]
 Make = Callable[[], "Measurement"]
 
 
@@ -90,7 +90,7 @@ UNCALIBRATED = Calibration()
 def calibrate(
     claim: Claim,
     rule: Callable[[Claim, Measurement], str],
-    false: Mapping[str, Draw],
+    false: Mapping[str, DrawFalse],
     oracles: Mapping[str, Make],
     draws: int = DRAWS,
 ) -> Calibration:

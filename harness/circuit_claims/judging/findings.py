@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from circuit_claims.judging.calibration import DRAWS, Calibration, Draw, Make, calibrate
+from circuit_claims.judging.calibration import DRAWS, Calibration, DrawFalse, Make, calibrate
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.verdicts import Control, apply_rule
@@ -24,7 +24,7 @@ class Finding:
 
     measurement: Measurement
     controls: Mapping[str, Callable[[], Measurement]]
-    false: Mapping[str, Draw] = field(default_factory=dict)
+    false: Mapping[str, DrawFalse] = field(default_factory=dict)
     oracles: Mapping[str, Make] = field(default_factory=dict)
     without: Mapping[str, Make] = field(default_factory=dict)
 

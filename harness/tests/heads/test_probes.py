@@ -15,7 +15,7 @@ from circuit_claims.heads.probes import (
 from circuit_claims.judging.statistics import binomial_interval
 from circuit_claims.papers.successor_heads.counting.probes_transfer import (
     Asked,
-    best_modulus,
+    modulus_of_the_probes,
     out_of_distribution,
     successes_in_task,
 )
@@ -124,7 +124,7 @@ def test_the_report_out_of_distribution() -> None:
     assert successes_in_task(probes, asked, "days", 10).value == 7
     with pytest.raises(ValueError, match="expected one of days, words"):
         successes_in_task(probes, asked, "months", 10)
-    best = best_modulus(probes, asked, x, index.numpy())
+    best = modulus_of_the_probes(probes, asked, x, index.numpy())
     assert best.value == "10"
     assert best.support["10"] == pytest.approx(1.0)
     assert best.facts["least drop"] == 10

@@ -225,7 +225,7 @@ def test_measures_of_one_module_hang_on_their_own_code_alone(found):
         ("head_scores", "models.architectures.layers"),
         ("head_scores", "papers.successor_heads.dataset"),
         ("head_scores", "papers.successor_heads.succession.nulls"),
-        ("roman_score", "judging.statistics"),
+        ("roman_score", "judging.statistics.shares"),
         ("headless_scores_table", "models.bridge"),
         ("head_cases", "heads.effects.direct"),
         ("head_cases", "heads.effects.losses"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from circuit_claims.judging.claims import load_papers
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.measurement import Measurement, Rival
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping import measure as measuring
 from circuit_claims.keeping.keys import closure
@@ -146,7 +146,7 @@ def test_the_controls_of_the_score_come_out_as_they_must(planted, claim_id):
 
 def test_the_planted_head_leads_with_a_score_of_one(planted):
     scores = successor_scores(planted)
-    best, leader, lead = scores.best_head(), scores.leader(), scores.lead_over_runner_up()
+    best, leader, lead = scores.best_head(), scores.leader("L1H2"), scores.lead_over_runner_up()
     assert (best.measurement.value, best.measurement.facts["head"]) == (1.0, "L1H2")
     assert best.measurement.p_value < 0.01
     assert leader.measurement.value == "L1H2"
@@ -184,18 +184,17 @@ def test_roman_numerals_are_read_off_the_leading_head(planted):
     verdict = judge(CLAIMS["SH-24"], finding.measurement, finding.controls_for(CLAIMS["SH-24"]))
     assert (finding.measurement.value, finding.measurement.facts["head"]) == (1.0, "L1H2")
     assert verdict.outcome == "reproduced"
-    assert {item.control.name for item in verdict.controls} == {*NEGATIVE, "planted successor head"}
+    assert {item.control.name for item in verdict.controls} == {"untrained weights", "planted successor head"}
     assert numerals_null(roman_numerals(planted)).observed == 1.0
 
 
-def test_the_path_of_the_plant_scores_higher_and_pooled_controls_have_no_order(planted):
+def test_the_path_of_the_plant_scores_higher_and_untrained_weights_have_no_order(planted):
     finding = input_paths(planted).order_of("mlp0", "embed")
     assert finding.measurement.support["mlp0 > embed"] == 1.0
     verdict = judge(CLAIMS["SH-09"], finding.measurement, finding.controls_for(CLAIMS["SH-09"]))
     assert verdict.outcome == "reproduced"
     for control in verdict.controls:
         assert control.control.measurement.support["mlp0 > embed"] < 0.95
-        assert "5 draws" in control.control.measurement.quantity
     rows = path_table(input_paths(planted), "mlp0", "embed").rows
     assert rows[0] == ("mlp0", "1.000", "1.000")
 
@@ -246,6 +245,8 @@ TABLE = Measurement(
         "heads": np.array([[0, 0], [0, 1], [1, 0]]),
         "score": np.array([0.2, 0.8, 0.4]), "macro_score": np.array([0.9, 0.95, 0.1]),
         "score_support": np.array([0.0, 0.75, 0.25]), "macro_score_support": np.array([1.0, 0.0, 0.0]),
+        "score_rival": np.array([1, 2, 1]), "macro_score_rival": np.array([1, 0, 0]),
+        "score_ahead": np.array([1.0, 0.25, 0.75]), "macro_score_ahead": np.array([0.0, 1.0, 1.0]),
         "day_hits": np.array([7, 3, 7]),
     },
     facts={
@@ -259,6 +260,7 @@ TABLE = Measurement(
 def test_quantities_are_read_off_the_table():
     leader = quantities.leader(TABLE)
     assert (leader.value, dict(leader.support), leader.seed, leader.n) == ("L0H1", {"L0H1": 0.75, "L1H0": 0.25}, 4, 50)
+    assert leader.rivals["L1H0"] == Rival("L0H1", 0.75)
     assert dict(quantities.leader(TABLE, "macro_score").support) == {"L0H0": 1.0}
     best = quantities.best_head(TABLE)
     assert (best.value, best.p_value, best.facts["head"], best.facts["mean over tasks"]) == (0.8, 0.02, "L0H1", 0.95)

@@ -19,7 +19,7 @@ from tests.helpers.subjects import save_planted_subject
 from tests.report.sample import write_events
 
 ROOT = Path(__file__).resolve().parents[3]
-TASKS = {"digits", "days", "months", "letters"}
+TASKS = {"numbers", "days", "months", "letters"}
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,11 @@ def planted_coefficients(types=TYPES, changes=None):
     return Coefficients(run, planted_cells(changes), again)
 
 
+# So far apart on code that no pair with a third head comes near: its difference on the mixture is ten times theirs.
+APART = {
+    (str(planted_table().steps[-1]), head, "code", "next token"): mean for head, mean in (("1:6", 30), ("1:7", 90))
+}
+
 FINDINGS = {
     "RL-10": lambda found: found.by_kind(),
     "RL-11": lambda found: found.clusters(),
@@ -74,7 +79,8 @@ FINDINGS = {
 
 @pytest.mark.parametrize("claim", FINDINGS)
 def test_each_claim_holds_where_it_was_planted_and_its_controls_are_as_they_must_be(claim):
-    entry, finding = PAPER.claim(claim), FINDINGS[claim](planted_coefficients())
+    changes = APART if claim == "RL-21" else None
+    entry, finding = PAPER.claim(claim), FINDINGS[claim](planted_coefficients(changes=changes))
     verdict = judge(entry, finding.measurement, finding.controls_for(entry))
     assert (verdict.outcome, verdict.reason) == ("reproduced", "")
     assert {item.control.name for item in verdict.controls} == {*entry.controls, *entry.positive_controls}

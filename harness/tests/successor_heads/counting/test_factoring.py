@@ -14,7 +14,6 @@ from circuit_claims.papers.successor_heads.counting.factoring import (
     decoded,
     learn_maps,
     measured,
-    share_interval,
     swapped_pairs,
 )
 from circuit_claims.papers.successor_heads.counting.planted_counter import HEAD, planted_counter, token_ids
@@ -101,8 +100,8 @@ def test_too_few_pairs_are_refused_with_what_was_found():
 def test_an_interval_over_tokens_is_wider_than_one_over_pairs():
     """All pairs of one token x fail together: forty tokens, not sixteen hundred coins."""
     x, y = (side.ravel() for side in np.meshgrid(np.arange(40), np.arange(40), indexing="ij"))
-    from circuit_claims.papers.successor_heads.counting.factoring import SwappedPairs
+    from circuit_claims.papers.successor_heads.counting.swapped import SwappedPairs, pair_share
 
-    value, low, high = share_interval(x % 2 == 0, SwappedPairs(x, y, y), np.random.default_rng(0), 1000)
+    value, low, high = pair_share(x % 2 == 0, SwappedPairs(x, y, y), np.random.default_rng(0), 1000)
     assert value == 0.5
     assert high - low > 0.2

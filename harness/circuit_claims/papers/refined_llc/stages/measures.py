@@ -25,7 +25,7 @@ from circuit_claims.papers.refined_llc.stages.boundaries import (
     stage_changes,
 )
 from circuit_claims.papers.refined_llc.stages.first_generation import FirstGeneration
-from circuit_claims.papers.refined_llc.stages.run_measures import planted
+from circuit_claims.papers.refined_llc.stages.run_measures import planted_run
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
@@ -215,7 +215,7 @@ class Stages:
         controls = {
             "as published": self.changes,
             "shuffled steps": lambda: self.changes(_shuffled(self.run), corrected=True),
-            "planted first-generation estimator": lambda: self.changes(planted(self.run), corrected=True),
+            "planted first-generation estimator": lambda: self.changes(planted_run(self.run), corrected=True),
         }
         return Finding(made, controls)
 
@@ -242,8 +242,8 @@ class Stages:
             return spread_ratio(run, n_layers=2, draws=self.draws, seed=self.seed)
 
         controls = {
-            "estimator with one initial loss": lambda: ratio(planted(self.run, first_generation=False)),
-            "planted first-generation estimator": lambda: ratio(planted(self.run)),
+            "estimator with one initial loss": lambda: ratio(planted_run(self.run, first_generation=False)),
+            "planted first-generation estimator": lambda: ratio(planted_run(self.run)),
         }
         return Finding(ratio(self.run), controls)
 
@@ -251,7 +251,7 @@ class Stages:
         return {
             "shuffled steps": lambda: measured(_shuffled(self.run)),
             "one-layer run": lambda: measured(n_layers=1),
-            "planted stages": lambda: measured(planted(self.run)),
+            "planted stages": lambda: measured(planted_run(self.run)),
         }
 
 

@@ -247,12 +247,12 @@ def controls_of(run: TrainingRun, measured: Callable[[Any], Measurement]) -> dic
         "shuffled head labels": lambda: measured(Rearranged(run, shuffle="heads")),
         "shuffled steps": lambda: measured(Rearranged(run, shuffle="steps")),
         "untrained model": lambda: measured(Rearranged(run, frozen=True)),
-        "planted heads": lambda: measured(planted(run)),
-        "planted composition": lambda: measured(planted(run)),
+        "planted heads": lambda: measured(planted_run(run)),
+        "planted composition": lambda: measured(planted_run(run)),
     }
 
 
-def planted(run: TrainingRun, *, first_generation: bool = True) -> TrainingRun:
+def planted_run(run: TrainingRun, *, first_generation: bool = True) -> TrainingRun:
     """A made-up run in which every recorded finding holds, in the context of `run`."""
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
     from circuit_claims.papers.refined_llc.runs.recorded_planted import planted_data

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.api import Measurement, bootstrap_counts
-from circuit_claims.judging.statistics import or_binomial, percentiles
+from circuit_claims.api import Measurement
+from circuit_claims.papers.successor_heads.counting.swapped import SwappedPairs, pair_share
 from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits, strict_winner
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 
@@ -69,22 +69,6 @@ class Domains:
     def rows_of(self, domain: int) -> Int[np.ndarray, " token"]:
         """Rows of one domain."""
         return np.flatnonzero(self.domain == domain)
-
-
-@dataclass(frozen=True)
-class SwappedPairs:
-    """Swapped pairs as rows of `Domains`: index from `x`, domain from `y`, `z` the token that has both."""
-
-    x: Int[np.ndarray, " pair"]
-    y: Int[np.ndarray, " pair"]
-    z: Int[np.ndarray, " pair"]
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, rows: np.ndarray) -> SwappedPairs:
-        """Some of the pairs."""
-        return SwappedPairs(self.x[rows], self.y[rows], self.z[rows])
 
 
 def swapped_pairs(
@@ -203,25 +187,6 @@ def _or_nobody(place: int | None) -> int:
     return -1 if place is None else place
 
 
-def share_interval(
-    passed: Bool[np.ndarray, " pair"], pairs: SwappedPairs, generator: np.random.Generator, draws: int
-) -> tuple[float, float, float]:
-    """Share of pairs, with a 90 % interval: bootstrap over the tokens x and y at once, or the exact binomial over
-    pairs where that is wider (pairs that share a token are not independent)."""
-    if not len(passed):
-        raise ValueError("share of decoded pairs: expected at least one pair, found none")
-    x, y = (np.unique(side, return_inverse=True)[1] for side in (pairs.x, pairs.y))
-    weight = _weights(generator, draws, x.max() + 1)[:, x] * _weights(generator, draws, y.max() + 1)[:, y]
-    rates = weight @ passed / weight.sum(axis=1)
-    few = min(weight_of.max() + 1 for weight_of in (x, y))
-    return float(passed.mean()), *or_binomial(percentiles(rates, redrawn=int(few)), int(passed.sum()), len(passed))
-
-
-def _weights(generator: np.random.Generator, draws: int, n: int) -> Float[np.ndarray, "draw token"]:
-    """How often each draw takes each token; a hair more than never, so that no draw is empty."""
-    return bootstrap_counts(n, draws, generator) + 1e-9
-
-
 @dataclass(frozen=True)
 class _Tried:
     """Maps tried on pairs: which decode in output space, which are counted on, and what the true vector gives there."""
@@ -252,7 +217,7 @@ class _Tried:
     def share(self, which: str, generator: np.random.Generator, draws: int) -> dict[str, float | int]:
         """The share of one column as facts: value, low, high, n."""
         kept = np.ones(len(self.pairs), dtype=bool) if which == "decoded" else self.asked
-        value, low, high = share_interval(
+        value, low, high = pair_share(
             getattr(self, which)[kept], self.pairs.take(np.flatnonzero(kept)), generator, draws
         )
         return {"value": value, "low": low, "high": high, "n": int(kept.sum())}

@@ -21,9 +21,9 @@ from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
+from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
 
 NOBODY = -1
-DRAWS = 2000
 ROWS_AT_ONCE = 4096
 
 Logits = Callable[[Tensor], Tensor]

@@ -64,7 +64,7 @@ def _probed(own: Any, index: Any, asked: Any, seeds: int, shuffled: bool) -> Mea
 
     learned = shuffled_index(index, range(seeds)) if shuffled else index
     probes = train_probes(own, learned, range(seeds))
-    best = transfer.best_modulus(probes, asked, own, index.numpy())
+    best = transfer.modulus_of_the_probes(probes, asked, own, index.numpy())
     outside = transfer.out_of_distribution(probes, asked)
     facts = {
         "outside": {**stated(outside), "n": outside.n, **outside.facts},

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from circuit_claims.api import Measurement, first_of, percentile_interval
 from circuit_claims.judging.statistics import bootstrap_counts
 
+DRAWS = 2000
 QUICK = 400
 
 

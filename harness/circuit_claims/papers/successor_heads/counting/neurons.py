@@ -19,7 +19,8 @@ from torch import Tensor
 
 from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
-from circuit_claims.papers.successor_heads.counting.features import DRAWS, NOBODY, Logits, successor_probability
+from circuit_claims.papers.successor_heads.counting.features import NOBODY, Logits, successor_probability
+from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
 
 TOP = 16
 PERIODS = tuple(range(2, 26))

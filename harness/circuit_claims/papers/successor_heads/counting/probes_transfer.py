@@ -16,7 +16,8 @@ from torch import Tensor
 from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.probes import Probes
 from circuit_claims.judging.statistics import percentile_band
-from circuit_claims.papers.successor_heads.counting.features import DRAWS, ModalFeatures
+from circuit_claims.papers.successor_heads.counting.features import ModalFeatures
+from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def successes_in_task(probes: Probes, asked: Asked, task: str, modulus: int, *, 
     )
 
 
-def best_modulus(
+def modulus_of_the_probes(
     probes: Probes,
     asked: Asked,
     own: Float[Tensor, "m d_model"],

@@ -6,15 +6,50 @@ pairs that asked for the first; what the maps and the head made of it stays.
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Bool
+from dataclasses import dataclass
 
-from circuit_claims.api import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL, item_share_interval
-from circuit_claims.papers.successor_heads.counting.factoring import SwappedPairs
-from circuit_claims.papers.successor_heads.counting.factoring import share_interval as pair_share
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from circuit_claims.api import Interval, Measurement, bootstrap_counts
+from circuit_claims.judging.statistics import LEVEL, item_share_interval, or_binomial, percentiles
 
 QUICK = 400
+
+
+@dataclass(frozen=True)
+class SwappedPairs:
+    """Swapped pairs as rows of `Domains`: index from `x`, domain from `y`, `z` the token that has both."""
+
+    x: Int[np.ndarray, " pair"]
+    y: Int[np.ndarray, " pair"]
+    z: Int[np.ndarray, " pair"]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: np.ndarray) -> SwappedPairs:
+        """Some of the pairs."""
+        return SwappedPairs(self.x[rows], self.y[rows], self.z[rows])
+
+
+def pair_share(
+    passed: Bool[np.ndarray, " pair"], pairs: SwappedPairs, generator: np.random.Generator, draws: int
+) -> tuple[float, float, float]:
+    """Share of pairs, with a 90 % interval: bootstrap over the tokens x and y at once, or the exact binomial over
+    pairs where that is wider (pairs that share a token are not independent)."""
+    if not len(passed):
+        raise ValueError("share of decoded pairs: expected at least one pair, found none")
+    x, y = (np.unique(side, return_inverse=True)[1] for side in (pairs.x, pairs.y))
+    weight = _weights(generator, draws, x.max() + 1)[:, x] * _weights(generator, draws, y.max() + 1)[:, y]
+    rates = weight @ passed / weight.sum(axis=1)
+    few = min(weight_of.max() + 1 for weight_of in (x, y))
+    return float(passed.mean()), *or_binomial(percentiles(rates, redrawn=int(few)), int(passed.sum()), len(passed))
+
+
+def _weights(generator: np.random.Generator, draws: int, n: int) -> Float[np.ndarray, "draw token"]:
+    """How often each draw takes each token; a hair more than never, so that no draw is empty."""
+    return bootstrap_counts(n, draws, generator) + 1e-9
 
 
 def passed(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Int
 
 SUCCESSOR, ACRONYM, GREATER, COPY = (BEHAVIOURS.index(name) for name in BEHAVIOURS[:OTHER])
-Places = Sequence[tuple[Line, Sequence[int]]]
+PairPlaces = Sequence[tuple[Line, Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Pairing:
         return found[np.arange(len(found)), first].astype(np.int8)
 
 
-def pair(looked_at: Places, targets: Sequence[str], top: int) -> Pairing:
+def pair(looked_at: PairPlaces, targets: Sequence[str], top: int) -> Pairing:
     """The pairing of cases with `targets`: each case a line and its attended positions, the most attended first.
 
     Position 0 and -1 are passed over, and no more than `top` of the others are kept.
