@@ -154,3 +154,23 @@ def test_weights_in_strata_have_the_variance_of_the_mean():
     assert (weights[:, 37] == 1).all()
     days = (weights * values)[:, :7].sum(1) / 7
     assert days.var() == pytest.approx(values[:7].var(ddof=1) / 7, rel=0.05)  # seven standard errors
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_correlations_of_many_rows_are_those_of_each(ranks):
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 5, size=(2, 40, 12)).astype(float)  # with ties
+    x[3] = 2.0
+    slow = [st.correlation(one, other, ranks=ranks) for one, other in zip(x, y, strict=True)]
+    assert st.row_correlations(x, y, ranks=ranks) == pytest.approx(slow, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+@pytest.mark.parametrize("within", [None, np.repeat([0, 1, 1], 4)])
+def test_the_null_of_a_correlation_is_that_of_each_order(ranks, within):
+    x, y = np.random.default_rng(1).integers(0, 9, size=(2, 12)).astype(float)
+    slow = st.permutation_null(
+        lambda order: st.correlation(x, y[order], within, ranks=ranks), 12, 50, np.random.default_rng(2), within
+    )
+    fast = st.correlation_null(x, y, 50, np.random.default_rng(2), within, ranks=ranks)
+    assert fast == pytest.approx(slow, abs=1e-9)

@@ -10,7 +10,7 @@ choose: the units that the sentence speaks of. How often each covers is in docs/
 | a mean over pairs of heads | `two_way_interval`, `pair_interval` |
 | a share of independent items, of clusters | `item_share_interval`, `cluster_share_interval` |
 | two groups of few heads | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
-| a correlation over few heads | `correlation_interval` |
+| a correlation of heads; of resamples, shuffles | `correlation_interval`; `row_correlations`, `correlation_null` |
 """
 
 from circuit_claims.judging.statistics.clusters import (
@@ -22,7 +22,12 @@ from circuit_claims.judging.statistics.clusters import (
     two_way_interval,
     welch_interval,
 )
-from circuit_claims.judging.statistics.correlation import correlation, correlation_interval
+from circuit_claims.judging.statistics.correlation import (
+    correlation,
+    correlation_interval,
+    correlation_null,
+    row_correlations,
+)
 from circuit_claims.judging.statistics.permutation import (
     arrangements,
     difference_interval,
@@ -30,6 +35,7 @@ from circuit_claims.judging.statistics.permutation import (
     maximum_null,
     permutation_null,
     permutation_p_value,
+    shuffled_orders,
 )
 from circuit_claims.judging.statistics.resampling import (
     FEWEST_CLUSTERS,
@@ -58,9 +64,9 @@ from circuit_claims.judging.statistics.shares import (
 __all__ = [
     "FEWEST_CLUSTERS", "LEVEL", "Redrawn", "arrangements", "binomial_interval", "bootstrap_counts",
     "cluster_interval", "cluster_means", "cluster_share_interval", "cluster_variance", "correlation",
-    "correlation_interval", "difference_interval", "effective_clusters", "effective_items", "expanded_level",
-    "expansion", "intraclass_correlation", "item_share_interval", "jeffreys_interval", "label_p_value",
-    "maximum_null", "or_binomial", "pair_interval", "percentile_band", "percentile_interval", "percentiles",
-    "permutation_null", "permutation_p_value", "prediction_interval", "stratified_counts", "t_interval",
-    "two_way_interval", "welch_interval",
+    "correlation_interval", "correlation_null", "difference_interval", "effective_clusters", "effective_items",
+    "expanded_level", "expansion", "intraclass_correlation", "item_share_interval", "jeffreys_interval",
+    "label_p_value", "maximum_null", "or_binomial", "pair_interval", "percentile_band", "percentile_interval",
+    "percentiles", "permutation_null", "permutation_p_value", "prediction_interval", "row_correlations",
+    "shuffled_orders", "stratified_counts", "t_interval", "two_way_interval", "welch_interval",
 ]  # fmt: skip

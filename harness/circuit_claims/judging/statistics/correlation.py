@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 
 from circuit_claims.errors import InputError
 from circuit_claims.judging.measurement import Interval
+from circuit_claims.judging.statistics.permutation import shuffled_orders
 from circuit_claims.judging.statistics.resampling import LEVEL
 
 
@@ -39,6 +40,50 @@ def correlation(
     first, second = (_centred(each, groups, ranks) for each in (x, y))
     spread = math.sqrt(float(first @ first) * float(second @ second))
     return float(np.clip(round(float(first @ second) / spread, 12), -1.0, 1.0)) if spread > 0 else math.nan
+
+
+def row_correlations(
+    x: Float[np.ndarray, "row n"], y: Float[np.ndarray, "row n"], *, ranks: bool = False
+) -> Float[np.ndarray, " row"]:
+    """`correlation` of each row of `x` with that of `y`, all at once: of resamples.
+
+    >>> row_correlations(np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]), np.array([[3.0, 2.0, 1.0]] * 2)).tolist()
+    [-1.0, nan]
+    """
+    from scipy.stats import rankdata
+
+    first, second = (rankdata(each, axis=1) if ranks else np.asarray(each, dtype=np.float64) for each in (x, y))
+    first, second = (each - each.mean(axis=1, keepdims=True) for each in (first, second))
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        return np.clip(np.round((first * second).sum(axis=1) / np.where(spread > 0, spread, np.nan), 12), -1.0, 1.0)
+
+
+def correlation_null(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    shuffles: int,
+    generator: np.random.Generator,
+    within: Shaped[np.ndarray, " n"] | None = None,
+    *,
+    ranks: bool = False,
+) -> Float[np.ndarray, " shuffle"]:
+    """`correlation` with `y` in as many random orders, within its groups: what it is if they have nothing to do.
+
+    Values are ranked and centred once: an order changes neither.
+
+    >>> found = correlation_null(np.arange(9.0), np.arange(9.0), 200, np.random.default_rng(0), ranks=True)
+    >>> found.shape, bool(abs(found.mean()) < 0.1)
+    ((200,), True)
+    """
+    x, y = _checked(x, y)
+    groups = np.zeros(len(x)) if within is None else np.asarray(within)
+    first, second = (_centred(each, groups, ranks) for each in (x, y))
+    spread = math.sqrt(float(first @ first) * float(second @ second))
+    orders = shuffled_orders(len(x), shuffles, generator, groups)
+    return (
+        np.clip(np.round(second[orders] @ first / spread, 12), -1.0, 1.0) if spread > 0 else np.full(shuffles, math.nan)
+    )
 
 
 def _checked(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:

@@ -43,12 +43,23 @@ def permutation_null(
     >>> permutation_p_value(1.0, null)
     0.01
     """
+    return np.array([statistic(order) for order in shuffled_orders(n, shuffles, generator, within)])
+
+
+def shuffled_orders(
+    n: int, shuffles: int, generator: np.random.Generator, within: Shaped[np.ndarray, " n"] | None = None
+) -> Int[np.ndarray, "shuffle n"]:
+    """Random orders of `n` things, of those of each group among themselves where `within` names one for each.
+
+    >>> shuffled_orders(4, 1, np.random.default_rng(0), within=np.array([0, 1, 0, 1])) % 2
+    array([[0, 1, 0, 1]])
+    """
     groups = np.zeros(n) if within is None else np.asarray(within)
     orders = np.tile(np.arange(n), (shuffles, 1))
     for group in np.unique(groups):
         at = np.flatnonzero(groups == group)
         orders[:, at] = generator.permuted(orders[:, at], axis=1)
-    return np.array([statistic(order) for order in orders])
+    return orders
 
 
 def maximum_null(scores: Float[np.ndarray, "draw *heads"]) -> Float[np.ndarray, " draw"]:

@@ -107,6 +107,21 @@ def test_half_of_a_rise_is_a_checkpoint_that_was_seen(curve, step):
     assert ct.half_rise(STEPS, np.array(curve)) == step
 
 
+def slow_half_rise(steps, values):
+    """One curve at a time, as the definition reads."""
+    goal = values.min() + (values[-1] - values.min()) / 2
+    if not values[-1] > values.min():
+        return np.inf
+    below = np.flatnonzero(values < goal)
+    return float(steps[int(below[-1]) + 1]) if len(below) else float(steps[0])
+
+
+def test_landmarks_of_many_curves_are_those_of_each():
+    curves = rng().integers(0, 6, size=(300, 5)).astype(float)
+    assert ct.half_rise(STEPS, curves).tolist() == [slow_half_rise(STEPS, one) for one in curves]
+    assert ct.peak(STEPS, curves).tolist() == [STEPS[int(one.argmax())] for one in curves]
+
+
 def test_the_layer_that_rises_first_is_first():
     curves = np.array([[0, 0], [4, 0], [4, 0], [4, 4], [4, 4]]).repeat(3, axis=1)
     found = ct.landmark_order(table(curves), GROUPS, ct.half_rise, 60, rng())

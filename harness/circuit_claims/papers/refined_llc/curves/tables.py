@@ -20,7 +20,6 @@ from circuit_claims.api import (
     cluster_interval,
     order_of,
     percentile_interval,
-    permutation_null,
     permutation_p_value,
 )
 from circuit_claims.judging.measurement import Status
@@ -29,8 +28,10 @@ from circuit_claims.judging.statistics import (
     arrangements,
     correlation,
     correlation_interval,
+    correlation_null,
     difference_interval,
     label_p_value,
+    row_correlations,
 )
 
 CHAINS = {"chains": 4}  # as every cell was recorded
@@ -73,6 +74,10 @@ class HeadTable:
     def draw(self, generator: np.random.Generator) -> Float[np.ndarray, "step head"]:
         """The table as another measurement might have found it."""
         return self.mean + generator.normal(size=self.mean.shape) * self.error
+
+    def drawn(self, draws: int, generator: np.random.Generator) -> Float[np.ndarray, "draw step head"]:
+        """As many of them."""
+        return self.mean + generator.normal(size=(draws, *self.mean.shape)) * self.error
 
     @property
     def status(self) -> Status:
@@ -182,14 +187,14 @@ def spread_growth(table: HeadTable, draws: int, generator: np.random.Generator) 
         for layer in sorted({head[0] for head in table.heads})
     ]
 
-    def growth(values: Float[np.ndarray, "step head"], pick: Callable[[list[int]], Any]) -> list[float]:
-        spreads = [values[[0, -1]][:, pick(layer)].std(axis=1, ddof=1) for layer in layers]
-        return [float(last / max(first, 1e-12)) for first, last in spreads]
+    def growth(values: Float[np.ndarray, "draw end head"]) -> Float[np.ndarray, " draw"]:
+        first, last = values.std(axis=2, ddof=1).T
+        return last / np.maximum(first, 1e-12)
 
-    found = np.array(
-        [min(growth(table.draw(generator), lambda at: generator.choice(at, size=len(at)))) for _ in range(draws)]
-    )
-    exact = growth(table.mean, list)
+    ends = table.at(table.steps[0], table.steps[-1]) if len(table.steps) > 1 else table.at(*2 * table.steps)
+    values = ends.drawn(draws, generator)
+    found = np.min([growth(_redrawn(values, layer, generator)) for layer in layers], axis=0)
+    exact = [float(growth(ends.mean[None, :, layer])[0]) for layer in layers]
     method = f"{draws:,} draws of heads within their layer and of every estimate's Monte Carlo error"
     interval = percentile_interval(found, method, redrawn=[len(layer) for layer in layers])
     facts = {
@@ -201,28 +206,36 @@ def spread_growth(table: HeadTable, draws: int, generator: np.random.Generator) 
     return table.measured(quantity, min(exact), interval=interval, unit="times", facts=facts, redrawn=redrawn)
 
 
-StepOf = Callable[[Sequence[int], Float[np.ndarray, " step"]], float]
+def _redrawn(
+    values: Float[np.ndarray, "draw step head"], heads: Sequence[int], generator: np.random.Generator
+) -> Float[np.ndarray, "draw step head"]:
+    """As many of these heads, drawn with replacement, anew in each draw."""
+    picks = np.asarray(heads)[generator.integers(len(heads), size=(len(values), len(heads)))]
+    return np.take_along_axis(values, picks[:, None, :], axis=2)
 
 
-def half_rise(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
+StepOf = Callable[[Sequence[int], Float[np.ndarray, "*curve step"]], Float[np.ndarray, "*curve"]]
+
+
+def half_rise(steps: Sequence[int], values: Float[np.ndarray, "*curve step"]) -> Float[np.ndarray, "*curve"]:
     """The first checkpoint from which on a curve stays above half of the way from its least value to its last one.
 
     A checkpoint, and nothing between two: what happens between checkpoints was not seen. Inf where the curve ends at
     its least value.
 
-    >>> half_rise([1, 10, 100], np.array([0.0, 1.5, 2.0]))
-    10.0
+    >>> half_rise([1, 10, 100], np.array([[0.0, 1.5, 2.0], [0.0, 0.5, 2.0], [3.0, 2.0, 1.0]])).tolist()
+    [10.0, 100.0, inf]
     """
-    goal = values.min() + (values[-1] - values.min()) / 2
-    if not values[-1] > values.min():
-        return float("inf")
-    below = np.flatnonzero(values < goal)
-    return float(steps[int(below[-1]) + 1]) if len(below) else float(steps[0])
+    least, last = values.min(axis=-1), values[..., -1]
+    below = values < (least + (last - least) / 2)[..., None]
+    # How many stand from the last one below on; 0 where none is below, which is the first checkpoint then.
+    after = np.where(below.any(axis=-1), below.shape[-1] - below[..., ::-1].argmax(axis=-1), 0)
+    return np.where(last > least, np.asarray(steps, dtype=float)[np.minimum(after, len(steps) - 1)], np.inf)
 
 
-def peak(steps: Sequence[int], values: Float[np.ndarray, " step"]) -> float:
+def peak(steps: Sequence[int], values: Float[np.ndarray, "*curve step"]) -> Float[np.ndarray, "*curve"]:
     """The step of a curve's highest value."""
-    return float(steps[int(values.argmax())])
+    return np.asarray(steps, dtype=float)[values.argmax(axis=-1)]
 
 
 def landmark_order(
@@ -237,13 +250,11 @@ def landmark_order(
         return absent(table, quantity, f"no heads of the kind {', '.join(empty)}")
     columns = {name: [table.heads.index(head) for head in heads] for name, heads in groups.items()}
 
-    def once(values: np.ndarray, pick: Callable[[list[int]], np.ndarray]) -> dict[str, float]:
-        return {name: landmark(table.steps, values[:, pick(at)].mean(1)) for name, at in columns.items()}
-
-    exact, names = once(table.mean, np.asarray), list(groups)
-    drawn = [once(table.draw(generator), lambda at: generator.choice(at, size=len(at))) for _ in range(draws)]
+    exact = {name: float(landmark(table.steps, table.mean[:, at].mean(1))) for name, at in columns.items()}
+    values, names = table.drawn(draws, generator), list(groups)
+    drawn = [landmark(table.steps, _redrawn(values, at, generator).mean(2)) for at in columns.values()]
     far = float(max(table.steps)) * 10  # a landmark that is never reached comes after all
-    earlier = -np.minimum([[one[name] for name in names] for one in drawn], far)
+    earlier = -np.minimum(np.stack(drawn, axis=1), far)
     ranking = order_of(names, -np.minimum([exact[name] for name in names], far), earlier)
     redrawn = {"heads": sum(map(len, columns.values()))}
     return table.measured(
@@ -273,15 +284,15 @@ def separation_rank(
     first, second = np.triu_indices(len(names), 1)
     own = [{names[one], names[other]} == set(pair) for one, other in zip(first, second, strict=True)].index(True)
 
-    def ratios(values: Sequence[np.ndarray]) -> Float[np.ndarray, " pair"]:
-        apart = [np.abs(each[0, first] - each[0, second]) for each in values]
+    def ratios(values: Sequence[np.ndarray]) -> Float[np.ndarray, "*draw pair"]:
+        apart = [np.abs(each[..., 0, first] - each[..., 0, second]) for each in values]
         return apart[0] / np.maximum(apart[1], 1e-12)
 
-    def rank(values: Sequence[np.ndarray]) -> float:
+    def rank(values: Sequence[np.ndarray]) -> Float[np.ndarray, "*draw"]:
         every = ratios(values)
-        return float((np.delete(every, own) < every[own]).mean())
+        return (np.delete(every, own, axis=-1) < every[..., [own]]).mean(axis=-1)
 
-    found = np.array([rank([each.draw(generator) for each in tables]) for _ in range(draws)])
+    found = rank([each.drawn(draws, generator) for each in tables])
     status = "complete" if all(each.status == "complete" for each in tables) else "partial"
     exact = [each.mean for each in tables]
     facts = {
@@ -291,7 +302,13 @@ def separation_rank(
     interval = percentile_interval(found, f"{draws:,} draws of every estimate's Monte Carlo error")
     redrawn = {"heads": len(names), **CHAINS}
     return code.measured(
-        quantity, rank(exact), interval=interval, unit="share of pairs", facts=facts, status=status, redrawn=redrawn
+        quantity,
+        float(rank(exact)),
+        interval=interval,
+        unit="share of pairs",
+        facts=facts,
+        status=status,
+        redrawn=redrawn,
     )
 
 
@@ -335,9 +352,7 @@ def rank_correlation(
     """
     groups = None if within is None else np.asarray(within)
     value = correlation(x, y, groups, ranks=True)
-    null = permutation_null(
-        lambda order: correlation(x, y[order], groups, ranks=True), len(x), shuffles, generator, groups
-    )
+    null = correlation_null(x, y, shuffles, generator, groups, ranks=True)
     p_value = permutation_p_value(value, null) if np.isfinite(value) else 1.0
     return Measurement(
         "rank correlation" + ("" if within is None else " within layers"),
@@ -365,13 +380,13 @@ def pair_correlation(
     """
     rows, columns = x.shape
     value = correlation(x.ravel(), y.ravel(), ranks=True)
-    found = []
-    for _ in range(draws):
-        pick = np.ix_(generator.integers(rows, size=rows), generator.integers(columns, size=columns))
-        found.append(correlation(x[pick].ravel(), y[pick].ravel(), ranks=True))
-    kept = np.array(found)[np.isfinite(found)]
+    picks = generator.integers(rows, size=(draws, rows, 1)), generator.integers(columns, size=(draws, 1, columns))
+    found = row_correlations(x[picks].reshape(draws, -1), y[picks].reshape(draws, -1), ranks=True)
+    kept = found[np.isfinite(found)]
     method = f"{draws:,} bootstrap draws over the heads of both layers"
-    null = np.array([correlation(x.ravel(), shuffled_pairs(y, generator).ravel(), ranks=True) for _ in range(draws)])
+    orders = [generator.permuted(np.tile(np.arange(size), (draws, 1)), axis=1) for size in (rows, columns)]
+    shuffled = y[orders[0][:, :, None], orders[1][:, None, :]].reshape(draws, -1)
+    null = row_correlations(np.tile(x.ravel(), (draws, 1)), shuffled, ranks=True)
     sure = np.isfinite(value) and len(kept) > draws / 2
     return Measurement(
         "rank correlation over pairs of heads",
