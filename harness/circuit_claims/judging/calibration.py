@@ -10,19 +10,20 @@ that is not reproduced, nothing can be decided here, whatever the figures say.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 import numpy as np
 
+from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.statistics import binomial_interval
 
 if TYPE_CHECKING:
     from circuit_claims.judging.claims import Claim
-    from circuit_claims.judging.measurement import Measurement
 
 DRAWS = 200
 MOST_FALSE_ALARMS = 0.10
@@ -87,25 +88,45 @@ class Calibration:
 UNCALIBRATED = Calibration()
 
 
+class Keep(Protocol):
+    """Calls a function, or has its measurement from a call before with the same code and the same data."""
+
+    def __call__(self, function: Callable[..., Measurement], *given: Any) -> Measurement:
+        """What `function(*given)` gives."""
+        ...
+
+
+def call(function: Callable[..., Measurement], *given: Any) -> Measurement:
+    """Nothing is kept: the function is called."""
+    return function(*given)
+
+
 def calibrate(
     claim: Claim,
     rule: Callable[[Claim, Measurement], str],
     false: Mapping[str, DrawFalse],
     oracles: Mapping[str, Make],
     draws: int = DRAWS,
+    keep: Keep = call,
 ) -> Calibration:
     """Apply `rule` (a claim and a measurement in, an outcome out) to `draws` false data sets a way and to each oracle.
 
     `false` makes one measurement with the claim false from a generator, `oracles` one with the claim true. The
-    generators are seeded by the claim's id and the way's name: the same rates come out again.
+    generators are seeded by the claim's id and the way's name: the same rates come out again. `keep` may have them from
+    a run before.
     """
-    alarms = []
-    for how, draw in false.items():
-        generator = np.random.default_rng([crc32(claim.id.encode()), crc32(how.encode())])
-        counts: dict[str, int] = {}
-        for _ in range(draws):
-            outcome = rule(claim, draw(generator))
-            counts[outcome] = counts.get(outcome, 0) + 1
-        alarms.append(FalseAlarm(how, counts))
-    made = [(how, make()) for how, make in oracles.items()]
+    alarms = [
+        FalseAlarm(how, keep(outcomes_where_false, claim, rule, how, draw, draws).facts["outcomes"])
+        for how, draw in false.items()
+    ]
+    made = [(how, keep(make)) for how, make in oracles.items()]
     return Calibration(tuple(alarms), tuple(Oracle(how, rule(claim, one), one) for how, one in made))
+
+
+def outcomes_where_false(
+    claim: Claim, rule: Callable[[Claim, Measurement], str], how: str, draw: DrawFalse, draws: int
+) -> Measurement:
+    """How often each outcome came of `draws` data sets that `draw` made: fact `outcomes`."""
+    generator = np.random.default_rng([crc32(claim.id.encode()), crc32(how.encode())])
+    counts = Counter(rule(claim, draw(generator)) for _ in range(draws))
+    return Measurement("outcomes where the claim is false", None, n=draws, facts={"outcomes": dict(counts)})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from circuit_claims.judging.calibration import DRAWS, Calibration, DrawFalse, Make, calibrate
+from circuit_claims.judging.calibration import DRAWS, Calibration, DrawFalse, Keep, Make, calibrate, call
 from circuit_claims.judging.claims import Claim
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.judging.verdicts import Control, apply_rule
+from circuit_claims.judging.verdicts import Control, outcome_of
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Finding:
         positive = [Control(name, "pass", known[name]()) for name in claim.positive_controls if name in known]
         return (*negative, *positive)
 
-    def calibration_for(self, claim: Claim, draws: int = DRAWS) -> Calibration:
+    def calibration_for(self, claim: Claim, draws: int = DRAWS, keep: Keep = call) -> Calibration:
         """The rule of `claim` on data in which it is false and on data in which it is true."""
-        return calibrate(claim, lambda one, given: apply_rule(one, given).outcome, self.false, self.oracles, draws)
+        return calibrate(claim, outcome_of, self.false, self.oracles, draws, keep)
 
     def without_for(self, claim: Claim) -> dict[str, str]:
         """What the claim's rule says of the same quantity without the instrument, by what took its place."""
-        return {name: apply_rule(claim, make()).outcome for name, make in self.without.items()}
+        return {name: outcome_of(claim, make()) for name, make in self.without.items()}

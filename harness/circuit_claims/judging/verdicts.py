@@ -113,6 +113,11 @@ def apply_rule(claim: Claim, measurement: Measurement) -> Verdict:
     return _rule(claim, measurement)
 
 
+def outcome_of(claim: Claim, measurement: Measurement) -> str:
+    """What the rule of the claim's kind says of `measurement` alone."""
+    return _rule(claim, measurement).outcome
+
+
 def not_judged(outcome: NotJudged, reason: str) -> Verdict:
     """The verdict on a claim that was not judged: one of `NOT_JUDGED`; `reason` says why and what would change it."""
     return Verdict(outcome, rule="none applied", reason=reason)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from circuit_claims.judging.calibration import Calibration
+from circuit_claims.judging.calibration import Calibration, Keep, call
 from circuit_claims.judging.claims import Claim, Deviation
 from circuit_claims.judging.evidence import Evidence, Table
 from circuit_claims.judging.findings import Finding
@@ -56,6 +56,7 @@ class Judge:
     rerun: str
     stream: EventStream
     deviations: Sequence[Deviation] = ()
+    keep: Keep = call
     text: TextUse | None = None
     judged: list[Judged] = field(default_factory=list)
     settled: dict[str, Judged] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Judge:
         claim = self._claim(claim_id)
         if claim_id in self.settled:
             return self.settled[claim_id]
-        without, calibration = finding.without_for(claim), finding.calibration_for(claim)
+        without, calibration = finding.without_for(claim), finding.calibration_for(claim, keep=self.keep)
         verdict = judge(claim, finding.measurement, finding.controls_for(claim), calibration, without)
         return self._record(claim, verdict, finding.measurement, evidence)
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import ClaimError
 from circuit_claims.judging.verdicts import NOT_JUDGED
 from circuit_claims.keeping.atomic import write_text_atomically
+from circuit_claims.keeping.by_content import kept
 from circuit_claims.keeping.events import StreamError
 from circuit_claims.running.contributions import ContributionError
 from circuit_claims.running.judge import Judge, Judged
@@ -117,7 +119,8 @@ class Session:
         above = home_of(self.config).relative_to(self.config.rootpath).as_posix()
         typed = node.removeprefix(f"{above}/")
         rerun = " ".join(filter(None, [f"pytest {quoted(typed)}", options_line(self.option, self.options)]))
-        return Judge(claims, label, node, rerun, self.run.stream, self.run.papers.deviations)
+        keep = partial(kept, self.run.context.store, anew=self.run.remeasure)
+        return Judge(claims, label, node, rerun, self.run.stream, self.run.papers.deviations, keep)
 
     @contextmanager
     def not_here_is_skipped(self, item: pytest.Function) -> Iterator[None]:
