@@ -43,7 +43,7 @@ def twice(number: float) -> Measurement:
 def kept(store: CellStore, function: Callable[..., Measurement], *given: Any, anew: bool = False) -> Measurement:
     """`function(*given)` from the store, or made and kept there; made and not kept where `given` has no digest."""
     try:
-        parts = {"by content": function.__qualname__, **content_of(function, *given)}
+        parts = {"by content": getattr(function, "__qualname__", "partial"), **content_of(function, *given)}
     except (NoDigest, SourceMissing):
         return function(*given)
     plan = CellPlan({"it": parts}, lambda _: [function(*given)])

@@ -8,6 +8,8 @@ import pytest
 from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.verdicts import apply_rule, judge
+from circuit_claims.keeping.cells import MemoryStore
+from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves import evidence as show
@@ -21,6 +23,7 @@ from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 from circuit_claims.report.figures.evidence import exhibit
 
 PAPER = load_paper(Path(__file__).resolve().parents[4] / "claims" / "refined_llc" / "paper.toml")
+STORE = MemoryStore()
 CODE = {"1:6": 30.0, "1:7": 36.0}
 DATA = {"code": 90.0, "tinystories": 40.0, "training-mixture": 60.0}
 
@@ -52,7 +55,7 @@ def planted_cells(changes=None):
 def planted_coefficients(types=TYPES, changes=None):
     run = SimpleNamespace(
         name="own-run", seed=0, steps=(0, *planted_table().steps), head_types=lambda: types,
-        context=SimpleNamespace(profile=PROFILES["quick"]), run=SimpleNamespace(folder=Path("two_layer"), losses=dict),
+        context=Context(STORE, profile=PROFILES["quick"]), run=SimpleNamespace(folder=Path("two_layer"), losses=dict),
     )  # fmt: skip
     again = (CellComparison(CellKey("100", "1:6", "code"), 3.0, 3.1, 0.5),)
     return Coefficients(run, planted_cells(changes), again)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.store import Store
+from circuit_claims.llc import sweep
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves import evidence as show
 from circuit_claims.papers.refined_llc.curves import findings as curves_findings
@@ -120,6 +121,25 @@ def test_cells_measured_again_with_other_random_numbers_agree(recorded):
     found = cr.measure_again(run, cr.open_cells(run), np.random.default_rng(0), count=3)
     assert len(found) == 3
     assert all(one.agrees and one.live != one.recorded for one in found)
+
+
+def test_a_comparison_is_made_once_for_the_same_code_and_cells(recorded, monkeypatch):
+    run = opened(recorded[0])
+    table, made = cr.open_cells(run), []
+    measured = sweep.measure_chains
+    monkeypatch.setattr(sweep, "measure_chains", lambda *given, **how: made.append(1) or measured(*given, **how))
+
+    def compared():
+        generator = np.random.default_rng(cr.comparison_seed(run, table))
+        return cr.measure_again(run, table, generator, store=run.context.store)
+
+    first = compared()
+    count = len(made)
+    assert count > 0
+    assert compared() == first
+    assert len(made) == count
+    other = replace(table, cells={key: replace(cell, seed=9) for key, cell in table.cells.items()})
+    assert cr.comparison_seed(run, other) != cr.comparison_seed(run, table)
 
 
 def test_a_recorded_cell_that_is_wrong_is_named(recorded):

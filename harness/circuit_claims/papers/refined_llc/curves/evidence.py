@@ -44,7 +44,7 @@ def _where(table: HeadTable) -> str:
     )
     return (
         f"Text: {facts.get('text')}, as {facts.get('role')}; {facts.get('loss')} loss, {facts.get('setting')} setting. "
-        f"Recorded: {source}; {facts.get('measured again in this run', 0)} cells measured again in this run.{spoilt}"
+        f"Recorded: {source}; {facts.get('measured again here', 0)} cells measured again on this machine.{spoilt}"
     )
 
 
@@ -336,7 +336,7 @@ def measured_again(found: Coefficients) -> Evidence:
             "others are given with --texts FOLDER), or all cells were measured anew."
         )
     return Table(
-        title="Recorded cells measured again in this run",
+        title="Recorded cells measured again on this machine",
         caption=caption,
         columns=["cell", "recorded", "live", "allowed difference", "outcome"],
         rows=rows,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_claims.api import Finding, Measurement
+from circuit_claims.keeping.by_content import kept
 from circuit_claims.papers.refined_llc.curves import known
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.clustering import (
@@ -50,7 +51,7 @@ _OPENED: dict[tuple[Path, str], Coefficients | AssertionError] = {}
 
 @dataclass(frozen=True)
 class Coefficients:
-    """A live run's recorded cells, with those that this session measured again (`live`: it measured all of them).
+    """A live run's recorded cells, with those that this machine measured again (`live`: it measured all of them).
 
     `typed` is the same run under other thresholds of head types, where a claim is tried under them.
     """
@@ -194,7 +195,7 @@ class Coefficients:
         """On what machine, when and at which commit cells were recorded, and how many were compared with live ones."""
         where = dict(self.cells.recordings[origin])
         again = len(self.cells.cells) if self.live else len(self.again)
-        return {"origin": "live" if self.live else "recorded", "recorded": where, "measured again in this run": again}
+        return {"origin": "live" if self.live else "recorded", "recorded": where, "measured again here": again}
 
     def by_kind(self, **how: Any) -> Finding:
         """Whether multigram heads of layer 1 have a higher wrLLC than simple ones at the end (RL-10)."""
@@ -345,7 +346,9 @@ class Coefficients:
         table = self.table("training mixture").of(self.layer(1))
 
         def agreement(given: ct.HeadTable, types: Mapping[str, str]) -> Measurement:
-            return clustering_agreement(given, types, method, self.generator(), **how)
+            clustered = partial(clustering_agreement, **how)
+            found = kept(self.run.context.store, clustered, given, types, method, self.generator())
+            return replace(found, origin=given.origin)
 
         planted = planted_table().of([head for head in TYPES if head[0] == "1"])
         measured = agreement(table, self.types)
@@ -447,7 +450,7 @@ class Coefficients:
 
 
 def coefficients(run: LiveRun) -> Coefficients:
-    """The coefficients of a run, a random few of its cells measured again first, once a session.
+    """The coefficients of a run, a random few of its cells measured again first, once for this code and store.
 
     Raises `RunNotAvailable` where none were recorded, `CellsError` where they are damaged, `RecordedCellDiffers` where
     a cell measured again differs. With `--remeasure` all are measured, and how long that takes is said beforehand.
@@ -474,4 +477,5 @@ def _opened(run: LiveRun) -> Coefficients:
     table, device = cr.open_cells(run), run.context.device
     if run.context.remeasure:
         return Coefficients(run, cr.remeasure(run, table, run.context.tell, device=device), (), live=True)
-    return Coefficients(run, table, cr.measure_again(run, table, np.random.default_rng(), device=device))
+    generator = np.random.default_rng(cr.comparison_seed(run, table))
+    return Coefficients(run, table, cr.measure_again(run, table, generator, device=device, store=run.context.store))

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 
 from circuit_claims.heads.head_types import all_heads
+from circuit_claims.judging.measurement import Measurement
+from circuit_claims.keeping.by_content import kept
+from circuit_claims.keeping.cells import CellStore
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
 from circuit_claims.papers.refined_llc.curves.cells import CellsError, CellTable, load_cells, seconds_each
 from circuit_claims.papers.refined_llc.curves.coefficients import Ingredients, Part, measure_cells, rows_digest
@@ -85,9 +88,15 @@ def losses_of(run: LiveRun) -> dict[str, Loss]:
 
 
 def measure_again(
-    run: LiveRun, table: CellTable, generator: np.random.Generator, *, count: int = 2, device: str = "cpu"
+    run: LiveRun,
+    table: CellTable,
+    generator: np.random.Generator,
+    *,
+    count: int = 2,
+    device: str = "cpu",
+    store: CellStore | None = None,
 ) -> tuple[CellComparison, ...]:
-    """Measure `count` randomly chosen cells live, with other random numbers, and compare.
+    """Measure `count` randomly chosen cells live, with other random numbers, and compare; `store` may have them.
 
     Only cells on texts that are here, with the rows of the recording, can be compared: nothing comes back where there
     are none (another Python has other standard texts). Raises `RecordedCellDiffers` naming every cell that differs.
@@ -106,10 +115,25 @@ def measure_again(
         settings={name: replace(chosen, seed=seed) for name, chosen in table.settings.items()},
         device=device,
     )
-    live = measure_cells([at_hand[pick] for pick in sorted(picks)], given)
+    live = measure_cells([at_hand[pick] for pick in sorted(picks)], given, store)
     found = tuple(compare_cells(table.cells[cell.key], cell, table.settings[cell.key.setting]) for cell in live)
     refuse_differences(found)
     return found
+
+
+def comparison_seed(run: LiveRun, table: CellTable) -> int:
+    """The seed of this machine's comparison with live cells, drawn at random where there was none.
+
+    Once this code has measured some of these cells anew on this store it need not again: other code, other recorded
+    cells or another kind of device draw another seed.
+    """
+    device = run.context.device.partition(":")[0]
+    return int(kept(run.context.store, _random_seed, measure_again, table.cells, table.settings, device).facts["seed"])
+
+
+def _random_seed(*told_apart_by: Any) -> Measurement:
+    del told_apart_by
+    return Measurement("seed of a comparison", None, facts={"seed": int(np.random.default_rng().integers(2**31))})
 
 
 def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str = "cpu") -> CellTable:
