@@ -169,8 +169,23 @@ class Counting:
         return self._probed(moduli.least_drop, 1.0)
 
     def right_in(self, task: str) -> Finding:
-        """How many days the mod-7 probe, and how many months the mod-12 probe gets right (SH-12)."""
-        return self._of_probes(lambda table: _derived(table, f"{task} right", table.facts[task], "tokens"))
+        """How many days the mod-7 probe (SH-12b), and how many months the mod-12 probe gets right (SH-12c).
+
+        False: that probe knows them as well as the paper's mod-10 probe knows other tasks; true: the paper's count.
+        """
+        table, quick, paper = self.probes(), moduli.QUICK, {"days": 0, "months": 8}[task]
+
+        def knowing(generator: np.random.Generator) -> Measurement:
+            return moduli.count_in_task(table, moduli.with_task_known(table, task, RIGHT, generator), task, quick)
+
+        def as_in_the_paper() -> Measurement:
+            return moduli.count_in_task(table, moduli.with_so_many_right(table, task, paper), task, quick)
+
+        return replace(
+            self._of_probes(lambda one: moduli.count_in_task(one, moduli.right_of(one), task, DRAWS)),
+            false={f"a probe right on {RIGHT:.0%} of the same {task}": knowing},
+            oracles={f"a probe right on {paper} of the same {task}": as_in_the_paper},
+        )
 
     def commonest_period(self) -> Finding:
         """The commonest period among the most important neurons (SH-13)."""
