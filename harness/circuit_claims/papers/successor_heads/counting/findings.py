@@ -35,6 +35,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
 from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
+from circuit_claims.papers.successor_heads.steering import known as known_bias
 from circuit_claims.papers.successor_heads.steering import quantities
 
 PLANTED_RUNS = 6
@@ -405,14 +406,17 @@ class Counting:
         def measured(subject: Any = None, **changes: str) -> Measurement:
             return self._bias(subject or self.subject, None, "head", **changes)
 
+        table = measured()
         return Finding(
-            measured(),
+            table,
             {
                 "shuffled order": lambda: measured(order="shuffled"),
                 "untrained weights": lambda: measured(weights="untrained"),
                 "planted counter": lambda: measured(self._planted()),
                 "planted counter without the bias": lambda: measured(self._planted(greater_than=False)),
             },
+            false={"the values of each task in a random order": partial(known_bias.values_in_another_order, table)},
+            oracles={"logits that rise with the value": lambda: known_bias.rising_logits(table, _seeded())},
         )
 
     def bias_of_the_features(self) -> Finding:
@@ -421,12 +425,19 @@ class Counting:
         def measured(subject: Any = None) -> Measurement:
             return self._bias(subject or self.subject, None, "features")
 
+        table = measured()
         return Finding(
-            measured(),
+            table,
             {
                 "planted counter": lambda: measured(self._planted()),
                 "planted head": lambda: self._bias(self._planted(), None, "head"),
             },
+            false={
+                "logits dealt out anew, and a preference for greater values as strong as they are": lambda generator: (
+                    known_bias.features_dealt(table, generator, slope=1.0)
+                )
+            },
+            oracles={"each feature's logits dealt out anew": lambda: known_bias.features_dealt(table, _seeded())},
         )
 
 

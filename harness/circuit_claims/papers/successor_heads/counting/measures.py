@@ -221,9 +221,17 @@ def greater_than_table(
     The paper's numbers where the tokenizer has them, else digits, number words and ordinals. `order` "shuffled" puts
     every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
     head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
+    Arrays `<task>/logits`: of the values where the head reads each value, or each feature.
     """
     from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits
-    from circuit_claims.papers.successor_heads.steering.greater_than import head_bias, mean_profile, over_draws
+    from circuit_claims.papers.successor_heads.steering.greater_than import (
+        feature_bias,
+        feature_tables,
+        head_bias,
+        head_tables,
+        mean_profile,
+        over_draws,
+    )
     from circuit_claims.papers.successor_heads.steering.tokens import counted_items
     from circuit_claims.papers.successor_heads.succession.measures import Settings, weights_of
 
@@ -234,8 +242,10 @@ def greater_than_table(
     drawn = (HeadLogits.open(weights_of(subject, Settings(weights=weights, seed=s)), (head[0], head[1])) for s in seeds)
     first = next(drawn)
     if source == "features":
-        bias = _feature_bias(subject, first, tasks, vectors)
+        scaled = _at_length(subject, vectors)
+        bias, tables = feature_bias(first, tasks, scaled), feature_tables(first, tasks, scaled)
     else:
+        tables = head_tables(first, tasks)
         orders = None if order == "true" else [generator.permutation(len(one.tokens)).tolist() for one in tasks]
         # One readout at a time: each keeps its MLP_0.
         biases = [head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
@@ -250,19 +260,26 @@ def greater_than_table(
         unit="share of pairs",
         n=bias.n,
         seed=0,
-        arrays={"distance": distances, "profile": profile},
-        facts={"by task": by_task, "profile of": tasks[0].task},
+        arrays={
+            "distance": distances,
+            "profile": profile,
+            **{f"{one.task}/logits": logits for one, logits in zip(tasks, tables, strict=True)},
+        },
+        facts={
+            "by task": by_task,
+            "profile of": tasks[0].task,
+            "tasks": [one.task for one in tasks],
+            "indices": [list(one.index) for one in tasks],
+        },
     )
 
 
-def _feature_bias(subject: Any, readout: Any, tasks: Any, vectors: Any) -> Any:
+def _at_length(subject: Any, vectors: Any) -> Any:
+    """The mod-10 features at the length that an edit of scale 1 has."""
     import torch
 
-    from circuit_claims.papers.successor_heads.steering.greater_than import feature_bias
-
     table = mod_ten_features_table(subject, **vectors)
-    scaled = table.arrays["directions"] * table.arrays["contrast"][:, None]
-    return feature_bias(readout, tasks, torch.from_numpy(scaled).float())
+    return torch.from_numpy(table.arrays["directions"] * table.arrays["contrast"][:, None]).float()
 
 
 @measure
