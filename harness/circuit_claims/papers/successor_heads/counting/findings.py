@@ -14,7 +14,7 @@ from circuit_claims.heads.whole_model import one_booted_model
 from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
-from circuit_claims.papers.successor_heads.counting import moduli, swapped
+from circuit_claims.papers.successor_heads.counting import known, moduli, swapped
 from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
     NamedHead,
@@ -43,6 +43,8 @@ CALIBRATING = 400
 """Bootstrap draws of a data set whose answer is known."""
 RIGHT = 94 / 102
 """The paper's share of tokens that its mod-10 probe gets right out of distribution."""
+COVERAGE = 0.585
+"""The mean modal coverage of the notes on the paper."""
 OfModuli = Callable[[Measurement, np.ndarray, np.random.Generator, int], Measurement]
 SUCCESS = {"numbers": 0.89, "months": 0.53}
 """The paper's success rates of edits."""
@@ -105,7 +107,17 @@ class Counting:
         def shuffled() -> Measurement:
             return _derived(self.features(), "mean modal coverage", self.features().facts["shuffled"])
 
-        return Finding(self.features(), self._with_planted(self.features, shuffled_index=shuffled))
+        table = self.features()
+        return Finding(
+            table,
+            self._with_planted(self.features, shuffled_index=shuffled),
+            false={"residues shuffled among the tokens": partial(known.residues_shuffled, table)},
+            oracles={
+                f"{COVERAGE:.1%} of the same tokens have their residue's own feature": lambda: (
+                    known.own_feature_of_each(table, COVERAGE, _seeded())
+                )
+            },
+        )
 
     def rows_and_features(self) -> Finding:
         """Mean cosine of probe rows and features (SH-11)."""
@@ -114,7 +126,12 @@ class Counting:
             table = self.features(subject)
             return _derived(table, "mean cosine of P_i and f_i", table.facts["rows"][which], "cosine")
 
-        return Finding(cosine(), self._with_planted(cosine, features_of_other_residues=lambda: cosine(which="other")))
+        return Finding(
+            cosine(),
+            self._with_planted(cosine, features_of_other_residues=lambda: cosine(which="other")),
+            false={"features handed to other residues": partial(known.features_exchanged, self.features())},
+            oracles={"features turned to the paper's cosine with the rows": lambda: cosine(which="planted")},
+        )
 
     # Probes and neurons
 
@@ -195,8 +212,17 @@ class Counting:
             head = list(leader_by_score(subject or self.subject).pair)
             return neuron_table(subject or self.subject, head=head, shuffles=self._profile.shuffles, **changes)
 
-        shuffled = {"shuffled_index": lambda: measured(index="shuffled")}
-        return Finding(measured(), self._with_planted(measured, **shuffled))
+        shuffled, table = {"shuffled_index": lambda: measured(index="shuffled")}, measured()
+        return Finding(
+            table,
+            self._with_planted(measured, **shuffled),
+            false={"indices shuffled among the tokens": partial(known.indices_shuffled, table)},
+            oracles={
+                "the same neurons as functions of the index mod 10": lambda: known.functions_of_the_index(
+                    table, _seeded()
+                )
+            },
+        )
 
     def last_digit(self, **changes: str) -> Measurement:
         """The adapted measure for models that split numbers: probes below the head's layer, at the last digit."""
