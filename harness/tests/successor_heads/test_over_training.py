@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from circuit_claims.heads.planted import random_tensors
@@ -18,7 +19,7 @@ from circuit_claims.models.errors import ModelNotAvailable
 from circuit_claims.models.resolve import resolve
 from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.beyond.evidence import curve_over_training
-from circuit_claims.papers.successor_heads.beyond.training import ScoreOverTraining
+from circuit_claims.papers.successor_heads.beyond.training import ScoreOverTraining, grown
 from circuit_claims.running.subjects import Subject
 from safetensors.torch import load_file, save_file
 
@@ -82,6 +83,23 @@ def test_a_head_that_is_there_at_once_contradicts_it(series):
     assert apply_rule(CLAIM, found.steepest_doubling().measurement).outcome == "contradicted"
     assert found.table.value > 0.9
     assert 200 < found.table.facts["from"] < 512
+
+
+def test_the_rule_tells_a_rise_at_once_from_one_that_is_even(series):
+    finding = training(series, "slowly").steepest_doubling()
+    calibration = finding.calibration_for(CLAIM, draws=40)
+    assert calibration.worst is not None
+    assert calibration.worst.rate <= 0.10
+    assert calibration.oracles
+    assert not calibration.blind, calibration.blind
+
+
+def test_a_curve_is_made_again_from_the_passes_of_its_head(series):
+    table = training(series, "slowly").table
+    again = grown(table, table.arrays["hits"], np.random.default_rng(0))
+    assert again.value == pytest.approx(table.value)
+    assert again.interval.low == pytest.approx(table.interval.low, abs=0.05)
+    assert again.interval.high == pytest.approx(table.interval.high, abs=0.05)
 
 
 def test_a_curve_is_stored_under_the_weights_of_every_step(series):

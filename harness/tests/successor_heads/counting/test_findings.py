@@ -88,7 +88,10 @@ def test_what_the_last_digit_holds_is_said(layer, words, monkeypatch):
     assert ("embedding alone" in said) == (layer == 0)
 
 
-CALIBRATED = ("SH-10", "SH-12", "SH-12e", "SH-15", "SH-16", "SH-16b", "SH-17", "SH-19", "SH-19b", "SH-20")
+CALIBRATED = (
+    "SH-10", "SH-11", "SH-12", "SH-12b", "SH-12c", "SH-12e", "SH-13", "SH-14", "SH-15", "SH-16", "SH-16b", "SH-17",
+    "SH-18", "SH-18b", "SH-19", "SH-19b", "SH-20",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CALIBRATED)

@@ -95,6 +95,15 @@ def steepest_share(
     return np.divide(rises.max(axis=-1), total, out=np.full(np.shape(total), np.inf), where=total > 0)
 
 
+def steepest_interval(
+    doublings: Float[np.ndarray, " revision"], draws: Float[np.ndarray, "draw revision"], level: float = LEVEL
+) -> tuple[float, float]:
+    """Percentiles of the steepest share over bootstrap draws of the curve, without interpolation (some are inf)."""
+    shares = np.sort(steepest_share(doublings, draws))
+    last = len(shares) - 1
+    return float(shares[int(np.floor((1 - level) / 2 * last))]), float(shares[int(np.ceil((1 + level) / 2 * last))])
+
+
 def emergence_curve(
     steps: Sequence[int],
     revisions: Sequence[SuccessorScores],
@@ -116,9 +125,6 @@ def emergence_curve(
     half = float(np.quantile(np.abs(draws - value).max(axis=1), level))
     doublings = in_doublings(steps)
     starts, rises = rises_within_a_doubling(doublings, value)
-    shares = np.sort(steepest_share(doublings, draws))
-    last = len(shares) - 1
-    ends = int(np.floor((1 - level) / 2 * last)), int(np.ceil((1 + level) / 2 * last))
     return EmergenceCurve(
         head=revisions[-1].name(head),
         metric=metric,
@@ -128,7 +134,7 @@ def emergence_curve(
         high=np.clip(value + half, 0.0, 1.0),
         rise=float(value[-1] - value[0]),
         steepest=float(steepest_share(doublings, value)),
-        steepest_interval=(float(shares[ends[0]]), float(shares[ends[1]])),
+        steepest_interval=steepest_interval(doublings, draws, level),
         steepest_from=float(2.0 ** starts[int(rises.argmax())] - 1.0),
         widest_gap=float(np.diff(doublings).max()),
         support=float(revisions[-1].support(metric)[head]),

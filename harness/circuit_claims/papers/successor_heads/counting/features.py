@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.api import Measurement, percentile_interval
+from circuit_claims.api import Measurement
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
-from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
+from circuit_claims.papers.successor_heads.counting import known
 
 NOBODY = -1
 ROWS_AT_ONCE = 4096
@@ -226,21 +226,9 @@ def modal_coverage(modal: ModalFeatures, *, seed: int = 0) -> Measurement:
     present = (modal.feature != NOBODY).any(0)
     if not present.any():
         raise ValueError("modal coverage: expected tokens with a most important feature, found none")
-    each = modal.coverage[:, present].mean(1)
-    means = _resampled(each, seed)
-    interval = percentile_interval(means, f"{DRAWS:,} bootstrap draws over {len(each)} runs")
-    return Measurement(
-        "mean modal coverage",
-        float(each.mean()),
-        interval,
-        unit="share of tokens",
-        n=len(each),
+    return replace(
+        known.coverage_over_runs(modal.coverage[:, present].mean(1), np.random.default_rng(seed)),
         seed=seed,
         arrays={"coverage": modal.coverage, "feature": modal.feature, "strength": modal.strength},
         facts={"distinct features": float(modal.distinct.mean())},
     )
-
-
-def _resampled(values: np.ndarray, seed: int) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(1)

@@ -14,7 +14,7 @@ from circuit_claims.heads.whole_model import one_booted_model
 from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
-from circuit_claims.papers.successor_heads.counting import moduli, swapped
+from circuit_claims.papers.successor_heads.counting import known, moduli, swapped
 from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
     NamedHead,
@@ -35,6 +35,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
 from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
+from circuit_claims.papers.successor_heads.steering import known as known_bias
 from circuit_claims.papers.successor_heads.steering import quantities
 
 PLANTED_RUNS = 6
@@ -42,6 +43,8 @@ CALIBRATING = 400
 """Bootstrap draws of a data set whose answer is known."""
 RIGHT = 94 / 102
 """The paper's share of tokens that its mod-10 probe gets right out of distribution."""
+COVERAGE = 0.585
+"""The mean modal coverage of the notes on the paper."""
 OfModuli = Callable[[Measurement, np.ndarray, np.random.Generator, int], Measurement]
 SUCCESS = {"numbers": 0.89, "months": 0.53}
 """The paper's success rates of edits."""
@@ -104,7 +107,17 @@ class Counting:
         def shuffled() -> Measurement:
             return _derived(self.features(), "mean modal coverage", self.features().facts["shuffled"])
 
-        return Finding(self.features(), self._with_planted(self.features, shuffled_index=shuffled))
+        table = self.features()
+        return Finding(
+            table,
+            self._with_planted(self.features, shuffled_index=shuffled),
+            false={"residues shuffled among the tokens": partial(known.residues_shuffled, table)},
+            oracles={
+                f"{COVERAGE:.1%} of the same tokens have their residue's own feature": lambda: (
+                    known.own_feature_of_each(table, COVERAGE, _seeded())
+                )
+            },
+        )
 
     def rows_and_features(self) -> Finding:
         """Mean cosine of probe rows and features (SH-11)."""
@@ -113,7 +126,12 @@ class Counting:
             table = self.features(subject)
             return _derived(table, "mean cosine of P_i and f_i", table.facts["rows"][which], "cosine")
 
-        return Finding(cosine(), self._with_planted(cosine, features_of_other_residues=lambda: cosine(which="other")))
+        return Finding(
+            cosine(),
+            self._with_planted(cosine, features_of_other_residues=lambda: cosine(which="other")),
+            false={"features handed to other residues": partial(known.features_exchanged, self.features())},
+            oracles={"features turned to the paper's cosine with the rows": lambda: cosine(which="planted")},
+        )
 
     # Probes and neurons
 
@@ -169,8 +187,23 @@ class Counting:
         return self._probed(moduli.least_drop, 1.0)
 
     def right_in(self, task: str) -> Finding:
-        """How many days the mod-7 probe, and how many months the mod-12 probe gets right (SH-12)."""
-        return self._of_probes(lambda table: _derived(table, f"{task} right", table.facts[task], "tokens"))
+        """How many days the mod-7 probe (SH-12b), and how many months the mod-12 probe gets right (SH-12c).
+
+        False: that probe knows them as well as the paper's mod-10 probe knows other tasks; true: the paper's count.
+        """
+        table, quick, paper = self.probes(), moduli.QUICK, {"days": 0, "months": 8}[task]
+
+        def knowing(generator: np.random.Generator) -> Measurement:
+            return moduli.count_in_task(table, moduli.with_task_known(table, task, RIGHT, generator), task, quick)
+
+        def as_in_the_paper() -> Measurement:
+            return moduli.count_in_task(table, moduli.with_so_many_right(table, task, paper), task, quick)
+
+        return replace(
+            self._of_probes(lambda one: moduli.count_in_task(one, moduli.right_of(one), task, DRAWS)),
+            false={f"a probe right on {RIGHT:.0%} of the same {task}": knowing},
+            oracles={f"a probe right on {paper} of the same {task}": as_in_the_paper},
+        )
 
     def commonest_period(self) -> Finding:
         """The commonest period among the most important neurons (SH-13)."""
@@ -179,8 +212,17 @@ class Counting:
             head = list(leader_by_score(subject or self.subject).pair)
             return neuron_table(subject or self.subject, head=head, shuffles=self._profile.shuffles, **changes)
 
-        shuffled = {"shuffled_index": lambda: measured(index="shuffled")}
-        return Finding(measured(), self._with_planted(measured, **shuffled))
+        shuffled, table = {"shuffled_index": lambda: measured(index="shuffled")}, measured()
+        return Finding(
+            table,
+            self._with_planted(measured, **shuffled),
+            false={"indices shuffled among the tokens": partial(known.indices_shuffled, table)},
+            oracles={
+                "the same neurons as functions of the index mod 10": lambda: known.functions_of_the_index(
+                    table, _seeded()
+                )
+            },
+        )
 
     def last_digit(self, **changes: str) -> Measurement:
         """The adapted measure for models that split numbers: probes below the head's layer, at the last digit."""
@@ -390,14 +432,17 @@ class Counting:
         def measured(subject: Any = None, **changes: str) -> Measurement:
             return self._bias(subject or self.subject, None, "head", **changes)
 
+        table = measured()
         return Finding(
-            measured(),
+            table,
             {
                 "shuffled order": lambda: measured(order="shuffled"),
                 "untrained weights": lambda: measured(weights="untrained"),
                 "planted counter": lambda: measured(self._planted()),
                 "planted counter without the bias": lambda: measured(self._planted(greater_than=False)),
             },
+            false={"the values of each task in a random order": partial(known_bias.values_in_another_order, table)},
+            oracles={"logits that rise with the value": lambda: known_bias.rising_logits(table, _seeded())},
         )
 
     def bias_of_the_features(self) -> Finding:
@@ -406,12 +451,19 @@ class Counting:
         def measured(subject: Any = None) -> Measurement:
             return self._bias(subject or self.subject, None, "features")
 
+        table = measured()
         return Finding(
-            measured(),
+            table,
             {
                 "planted counter": lambda: measured(self._planted()),
                 "planted head": lambda: self._bias(self._planted(), None, "head"),
             },
+            false={
+                "logits dealt out anew, and a preference for greater values as strong as they are": lambda generator: (
+                    known_bias.features_dealt(table, generator, slope=1.0)
+                )
+            },
+            oracles={"each feature's logits dealt out anew": lambda: known_bias.features_dealt(table, _seeded())},
         )
 
 

@@ -26,6 +26,8 @@ STEERED = ("numbers", "number words", "ordinal words", "months", "days", "letter
 UNTRAINED = 20
 ORDERED = ("numbers", "number words", "ordinal words")
 RANDOM_DRAWS = 5
+PAPER_COSINE = 0.70764
+"""Of probe rows and features, as the paper has it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def mod_ten_features_table(subject: Any, *, head: list[int], runs: int, probes: 
     """The mod-10 features of one head: SH-14's coverage, SH-11's cosines, and f_0 ... f_9 for the vector arithmetic.
 
     Arrays: `directions` (residue, d_model) of length 1, `contrast` (residue) the length an edit of scale 1 gives them,
-    `random` (draw, residue, d_model), `logits` (candidate, residue) of each feature through the head, `coverage`.
+    `random` (draw, residue, d_model), `logits` (candidate, residue) of each feature through the head, `coverage`;
+    `values/feature` (run, token) the most important features of the tokens that have a residue, `values/residue`.
     """
     import torch
 
@@ -88,11 +91,14 @@ def mod_ten_features_table(subject: Any, *, head: list[int], runs: int, probes: 
     coverage = found.modal_coverage(modal)
     arrays, shown = _figures(found.mod_ten_features(modal), vectors, residues, tokens, logits)
     arrays["random"] = np.stack([_random(trained, modal, seed) for seed in range(RANDOM_DRAWS)])
+    arrays |= {"values/feature": important.feature[:, residues >= 0], "values/residue": residues[residues >= 0]}
+    rows, cosines = _rows(vectors, tokens, modal, probes)
+    arrays |= cosines
     facts = {
         "head": head,
         "shown": shown,
         "shuffled": stated(found.modal_coverage(shuffled)),
-        "rows": _rows(vectors, tokens, modal, probes),
+        "rows": rows,
         "between runs": _between(mean_max_cosine(trained)),
         "runs": runs,
         "values": _values(tokens),
@@ -156,21 +162,28 @@ def stated(measured: Measurement) -> dict[str, Any]:
     return {"value": measured.value, "low": interval.low, "high": interval.high, "method": interval.method}
 
 
-def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> dict[str, Any] | None:
-    """SH-11 and its control (each row against the feature of another residue); None without multi-digit numbers."""
+def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+    """SH-11, its control (each row against the feature of another residue) and its oracle (features turned to the
+    paper's cosine); the cosines of all rows and features as arrays. None and nothing without multi-digit numbers."""
     import torch
 
     from circuit_claims.heads.probes import train_probes
-    from circuit_claims.papers.successor_heads.counting.probes_transfer import rows_against_features
+    from circuit_claims.papers.successor_heads.counting.probes_transfer import planted_at, rows_against_features
 
     numbers = tokens.of("numbers")
     if not numbers.any():
-        return None
+        return None, {}
     index = torch.from_numpy(tokens.index[numbers])
     probes = train_probes(vectors[torch.from_numpy(numbers)], index, range(seeds), (10,))
-    turned = replace(modal, directions=modal.directions.roll(3, dims=1))
-    own, other = rows_against_features(probes, modal), rows_against_features(probes, turned)
-    return {"own": stated(own), "other": stated(other), "cosine": own.arrays["cosine"].tolist()}
+    ways = {
+        "own": modal,
+        "other": replace(modal, directions=modal.directions.roll(3, dims=1)),
+        "planted": planted_at(probes, modal, PAPER_COSINE),
+    }
+    found = {name: rows_against_features(probes, one) for name, one in ways.items()}
+    facts = {name: stated(one) for name, one in found.items()}
+    own = found["own"].arrays
+    return {**facts, "cosine": own["cosine"].tolist()}, {f"rows/{name}": own[name] for name in ("cosine", "drawn")}
 
 
 @measure
@@ -221,9 +234,17 @@ def greater_than_table(
     The paper's numbers where the tokenizer has them, else digits, number words and ordinals. `order` "shuffled" puts
     every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
     head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
+    Arrays `<task>/logits`: of the values where the head reads each value, or each feature.
     """
     from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits
-    from circuit_claims.papers.successor_heads.steering.greater_than import head_bias, mean_profile, over_draws
+    from circuit_claims.papers.successor_heads.steering.greater_than import (
+        feature_bias,
+        feature_tables,
+        head_bias,
+        head_tables,
+        mean_profile,
+        over_draws,
+    )
     from circuit_claims.papers.successor_heads.steering.tokens import counted_items
     from circuit_claims.papers.successor_heads.succession.measures import Settings, weights_of
 
@@ -234,8 +255,10 @@ def greater_than_table(
     drawn = (HeadLogits.open(weights_of(subject, Settings(weights=weights, seed=s)), (head[0], head[1])) for s in seeds)
     first = next(drawn)
     if source == "features":
-        bias = _feature_bias(subject, first, tasks, vectors)
+        scaled = _at_length(subject, vectors)
+        bias, tables = feature_bias(first, tasks, scaled), feature_tables(first, tasks, scaled)
     else:
+        tables = head_tables(first, tasks)
         orders = None if order == "true" else [generator.permutation(len(one.tokens)).tolist() for one in tasks]
         # One readout at a time: each keeps its MLP_0.
         biases = [head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
@@ -250,19 +273,26 @@ def greater_than_table(
         unit="share of pairs",
         n=bias.n,
         seed=0,
-        arrays={"distance": distances, "profile": profile},
-        facts={"by task": by_task, "profile of": tasks[0].task},
+        arrays={
+            "distance": distances,
+            "profile": profile,
+            **{f"{one.task}/logits": logits for one, logits in zip(tasks, tables, strict=True)},
+        },
+        facts={
+            "by task": by_task,
+            "profile of": tasks[0].task,
+            "tasks": [one.task for one in tasks],
+            "indices": [list(one.index) for one in tasks],
+        },
     )
 
 
-def _feature_bias(subject: Any, readout: Any, tasks: Any, vectors: Any) -> Any:
+def _at_length(subject: Any, vectors: Any) -> Any:
+    """The mod-10 features at the length that an edit of scale 1 has."""
     import torch
 
-    from circuit_claims.papers.successor_heads.steering.greater_than import feature_bias
-
     table = mod_ten_features_table(subject, **vectors)
-    scaled = table.arrays["directions"] * table.arrays["contrast"][:, None]
-    return feature_bias(readout, tasks, torch.from_numpy(scaled).float())
+    return torch.from_numpy(table.arrays["directions"] * table.arrays["contrast"][:, None]).float()
 
 
 @measure

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from circuit_claims.api import Measurement, measure
+from circuit_claims.papers.successor_heads.counting.known import period_as_label
 from circuit_claims.papers.successor_heads.counting.measures import described, mod_ten_features_table, stated
 from circuit_claims.papers.successor_heads.counting.moduli import string_numbers
 
@@ -108,8 +109,7 @@ def neuron_table(subject: Any, *, head: list[int], shuffles: int, index: str = "
     if index == "shuffled":
         values, places = np.unique(order, return_inverse=True)
         order = np.random.default_rng(0).permutation(values)[places]
-    found = commonest_period(hidden, drops, order, shuffles=shuffles)
-    return replace(found, value=str(int(found.value or 0)))
+    return period_as_label(commonest_period(hidden, drops, order, shuffles=shuffles))
 
 
 @measure

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.api import Measurement, first_of, percentile_interval
+from circuit_claims.api import Interval, Measurement, first_of, percentile_interval
 from circuit_claims.judging.statistics import bootstrap_counts
 
 DRAWS = 2000
@@ -109,6 +109,47 @@ def share_right(
         unit="share of tokens",
         redrawn=redrawn,
     )
+
+
+COUNTED_IN = {"days": (7, "days of seven"), "months": (12, "months of twelve")}
+"""The modulus whose probe is asked about each of these tasks (SH-12b, SH-12c), and the claim's unit."""
+
+
+def count_in_task(table: Measurement, right: np.ndarray, task: str, draws: int) -> Measurement:
+    """How many of a task's tokens the probes of its own modulus get right, on average; `right` as in `right_of`."""
+    modulus, unit = COUNTED_IN[task]
+    here = _in_task(table, task)
+    counts = right[table.facts["moduli"].index(modulus)][:, here].sum(1)
+    return table.derive(
+        f"{task} right", float(counts.mean()), interval=over_probes(counts, np.random.default_rng(0), draws), unit=unit,
+        n=int(here.sum()),
+    )  # fmt: skip
+
+
+def with_task_known(table: Measurement, task: str, share: float, generator: np.random.Generator) -> np.ndarray:
+    """The same tokens, of which the probes of a task's modulus get this share right, drawn token by token."""
+    return _with_row(table, task, generator.random(_in_task(table, task).sum()) < share)
+
+
+def with_so_many_right(table: Measurement, task: str, count: int) -> np.ndarray:
+    """The same tokens, of which every probe of a task's modulus gets so many right."""
+    return _with_row(table, task, np.arange(_in_task(table, task).sum()) < count)
+
+
+def _with_row(table: Measurement, task: str, known: np.ndarray) -> np.ndarray:
+    right = right_of(table).copy()
+    right[table.facts["moduli"].index(COUNTED_IN[task][0])][:, _in_task(table, task)] = known
+    return right
+
+
+def _in_task(table: Measurement, task: str) -> np.ndarray:
+    return table.arrays["task"] == table.facts["tasks"].index(task)
+
+
+def over_probes(counts: np.ndarray, generator: np.random.Generator, draws: int = DRAWS) -> Interval:
+    """The interval of a mean over probes, drawn anew."""
+    means = counts[generator.integers(0, len(counts), (draws, len(counts)))].mean(1)
+    return percentile_interval(means, f"{draws:,} bootstrap draws over {len(counts)} probes")
 
 
 def _redrawn(table: Measurement) -> dict[str, int]:

@@ -10,7 +10,7 @@ classes explain most of the curve, after its straight line is taken off, each mo
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -178,20 +178,49 @@ def commonest_period(
     """
     generator = np.random.default_rng(seed)
     found = neuron_periods(hidden, drops, index, generator, top=top, shuffles=shuffles)
-    period_of, explained = best_periods(explained_by_period(*firing_by_index(hidden, index)))
-    sure = explained > _chance(found, generator, shuffles, alpha / top)
-    draws = [_vote(period_of, sure, _ranked(drops, generator)[:top]) for _ in range(DRAWS // 4)]
-    counts = Counter(draws)
+    least = _chance(found, generator, shuffles, alpha / top)
+    ranked = np.stack([found.neurons, *(_ranked(drops, generator)[:top] for _ in range(DRAWS // 4))])
+    named, places = np.unique(ranked, return_inverse=True)
+    positions, curves = firing_by_index(hidden[:, torch.from_numpy(named)], index)
+    votes = votes_on(positions, curves, places.reshape(ranked.shape), least)
+    return replace(
+        votes,
+        quantity=f"commonest period of the top {top} neurons",
+        seed=seed,
+        arrays={
+            **tables(found),
+            "spectra": spectra(found.curves),
+            "named/curves": curves,
+            "named/ranked": places.reshape(ranked.shape).astype(np.int32),
+        },
+        facts={
+            "periodic": int((found.p_value < alpha / top).sum()),
+            "periods": list(found.periods),
+            "least explained": least,
+        },
+    )
+
+
+def votes_on(
+    positions: Int[np.ndarray, " position"],
+    curves: Float[np.ndarray, "position neuron"],
+    ranked: Int[np.ndarray, "draw place"],
+    least: float,
+) -> Measurement:
+    """The commonest period of the neurons in the first row of `ranked`, and how often each is in the other rows.
+
+    Neurons are columns of `curves`, the most important first in each row; one whose best period explains no more than
+    `least` has no vote.
+    """
+    period_of, explained = best_periods(explained_by_period(positions, curves))
+    value, *draws = (_vote(period_of, explained > least, row) for row in ranked)
     return Measurement(
-        f"commonest period of the top {top} neurons",
-        float(_vote(period_of, sure, found.neurons)),
+        f"commonest period of {ranked.shape[1]} neurons",
+        float(value),
         percentile_interval(np.array(draws), f"{len(draws):,} bootstrap draws over tokens"),
         unit="indices",
-        support={str(period): count / len(draws) for period, count in counts.items()},
-        n=top,
-        seed=seed,
-        arrays={**tables(found), "spectra": spectra(found.curves)},
-        facts={"periodic": int((found.p_value < alpha / top).sum()), "periods": list(found.periods)},
+        support={str(period): count / len(draws) for period, count in Counter(draws).items()},
+        n=ranked.shape[1],
     )
 
 

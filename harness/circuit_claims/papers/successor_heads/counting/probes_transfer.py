@@ -6,7 +6,7 @@ numerals. Seeds give the spread of training, tokens that of the test: intervals 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.probes import Probes
 from circuit_claims.judging.statistics import percentile_band
+from circuit_claims.papers.successor_heads.counting import known
 from circuit_claims.papers.successor_heads.counting.features import ModalFeatures
-from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
+from circuit_claims.papers.successor_heads.counting.moduli import DRAWS, over_probes
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,10 @@ def successes_in_task(probes: Probes, asked: Asked, task: str, modulus: int, *, 
         known = ", ".join(dict.fromkeys(asked.tasks))
         raise ValueError(f"task to ask probes about: expected one of {known}, found {task!r}")
     counts = asked.correct(probes, modulus)[:, in_task].sum(1)
-    means = _draws_over(counts, np.random.default_rng(seed))
     return Measurement(
         f"{task} right, mod {modulus}",
         float(counts.mean()),
-        percentile_interval(means, f"{DRAWS:,} bootstrap draws over {len(counts)} probes"),
+        over_probes(counts, np.random.default_rng(seed)),
         unit=f"of {int(in_task.sum())} tokens",
         n=int(in_task.sum()),
         seed=seed,
@@ -142,23 +142,26 @@ def rows_against_features(probes: Probes, modal: ModalFeatures, *, modulus: int 
     if not present.any():
         raise ValueError("rows against features: expected tokens with a most important feature, found none")
     table = _cosines(rows.mean(0), features.mean(0))
-    draws = [
-        float(_cosines(_redrawn(rows, generator), _redrawn(features, generator)).diagonal()[present].mean())
-        for _ in range(DRAWS // 10)
-    ]
+    drawn = np.stack(
+        [_cosines(_redrawn(rows, generator), _redrawn(features, generator)).numpy() for _ in range(known.DRAWS)]
+    )
     off = table[~torch.eye(len(table), dtype=torch.bool) & present[None]]
-    return Measurement(
-        "mean cosine of probe rows and features",
-        float(table.diagonal()[present].mean()),
-        percentile_interval(
-            np.array(draws), f"{len(draws):,} bootstrap draws over {len(rows)} probes and {len(features)} runs"
-        ),
-        unit="cosine",
-        n=int(present.sum()),
+    measured = known.cosine_of(table.numpy(), drawn, present.numpy(), f"{len(rows)} probes and {len(features)} runs")
+    return replace(
+        measured,
         seed=seed,
-        arrays={"cosine": table.numpy()},
+        arrays={"cosine": table.numpy(), "drawn": drawn},
         facts={"mismatched": float(off.mean()) if len(off) else None},
     )
+
+
+def planted_at(probes: Probes, modal: ModalFeatures, cosine: float, modulus: int = 10) -> ModalFeatures:
+    """The same features turned so that each has this cosine with its row of the probes; what is left of it stays."""
+    rows = probes.weights[:, probes.columns(modulus)]
+    towards = _unit(_unit(rows - rows.mean(1, keepdim=True)).float().mean(0))  # (residue, d_model)
+    beside = modal.directions.float()
+    beside = _unit(beside - (beside * towards).sum(-1, keepdim=True) * towards)
+    return replace(modal, directions=cosine * towards + (1 - cosine**2) ** 0.5 * beside)
 
 
 def _cosines(
@@ -174,10 +177,6 @@ def _unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_m
 def _redrawn(parts: Float[Tensor, "k residue d_model"], generator: np.random.Generator) -> Tensor:
     counts = np.bincount(generator.integers(0, len(parts), len(parts)), minlength=len(parts))
     return torch.tensordot(torch.from_numpy(counts).to(parts), parts, dims=1)
-
-
-def _draws_over(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(1)
 
 
 def _two_way(right: np.ndarray, seed: int) -> Float[np.ndarray, " draw"]:

@@ -80,11 +80,25 @@ def head_bias(readout: HeadLogits, tasks: Sequence[Items], orders: Sequence[Sequ
     `orders` puts each task's strings in another order, for a control. Raises `ValueError` where no task has a token
     with values at one distance on both sides of its successor.
     """
+    return bias_of_logits([one.task for one in tasks], head_tables(readout, tasks), orders=orders)
+
+
+def head_tables(readout: HeadLogits, tasks: Sequence[Items]) -> list[Float[np.ndarray, "value value"]]:
+    """What the head makes of each value of a task, as logits of all of them."""
+    return [readout.logits(readout.read(one.tokens), one.tokens).cpu().numpy() for one in tasks]
+
+
+def bias_of_logits(
+    tasks: Sequence[str],
+    tables: Sequence[Float[np.ndarray, "value value"]],
+    *,
+    orders: Sequence[Sequence[int] | np.ndarray] | None = None,
+) -> Bias:
+    """The bias of a head from its logits, with each task's strings in their own order or in another."""
     found = []
-    for number, items in enumerate(tasks):
-        order = list(range(len(items.tokens))) if orders is None else list(orders[number])
-        tokens = [items.tokens[place] for place in order]
-        logits = readout.logits(readout.read(tokens), tokens).cpu().numpy()  # (n, n)
+    for number, table in enumerate(tables):
+        order = np.arange(len(table)) if orders is None else np.asarray(orders[number])
+        logits = table[np.ix_(order, order)]  # (value, value)
         found.append(np.asarray([share_above(row, place + 1) for place, row in enumerate(logits[:-1])]))
     return _bias(tasks, found)
 
@@ -100,12 +114,27 @@ def feature_bias(readout: HeadLogits, tasks: Sequence[Items], vectors: Float[Ten
     Feature i favours all values that end in i + 1; each of them in turn is taken for the successor, and its share is
     the mean over these. One source a feature and task.
     """
+    return bias_of_feature_logits(
+        [one.task for one in tasks], feature_tables(readout, tasks, vectors), [one.index for one in tasks]
+    )
+
+
+def feature_tables(
+    readout: HeadLogits, tasks: Sequence[Items], vectors: Float[Tensor, "residue d_model"]
+) -> list[Float[np.ndarray, "residue value"]]:
+    """What the head makes of each feature, as logits of a task's values."""
+    return [readout.logits(vectors, one.tokens).cpu().numpy() for one in tasks]
+
+
+def bias_of_feature_logits(
+    tasks: Sequence[str], tables: Sequence[Float[np.ndarray, "residue value"]], indices: Sequence[Sequence[int]]
+) -> Bias:
+    """The bias of features from their logits of the values that have these indices."""
     found = []
-    for items in tasks:
-        logits = readout.logits(vectors, items.tokens).cpu().numpy()  # (residue, c)
+    for table, index in zip(tables, indices, strict=True):
         shares = [
-            _nanmean([share_above(row, place) for place, index in enumerate(items.index) if _meant(index, residue)])
-            for residue, row in enumerate(logits)
+            _nanmean([share_above(row, place) for place, number in enumerate(index) if _meant(number, residue)])
+            for residue, row in enumerate(table)
         ]
         found.append(np.asarray(shares))
     return _bias(tasks, found)
@@ -120,11 +149,11 @@ def _nanmean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _bias(tasks: Sequence[Items], found: Sequence[np.ndarray]) -> Bias:
-    known = [(items.task, shares[~np.isnan(shares)]) for items, shares in zip(tasks, found, strict=True)]
+def _bias(tasks: Sequence[str], found: Sequence[np.ndarray]) -> Bias:
+    known = [(task, shares[~np.isnan(shares)]) for task, shares in zip(tasks, found, strict=True)]
     kept = [(task, shares) for task, shares in known if len(shares)]
     if not kept:
-        names = ", ".join(items.task for items in tasks) or "none"
+        names = ", ".join(tasks) or "none"
         raise ValueError(
             f"greater-than bias: expected a task with values on both sides of a successor, found {names}"
             "\n  Choose a subject whose tokenizer has digits, number words or ordinals as single tokens."
