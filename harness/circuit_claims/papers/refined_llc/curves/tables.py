@@ -307,7 +307,7 @@ def text_ratio(per_chain: Float[np.ndarray, "text chain"], names: Sequence[str])
 
     means, (texts, chains) = per_chain.mean(1), per_chain.shape
     quantity, redrawn = "typical ratio of the coefficients of two texts", {"texts": texts, "chains": chains}
-    facts = {"means": dict(zip(names, means.tolist(), strict=True))}
+    facts: dict[str, Any] = {"means": dict(zip(names, means.tolist(), strict=True))}
     if not (means > 0).all():
         facts["why"] = "a coefficient of zero or less has no ratio to another"
         return Measurement(quantity, None, status="partial", n=texts, facts=facts, redrawn=redrawn, origin="recorded")
