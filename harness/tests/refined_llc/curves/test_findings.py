@@ -25,7 +25,10 @@ from circuit_claims.report.figures.evidence import exhibit
 PAPER = load_paper(Path(__file__).resolve().parents[4] / "claims" / "refined_llc" / "paper.toml")
 STORE = MemoryStore()
 CODE = {"1:6": 30.0, "1:7": 36.0}
-DATA = {"code": 90.0, "tinystories": 40.0, "training-mixture": 60.0}
+DATA = {
+    "code": 90.0, "tinystories": 40.0, "training-mixture": 60.0, "abstracts": 70.0, "encyclopedia": 65.0,
+    "letters": 50.0,
+}  # fmt: skip
 
 
 def cell(key, mean, source):
@@ -117,6 +120,28 @@ def test_estimates_that_fail_the_gate_leave_a_claim_undecided():
     found = Coefficients(found.run, CellTable(**{**vars(found.cells), "cells": spoilt}), ())
     for claim, make in FINDINGS.items():
         assert apply_rule(PAPER.claim(claim), make(found).measurement).outcome == "inconclusive", claim
+
+
+def test_too_few_texts_leave_it_undecided_whether_the_coefficient_differs_by_text():
+    found, claim = planted_coefficients(), PAPER.claim("RL-22")
+    few = left_of(found, lambda key: key.weights != "all" or key.text in list(DATA)[:5]).data_refined()
+    assert apply_rule(claim, few.measurement).outcome == "inconclusive"
+    assert few.oracles == {}
+    assert few.calibration_for(claim, 20).false_alarms[0].rate == 0.0
+
+
+def test_texts_whose_chains_were_dealt_out_are_seldom_told_apart_and_texts_apart_are():
+    claim, finding = PAPER.claim("RL-22"), planted_coefficients().data_refined()
+    calibration = finding.calibration_for(claim)
+    assert [alarm.rate <= 0.10 for alarm in calibration.false_alarms] == [True]
+    assert [oracle.outcome for oracle in calibration.oracles] == ["reproduced"]
+    assert calibration.oracles[0].measurement.value == pytest.approx(1.5, abs=0.01)
+
+
+def test_the_chains_of_a_table_are_those_of_its_cells():
+    assert planted_coefficients().separation().measurement.redrawn == {"heads": 8, "chains": 4}
+    assert planted_coefficients().clusters().measurement.redrawn == {"chains": 4}
+    assert planted_table().chains == 1
 
 
 def test_what_was_not_recorded_is_not_there_and_says_what_to_type():

@@ -179,20 +179,31 @@ def test_labels_dealt_out_at_random_rise_by_chance_in_a_twentieth():
     assert np.mean([ct.rise_between_texts(*one, EIGHT[:2]).interval.low > 0 for one in dealt]) <= 0.10
 
 
-def test_variance_between_data_sets_is_found_and_its_interval_covers():
+def test_the_ratio_of_texts_is_found_and_its_interval_covers():
     """The 90 % interval covers the truth in 300 simulations 84 to 96 % of the time (false alarm below 1 in 1,000)."""
-    source, truth, hits = rng(), 4 / (4 + 1), 0
+    source, hits = rng(), 0
+    truth = np.exp(np.sqrt(2) * 0.3)
     for _ in range(300):
-        values = source.normal(size=(8, 1)) * 2 + source.normal(size=(8, 4))
-        found = ct.between_share(values, [str(i) for i in range(8)])
+        values = 60 * np.exp(0.3 * source.normal(size=(8, 1))) * (1 + 0.02 * source.normal(size=(8, 4)))
+        found = ct.text_ratio(values, "abcdefgh")
         hits += found.interval.low <= truth <= found.interval.high
     assert 0.84 < hits / 300 < 0.96
 
 
-def test_data_labels_dealt_out_at_random_leave_little_between_them():
-    values = rng().normal(size=(8, 1)) * 9 + rng().normal(size=(8, 4))
-    assert ct.between_share(values, "abcdefgh").value > 0.9
-    assert ct.between_share(values, "abcdefgh", rng()).interval.low < 0.5
+def test_texts_that_are_alike_have_a_ratio_of_one_however_few_the_chains():
+    source = rng()
+    values = 60 + 3 * source.normal(size=(200, 2))
+    assert ct.text_ratio(values, [str(text) for text in range(200)]).value < 1.03
+    apart = ct.text_ratio(np.array([[60.0, 60.0], [90.0, 90.0]]), "ab")
+    assert (apart.value, apart.redrawn) == (pytest.approx(1.5), {"texts": 2, "chains": 2})
+    assert ct.text_ratio(np.array([[-1.0, 0.5], [9.0, 9.0]]), "ab").status == "partial"
+
+
+def test_chains_dealt_out_leave_little_between_texts():
+    values = 60 * np.exp(0.3 * rng().normal(size=(8, 1))) * (1 + 0.02 * rng().normal(size=(8, 4)))
+    source = rng()
+    low = [ct.text_ratio(known.chains_dealt_out(values, source), "abcdefgh").interval.low for _ in range(200)]
+    assert np.mean(np.array(low) > 1.1) <= 0.10
 
 
 def test_what_only_differs_by_layer_does_not_correlate_within_them():

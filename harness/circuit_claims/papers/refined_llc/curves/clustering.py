@@ -145,7 +145,7 @@ def clustering_agreement(
     value, interval = _agreement(kinds, each)
     return table.measured(
         quantity, value, interval=interval, facts=facts, unit="adjusted Rand index", arrays={"clusterings": each},
-        redrawn={"chains": draws},
+        redrawn={"chains": table.chains},
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_claims.api import Finding, Measurement
+from circuit_claims.judging.statistics import FEWEST_CLUSTERS
 from circuit_claims.keeping.by_content import kept
 from circuit_claims.papers.refined_llc.curves import known
 from circuit_claims.papers.refined_llc.curves import tables as ct
@@ -20,6 +21,7 @@ from circuit_claims.papers.refined_llc.curves.clustering import (
     clustering_agreement,
     other_types,
 )
+from circuit_claims.papers.refined_llc.curves.known import CALIBRATION
 from circuit_claims.papers.refined_llc.curves.planted import TYPES, planted_counts, planted_table
 from circuit_claims.papers.refined_llc.curves.roles import (
     NEXT_TOKEN,
@@ -43,7 +45,7 @@ SIMPLE = ("induction", "bracket")
 NO_LOSS = "the sampler without the loss (n_beta = 0)"
 CURVATURE = "the Hessian's trace, times n_beta / (2 gamma)"
 INSTEAD = (NO_LOSS, CURVATURE)
-CALIBRATION = 400  # draws of an uncertainty in each of the 200 data sets with a known answer
+APART = 1.5  # typical ratio of the texts that are planted as different
 FIRST_STAGE = 0.79  # of the held-out loss's whole fall, where the published run's first stage ends
 FEWEST = 5  # checkpoints that a peak can be looked for among
 _OPENED: dict[tuple[Path, str], Coefficients | AssertionError] = {}
@@ -152,6 +154,7 @@ class Coefficients:
             error=np.array([[0.0 if instead else cell.error for cell in row] for row in grid]),
             sound=np.array([[cell.status == "complete" for cell in row] for row in grid]),
             facts={**facts, **self.provenance(grid[-1][0].origin)},
+            chains=min(len(cell.per_chain) for row in grid for cell in row),
         )
 
     def _value(self, cell: Cell, instead: str) -> float:
@@ -377,7 +380,10 @@ class Coefficients:
         }
 
     def data_refined(self) -> Finding:
-        """How much of the drLLC's variance lies between data sets (RL-22)."""
+        """By what factor the drLLC of two texts differs (RL-22).
+
+        Fewer texts than a claim may generalise over leave it undecided whatever they say: no oracle is made of them.
+        """
         from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 
         step = str(self.run.steps[-1])
@@ -387,14 +393,20 @@ class Coefficients:
             raise RunNotAvailable(self.run.name, reason, record_command(self.run, "--texts FOLDER"))
         cells = sorted(found.values(), key=lambda cell: cell.key.text)
         values, names = np.stack([cell.per_chain for cell in cells]), [cell.key.text for cell in cells]
-        measured = ct.between_share(values, names)
+        measured = ct.text_ratio(values, names)
         spoilt = [cell.key.text for cell in cells if cell.status != "complete"]
-        status = "complete" if len(spoilt) <= ct.SPOILT * len(cells) else "partial"
+        sound = len(spoilt) <= ct.SPOILT * len(cells)
+        status = measured.status if sound else "partial"
         facts = {**measured.facts, "fail the gate": spoilt, **self.provenance(cells[0].origin)}
         return Finding(
             replace(measured, status=status, facts=facts, origin="live" if self.live else "recorded"),
-            {"shuffled data labels": lambda: ct.between_share(values, names, self.generator())},
-        )
+            {"shuffled data labels": lambda: ct.text_ratio(known.chains_dealt_out(values, self.generator()), names)},
+            false={known.TEXTS: lambda generator: ct.text_ratio(known.chains_dealt_out(values, generator), names)},
+            oracles={} if len(names) < FEWEST_CLUSTERS else {
+                f"these texts, their coefficients {APART:g} times apart": lambda: ct.text_ratio(
+                    known.texts_apart(values, APART), names)
+            },
+        )  # fmt: skip
 
     def with_multigrams(self, counts: Mapping[str, int], *, within: bool = True, **how: Any) -> Finding:
         """How the final wrLLC goes with the number of multigrams, heads of a layer among themselves (RL-12)."""

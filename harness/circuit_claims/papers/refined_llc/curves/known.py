@@ -16,6 +16,8 @@ from circuit_claims.papers.refined_llc.curves.tables import HeadTable
 HEADS = "labels dealt out to the heads at random"
 WITHIN = "counts dealt out to the heads of each layer at random"
 ENDS = "each head's first and last place among its layer's heads traded at random"
+TEXTS = "chains dealt out to the texts at random"
+CALIBRATION = 400  # draws of an uncertainty in each of the 200 data sets with a known answer
 LIFTED = "these values, the highest of them the claimed heads'"
 
 
@@ -84,6 +86,23 @@ def in_the_order_of(
         at = np.flatnonzero(names == group)
         sorted_y[at[np.argsort(x[at], kind="stable")]] = np.sort(y[at])
     return sorted_y
+
+
+def chains_dealt_out(
+    per_chain: Float[np.ndarray, "text chain"], generator: np.random.Generator
+) -> Float[np.ndarray, "text chain"]:
+    """The same chains under other texts' names: texts that differ in nothing but their chains."""
+    return generator.permutation(per_chain.flatten()).reshape(per_chain.shape)
+
+
+def texts_apart(per_chain: Float[np.ndarray, "text chain"], factor: float) -> Float[np.ndarray, "text chain"]:
+    """Texts whose coefficients differ, typically, by `factor`; each one's chains about its own as far as they were."""
+    from scipy.special import ndtri
+
+    texts, means = len(per_chain), per_chain.mean(1, keepdims=True)
+    scores = ndtri((np.arange(texts) + 0.5) / texts)
+    logs = scores / scores.std(ddof=1) * np.log(factor) / np.sqrt(2)
+    return per_chain / means * np.exp(np.log(means).mean() + logs)[:, None]
 
 
 def backwards(table: HeadTable) -> HeadTable:

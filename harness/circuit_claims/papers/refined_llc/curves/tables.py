@@ -34,7 +34,6 @@ from circuit_claims.judging.statistics import (
     row_correlations,
 )
 
-CHAINS = {"chains": 4}  # as every cell was recorded
 SPOILT = 0.1  # the share of estimates that may fail the gate before a whole table counts as partial
 
 
@@ -42,7 +41,8 @@ SPOILT = 0.1  # the share of estimates that may fail the gate before a whole tab
 class HeadTable:
     """Coefficients of `heads` at `steps` on one text, under one loss and setting, with their Monte Carlo errors.
 
-    `sound` says which estimates passed the engine's gate; `facts` where they come from.
+    `sound` says which estimates passed the engine's gate; `chains` how many the estimate with the fewest has; `facts`
+    where they come from.
     """
 
     steps: tuple[int, ...]
@@ -51,6 +51,7 @@ class HeadTable:
     error: Float[np.ndarray, "step head"]
     sound: Bool[np.ndarray, "step head"]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    chains: int = 1
 
     def __post_init__(self) -> None:
         shape = (len(self.steps), len(self.heads))
@@ -300,7 +301,7 @@ def separation_rank(
         **{name: each.of(pair).mean[0].tolist() for name, each in zip(("code", "mixture"), tables, strict=True)},
     }  # fmt: skip
     interval = percentile_interval(found, f"{draws:,} draws of every estimate's Monte Carlo error")
-    redrawn = {"heads": len(names), **CHAINS}
+    redrawn = {"heads": len(names), "chains": min(each.chains for each in tables)}
     return code.measured(
         quantity,
         float(rank(exact)),
@@ -312,30 +313,32 @@ def separation_rank(
     )
 
 
-def between_share(
-    per_chain: Float[np.ndarray, "data chain"], names: Sequence[str], generator: np.random.Generator | None = None
-) -> Measurement:
-    """Share of the variance over chains and data sets that lies between data sets, with its exact normal interval.
+def text_ratio(per_chain: Float[np.ndarray, "text chain"], names: Sequence[str]) -> Measurement:
+    """By what factor the coefficients of two texts differ, typically: texts are the units.
 
-    The intraclass correlation of one-way analysis of variance (Searle 1971). With a `generator` the values are dealt
-    out to the data sets at random first: a control.
+    The exponential of the root mean square difference of two texts' log coefficients, what their chains' error adds
+    taken off. The interval is that of a variance between normal values (chi-square over the texts), less the same. Two
+    coefficients of zero or less have no ratio: partial.
     """
-    from scipy.stats import f
+    from scipy.stats import chi2
 
-    values = per_chain if generator is None else generator.permutation(per_chain.flatten()).reshape(per_chain.shape)
-    sets, chains = len(values), per_chain.shape[1]
-    between = chains * values.mean(1).var(ddof=1)
-    within = max(float(values.var(axis=1, ddof=1).mean()), 1e-300)
-    ratio, freedom = between / within, (sets - 1, sets * (chains - 1))
+    means, (texts, chains) = per_chain.mean(1), per_chain.shape
+    quantity, redrawn = "typical ratio of the coefficients of two texts", {"texts": texts, "chains": chains}
+    facts: dict[str, Any] = {"means": dict(zip(names, means.tolist(), strict=True))}
+    if not (means > 0).all():
+        facts["why"] = "a coefficient of zero or less has no ratio to another"
+        return Measurement(quantity, None, status="partial", n=texts, facts=facts, redrawn=redrawn, origin="recorded")
+    noise = float((per_chain.var(axis=1, ddof=1) / chains / means**2).mean())
+    spread, freedom = float(np.log(means).var(ddof=1)), texts - 1
 
-    def share(x: float) -> float:
-        return float((x - 1) / (x + chains - 1))
+    def factor(variance: float) -> float:
+        return float(np.exp(np.sqrt(2 * max(variance - noise, 0.0))))
 
-    low, high = (ratio / f.ppf(side, *freedom) for side in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
-    interval = Interval(share(low), share(high), LEVEL, "F distribution, chains as replicates")
-    facts = {"means": dict(zip(names, values.mean(1).tolist(), strict=True))}
-    return Measurement("share of variance between data sets", share(ratio), interval=interval, unit="share of variance",
-                       n=values.size, facts=facts, redrawn={"chains": chains}, origin="recorded")  # fmt: skip
+    low, high = (factor(freedom * spread / chi2.ppf(side, freedom)) for side in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
+    interval = Interval(low, high, LEVEL, f"chi-square over {texts} texts, their chains' error taken off")
+    facts |= {"largest ratio": float(means.max() / means.min()), "chains' error, relative": float(np.sqrt(noise))}
+    return Measurement(quantity, factor(spread), interval=interval, unit="times", n=texts, facts=facts, redrawn=redrawn,
+                       origin="recorded")  # fmt: skip
 
 
 def rank_correlation(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from circuit_claims.api import Finding, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
-from circuit_claims.papers.refined_llc.curves.findings import CALIBRATION
+from circuit_claims.papers.refined_llc.curves.known import CALIBRATION
 from circuit_claims.papers.refined_llc.curves.roles import use_of
 from circuit_claims.papers.refined_llc.multigrams.measures import (
     ablation_effects,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PUBLISHED_SEED = 1
 OTHER_SEEDS = (0, 2, 3, 42)
 Z_90 = 1.6448536269514722
+LEARNING_RATE = 1e-3
+FISHER = "Fisher's transformation over rows of W_pos"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,29 @@ def _fisher(correlation: float, n: int) -> tuple[float, float]:
     return math.tanh(centre - half), math.tanh(centre + half)
 
 
+def rows_dealt_out(own: Measurement, generator: np.random.Generator) -> Measurement:
+    """A comparison of `seed_match` with the recorded norms under other rows: what another seed's would be."""
+    return _correlated(own, own.arrays["row_norms"], generator.permutation(own.arrays["recorded"]))
+
+
+def one_update_on(seed: int = PUBLISHED_SEED, config: AttentionOnlyConfig | None = None) -> Measurement:
+    """The seed's own rows against the same after one update of AdamW that moves every number by the rate up or down."""
+    from circuit_claims.toy.model import AttentionOnly
+
+    rows = AttentionOnly(config).initialise(seed).pos_embed["W_pos"].detach().double().numpy()
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=rows.shape)
+    moved = np.linalg.norm(rows + LEARNING_RATE * signs, axis=1)
+    quantity = f"correlation of positional row norms at initialisation with those an update later, seed {seed}"
+    blank = Measurement(quantity, None, n=len(rows), redrawn={"rows of W_pos": len(rows)}, seed=seed)
+    return _correlated(blank, np.linalg.norm(rows, axis=1), moved)
+
+
+def _correlated(own: Measurement, norms: np.ndarray, recorded: np.ndarray) -> Measurement:
+    value = float(np.corrcoef(norms, recorded)[0, 1])
+    low, high = _fisher(value, len(norms))
+    return own.derive(own.quantity, value, interval=Interval(low, high, 0.90, FISHER), unit="correlation")
+
+
 def seed_match(
     recorded_norms: Float[np.ndarray, " pos"], recorded_total: float, *, seed: int = PUBLISHED_SEED
 ) -> Measurement:
@@ -97,7 +122,7 @@ def seed_match(
     return Measurement(
         quantity=f"correlation of positional row norms at initialisation with the recorded ones, seed {seed}",
         value=found.correlation,
-        interval=Interval(found.low, found.high, 0.90, "Fisher's transformation over rows of W_pos"),
+        interval=Interval(found.low, found.high, 0.90, FISHER),
         n=len(found.row_norms),
         redrawn={"rows of W_pos": len(found.row_norms)},
         seed=seed,

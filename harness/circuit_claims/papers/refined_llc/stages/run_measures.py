@@ -6,19 +6,28 @@ with their controls: the same measured on a run with wrong labels, one that neve
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval, permutation_p_value
+from circuit_claims.api import (
+    Finding,
+    Interval,
+    Measurement,
+    bootstrap_counts,
+    measure,
+    percentile_interval,
+    permutation_p_value,
+)
 from circuit_claims.judging.ranking import Ranking, first_of, order_of
 from circuit_claims.judging.statistics import LEVEL, percentile_band
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
-from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, Score, TrainingRun
+from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, Score, TrainingRun
 
 TYPE_OF: dict[Score, tuple[str, int]] = {"previous": ("previous-token", 0), "prefix": ("induction", 1)}
 # A type has formed where its leading heads' mean score reaches what makes a head one of it.
@@ -84,19 +93,31 @@ def highest_score(run: TrainingRun, *, score: Score, layer: int, draws: int, see
     curves, generator = run.head_scores(score), np.random.default_rng(seed)
     resampled = np.stack([curves.draw(generator)[[0, -1], layer] for _ in range(draws)])  # (draw, first and last, head)
     value = curves.values[-1, layer]
-    half = float(np.quantile(np.abs(resampled[:, 1] - value).max(1), LEVEL))
-    null, best = resampled[:, 0].max(1), float(value.max())
+    found = best_score(value, resampled[:, 1], resampled[:, 0], curves.method)
+    arrays = {**found.arrays, "first_draws": resampled[:, 0], "final_draws": resampled[:, 1]}
+    return replace(
+        found, quantity=f"highest {score} score in layer {layer}", redrawn={"measurements": curves.drawn}, seed=seed,
+        arrays=arrays, facts={"head": f"{layer}:{int(value.argmax())}", "method": curves.method},
+    )  # fmt: skip
+
+
+def best_score(
+    value: Float[np.ndarray, " head"],
+    drawn: Float[np.ndarray, "draw head"],
+    first: Float[np.ndarray, "draw head"],
+    method: str,
+) -> Measurement:
+    """The highest of some heads' scores, its interval simultaneous over them, the null the highest of their `first`."""
+    half = float(np.quantile(np.abs(drawn - value).max(1), LEVEL))
+    null, best = first.max(1), float(value.max())
     return Measurement(
-        f"highest {score} score in layer {layer}",
+        "highest score",
         best,
-        Interval(best - half, best + half, LEVEL, f"{curves.method}; simultaneous over heads"),
+        Interval(best - half, best + half, LEVEL, f"{method}; simultaneous over heads"),
         unit="mean attention",
         p_value=permutation_p_value(best, null),
-        redrawn={"measurements": curves.drawn},
         n=len(value),
-        seed=seed,
-        arrays={"null": null, "final": value, "first_draws": resampled[:, 0]},
-        facts={"head": f"{layer}:{int(value.argmax())}"},
+        arrays={"null": null, "final": value},
     )
 
 
@@ -113,35 +134,63 @@ def formation(run: TrainingRun, *, draws: int, seed: int) -> Measurement:
     generator, named = np.random.default_rng(seed), list(TYPE_OF.items())
     scores = [run.head_scores(score) for score, _ in named]
     picked = [np.argsort(-one.values[-1, layer])[:LEADERS] for one, (_, (_, layer)) in zip(scores, named, strict=True)]
-    layers = [layer for _, (_, layer) in named]
 
-    def half(which: int, values: np.ndarray) -> float:
-        curve = values[:, layers[which], picked[which]].mean(1)
-        return last_half_rise(scores[which].steps, curve) if curve[-1] >= FORMED[named[which][0]] else float("inf")
+    def means(values: Sequence[np.ndarray]) -> Float[np.ndarray, "type step"]:
+        each = zip(values, named, picked, strict=True)
+        return np.stack([one[:, layer, heads].mean(1) for one, (_, (_, layer)), heads in each])
 
-    resampled = np.array([[half(which, one.draw(generator)) for which, one in enumerate(scores)] for _ in range(draws)])
-    values = [half(which, one.values) for which, one in enumerate(scores)]
-    kinds = [kind for _, (kind, _) in named]
-    gaps = np.searchsorted(scores[0].steps, np.array(values)), np.searchsorted(scores[0].steps, resampled)
-    ranking = order_of(kinds, -gaps[0], -gaps[1])
-    tie = "not resolved by the checkpoints" if np.isfinite(values).any() else "neither"
-    resolved = len(set(gaps[0].tolist())) > 1
+    resampled = np.stack([means([one.draw(generator) for one in scores]) for _ in range(draws)])
+    found = order_of_rises(scores[0].steps, means([one.values for one in scores]), resampled)
+    half = np.array([[_half(scores[0].steps, *each) for each in _by_type(curves)] for curves in resampled])
+    return replace(
+        found, redrawn={"measurements": scores[0].drawn}, seed=seed,
+        arrays={**found.arrays, "half": half, "drawn": resampled[:BAND_DRAWS]},
+    )  # fmt: skip
+
+
+def order_of_rises(
+    steps: Int[np.ndarray, " step"],
+    curves: Float[np.ndarray, "type step"],
+    drawn: Float[np.ndarray, "draw type step"],
+) -> Measurement:
+    """Which type of `TYPE_OF` has made half of its rise first, by checkpoints; `drawn` are its curves with noise."""
+    kinds, formed = [kind for kind, _ in TYPE_OF.values()], np.array([FORMED[score] for score in TYPE_OF])
+    places = rise_places(curves, formed)
+    ranking = order_of(kinds, -places, -rise_places(drawn, formed))
+    some = bool((places < len(steps)).any())
+    tie = "not resolved by the checkpoints" if some else "neither"
     return Measurement(
         "step at which each type has made half of its rise",
-        ranking.leader if resolved else tie,
+        ranking.leader if len(set(places.tolist())) > 1 else tie,
         support=ranking.support or {tie: 1.0},
         rivals=ranking.rivals,
-        redrawn={"measurements": scores[0].drawn},
-        n=len(scores[0].steps),
-        seed=seed,
-        status="complete" if np.isfinite(values).any() else "partial",
-        arrays={
-            "half": resampled,
-            "steps": scores[0].steps,
-            "curves": np.stack([one.values[:, layers[i], picked[i]].mean(1) for i, one in enumerate(scores)]),
-        },
-        facts={"half": [_finite(value) for value in values], "types": kinds},
+        n=len(steps),
+        status="complete" if some else "partial",
+        arrays={"steps": steps, "curves": curves},
+        facts={"half": [_finite(_half(steps, *each)) for each in _by_type(curves)], "types": kinds},
     )
+
+
+def rise_places(
+    curves: Float[np.ndarray, "*batch type step"], formed: Float[np.ndarray, " type"]
+) -> Int[np.ndarray, "*batch type"]:
+    """The first checkpoint after which each curve stays above half of its rise; their number where it never formed.
+
+    >>> rise_places(np.array([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]]), np.array([0.5, 0.5])).tolist()
+    [2, 4]
+    """
+    level = ((curves.min(-1) + curves[..., -1]) / 2)[..., None]
+    rises = (curves[..., :-1] < level) & (curves[..., 1:] >= level)
+    last = curves.shape[-1] - 1 - rises[..., ::-1].argmax(-1)
+    return np.where(rises.any(-1) & (curves[..., -1] >= formed), last, curves.shape[-1])
+
+
+def _by_type(curves: Float[np.ndarray, "type step"]) -> list[tuple[np.ndarray, float]]:
+    return [(curve, FORMED[score]) for score, curve in zip(TYPE_OF, curves, strict=True)]
+
+
+def _half(steps: np.ndarray, curve: Float[np.ndarray, " step"], formed: float) -> float:
+    return last_half_rise(steps, curve) if curve[-1] >= formed else float("inf")
 
 
 def last_half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> float:
@@ -177,34 +226,54 @@ def composition_rise(run: TrainingRun, *, writers: str, draws: int, seed: int) -
         reason = f"no {writers} heads in layer 0 or no multigram heads in layer 1"
         return Measurement(f"K-composition of {writers} heads", None, status="partial", facts={"reason": reason})
     early = curves.at(SHARE_OF_TRAINING * curves.steps[-1])
-    means = np.stack([_mean_of_pairs(curves, rows, columns, generator) for _ in range(draws)])  # (draw, step)
-    value = curves.values[:, rows][:, :, columns].mean((1, 2))
-    ratios = means[:, -1] / means[:, early]
-    low, high = percentile_band(means)
-    return Measurement(
-        f"K-composition of {writers} with multigram heads, last checkpoint over step {curves.steps[early]:,}",
-        float(value[-1] / value[early]),
-        percentile_interval(ratios, f"{draws:,} bootstrap draws over heads of both layers"),
-        unit="times",
-        n=len(rows) * len(columns),
-        redrawn={"heads": len(rows) + len(columns)},
+    ends, means, kept = [early, len(curves.steps) - 1], [], []
+    own = curves.values[:, rows][:, :, columns]
+    for index in range(draws):
+        drawn = curves.draw(generator)[:, rows][:, :, columns]  # (step, row, column)
+        means.append(means_of_pairs(drawn[None], generator)[0])
+        if index < BAND_DRAWS:
+            kept.append(drawn[ends])
+    means = np.stack(means)  # (draw, step)
+    low, high = percentile_band(means, redrawn=min(own.shape[1:]))
+    return replace(
+        growth_of_pairs(own[ends], means[:, ends]),
+        quantity=f"K-composition of {writers} with multigram heads, last checkpoint over step {curves.steps[early]:,}",
         seed=seed,
-        arrays={"steps": curves.steps, "curve": value, "low": low, "high": high, "last": means[:, -1]},
+        arrays={"steps": curves.steps, "curve": own.mean((1, 2)), "low": low, "high": high, "last": means[:, -1],
+                "pairs": own[ends], "pairs_drawn": np.stack(kept)},
         facts={"early": int(curves.steps[early]), "writers": [f"0:{head}" for head in rows]},
+    )  # fmt: skip
+
+
+def growth_of_pairs(pairs: Float[np.ndarray, "2 row column"], means: Float[np.ndarray, "draw 2"]) -> Measurement:
+    """The mean over pairs of heads at the end over that before, `means` being both as drawn over heads and their noise.
+
+    The percentiles are expanded for the heads of the layer that has fewer.
+    """
+    before, after = pairs.mean((1, 2))
+    method = f"{len(means):,} bootstrap draws over heads of both layers"
+    return Measurement(
+        "growth of a mean over pairs of heads",
+        float(after / before),
+        percentile_interval(means[:, 1] / means[:, 0], method, redrawn=min(pairs.shape[1:])),
+        unit="times",
+        n=pairs[0].size,
+        redrawn={"heads": sum(pairs.shape[1:])},
     )
+
+
+def means_of_pairs(
+    drawn: Float[np.ndarray, "draw step row column"], generator: np.random.Generator
+) -> Float[np.ndarray, "draw step"]:
+    """The mean over pairs of each draw, its rows and its columns drawn anew as well: the same at every step."""
+    draws, _, rows, columns = drawn.shape
+    left, right = (bootstrap_counts(count, draws, generator) / count for count in (rows, columns))
+    return np.einsum("dsrc,dr,dc->ds", drawn, left, right, optimize=True)
 
 
 def _typed(run: TrainingRun, kind: str, layer: int) -> list[int]:
     types = run.head_types().items()
     return [int(name.split(":")[1]) for name, found in types if found == kind and name.startswith(f"{layer}:")]
-
-
-def _mean_of_pairs(
-    curves: RunCurves, rows: list[int], columns: list[int], generator: np.random.Generator
-) -> np.ndarray:
-    values = curves.draw(generator)
-    left, right = generator.choice(rows, len(rows)), generator.choice(columns, len(columns))
-    return values[:, left][:, :, right].mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -221,24 +290,50 @@ class Heads:
 
     def leaders(self, score: Score) -> Finding:
         """Which two heads lead (RL-03)."""
+        from circuit_claims.papers.refined_llc.stages import known_heads as known
+
         layer = TYPE_OF[score][1]
-        return self._controlled(
-            lambda run: leading_heads(run, score=score, layer=layer, draws=self.draws, seed=self.seed)
+
+        def measured(run: Any) -> Measurement:
+            return leading_heads(run, score=score, layer=layer, draws=self.draws, seed=self.seed)
+
+        own = measured(self.run)
+        return Finding(
+            own,
+            controls_of(self.run, measured),
+            false={known.NAMES: partial(known.names_dealt_out, own, layer)},
+            oracles={known.NAMED_LEAD: partial(known.named_heads_lead, own, layer)},
         )
 
     def best(self, score: Score) -> Finding:
         """How high the best head scores, against a layer before training (RL-03)."""
-        layer = TYPE_OF[score][1]
-        return self._controlled(
-            lambda run: highest_score(run, score=score, layer=layer, draws=self.draws, seed=self.seed)
+        from circuit_claims.papers.refined_llc.stages import known_heads as known
+
+        def measured(run: Any) -> Measurement:
+            return highest_score(run, score=score, layer=TYPE_OF[score][1], draws=self.draws, seed=self.seed)
+
+        own = measured(self.run)
+        return Finding(
+            own,
+            controls_of(self.run, measured),
+            false={known.UNTRAINED: partial(known.never_trained, own)},
+            oracles={known.RAISED: partial(known.one_head_raised, own, FORMED[score])},
         )
 
     def formation(self) -> Finding:
         """Which type forms first (RL-04)."""
-        return self._controlled(lambda run: formation(run, draws=self.draws, seed=self.seed))
+        from circuit_claims.papers.refined_llc.stages import known_heads as known
 
-    def _controlled(self, measured: Callable[[Any], Measurement]) -> Finding:
-        return Finding(measured(self.run), controls_of(self.run, measured))
+        def measured(run: Any) -> Measurement:
+            return formation(run, draws=self.draws, seed=self.seed)
+
+        own = measured(self.run)
+        return Finding(
+            own,
+            controls_of(self.run, measured),
+            false={known.AT_ONCE: partial(known.formed_at_once, own)},
+            oracles={known.APART: partial(known.formed_in_turn, own)},
+        )
 
 
 def controls_of(run: TrainingRun, measured: Callable[[Any], Measurement]) -> dict[str, Callable[[], Measurement]]:
@@ -274,9 +369,19 @@ class Composition:
 
     def rise(self) -> Finding:
         """By how much multigram heads come to compose after LM2; previous-token heads with them must not."""
+        from circuit_claims.papers.refined_llc.stages import known_heads as known
+
         controls = controls_of(self.run, lambda run: self.table(run, "multigram"))
         controls["previous-token to multigram"] = lambda: self.table(self.run, "previous-token")
-        return Finding(self.table(self.run, "multigram"), controls)
+        own = self.table(self.run, "multigram")
+        if own.status != "complete":
+            return Finding(own, controls)
+        return Finding(
+            own,
+            controls,
+            false={known.TRADED: partial(known.pairs_traded, own)},
+            oracles={known.RISEN: partial(known.pairs_risen, own)},
+        )
 
     def settings(self) -> list[dict[str, Finding]]:
         """The rise under other thresholds of head types: one table, or none for a run whose types hang on none."""
@@ -285,19 +390,34 @@ class Composition:
         return [{name: Composition(run).rise() for name, run in runs.items()}] if others else []
 
     def at_the_end(self) -> Finding:
-        """K-composition of previous-token with multigram heads at the last checkpoint."""
+        """K-composition of previous-token with multigram heads at the last checkpoint.
+
+        False are other writers of layer 0, as many, with the same readers. No oracle: the value is read off one file.
+        """
+        from circuit_claims.papers.refined_llc.stages import known_heads as known
+
         controls = controls_of(self.run, lambda run: self.last(run, "previous-token"))
         controls["multigram to multigram"] = lambda: self.last(self.run, "multigram")
-        return Finding(self.last(self.run, "previous-token"), controls)
+        own = self.last(self.run, "previous-token")
+        count = len(self.table(self.run, "previous-token").facts.get("writers", ()))
+        others = self.table(self.run, "multigram")
+        if own.status != "complete" or others.status != "complete" or count > others.arrays["pairs"].shape[1]:
+            return Finding(own, controls)
+        return Finding(own, controls, false={known.OTHERS: partial(known.other_writers, others, count)})
 
     def last(self, run: TrainingRun, writers: str) -> Measurement:
         """The last value of the curve with its interval."""
         table = self.table(run, writers)
-        if table.status != "complete":
-            return table
-        interval = percentile_interval(table.arrays["last"], table.interval.method if table.interval else "")
-        quantity = f"K-composition of {writers} with multigram heads at the last checkpoint"
-        return table.derive(quantity, float(table.arrays["curve"][-1]), interval=interval, unit="composition")
+        return table if table.status != "complete" else mean_at_the_end(table)
+
+
+def mean_at_the_end(table: Measurement) -> Measurement:
+    """The mean over pairs at the last checkpoint, of a table of `composition_rise`."""
+    draws, pairs = table.arrays["last"], table.arrays["pairs"]
+    method = f"{len(draws):,} bootstrap draws over heads of both layers"
+    interval = percentile_interval(draws, method, redrawn=min(pairs.shape[1:]))
+    quantity = f"{table.quantity.partition(',')[0]} at the last checkpoint"
+    return table.derive(quantity, float(pairs[1].mean()), interval=interval, unit="composition")
 
 
 @measure
@@ -310,11 +430,20 @@ def initialisation(run: TrainingRun, *, seed: int) -> Measurement:
 
 
 def seed_of(run: TrainingRun) -> Finding:
-    """Whether the published seed drew this run; other seeds must not have."""
-    from circuit_claims.papers.refined_llc.stages.published_seed import OTHER_SEEDS, PUBLISHED_SEED
+    """Whether the published seed drew this run; other seeds must not have.
 
-    controls = {f"seed {seed}": lambda seed=seed: initialisation(run, seed=seed) for seed in OTHER_SEEDS}
-    return Finding(initialisation(run, seed=PUBLISHED_SEED), controls)
+    False are the recorded norms under other rows, true those of the seed's own rows after one step up or down.
+    """
+    from circuit_claims.papers.refined_llc.stages import published_seed as ps
+
+    controls = {f"seed {seed}": lambda seed=seed: initialisation(run, seed=seed) for seed in ps.OTHER_SEEDS}
+    own = initialisation(run, seed=ps.PUBLISHED_SEED)
+    return Finding(
+        own,
+        controls,
+        false={"recorded norms dealt out to the rows at random": partial(ps.rows_dealt_out, own)},
+        oracles={"the seed's own rows, every number one step up or down": ps.one_update_on},
+    )
 
 
 def heads(run: TrainingRun) -> Heads:
