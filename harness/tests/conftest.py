@@ -1,8 +1,10 @@
-"""What every test here starts from: no garbage is looked for among what is imported and collected."""
+"""What every test here starts from: no garbage is looked for among what is imported, one store of planted figures."""
 
 import gc
+import os
 
 import pytest
+from circuit_claims.keeping.store import Store
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -14,3 +16,11 @@ def nothing_old_is_garbage():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory) -> Store:
+    """Figures of planted subjects, measured once a session, by whichever worker asks first."""
+    base = tmp_path_factory.getbasetemp()
+    # Under xdist each worker's folder lies in the session's.
+    return Store((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "planted figures")

@@ -38,8 +38,8 @@ NEGATIVE = ("shuffled successor map", "untrained weights")
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory) -> Context:
-    return Context(Store(tmp_path_factory.mktemp("store")), profile=profile_of("quick"))
+def context(shared_store) -> Context:
+    return Context(shared_store, profile=profile_of("quick"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import pytest
 from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.store import Store
 from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting, not_counted_on
@@ -46,8 +45,8 @@ SMALL = profile_of("quick", autoencoders=6)
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory) -> Context:
-    return Context(Store(tmp_path_factory.mktemp("store")), profile=SMALL)
+def context(shared_store) -> Context:
+    return Context(shared_store, profile=SMALL)
 
 
 @pytest.mark.parametrize("name", FINDINGS)

@@ -49,8 +49,8 @@ AMOUNTS = Amounts(contexts=10, loss_contexts=6, others=3, length=48)
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory) -> Context:
-    return Context(Store(tmp_path_factory.mktemp("store")), profile=profile_of("quick", listings=64))
+def context(shared_store) -> Context:
+    return Context(shared_store, profile=profile_of("quick", listings=64))
 
 
 @pytest.fixture(scope="module")
