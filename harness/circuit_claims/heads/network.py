@@ -62,6 +62,11 @@ class Network:
     """A decoder ready to run. Rows of a batch are run together: give as many as memory holds.
 
     `n_ctx` is the longest context, 0 where there is no limit. `reading` is None for a network without a tokenizer.
+
+    >>> model = AttentionOnly(AttentionOnlyConfig(n_layers=2, d_vocab=11, n_ctx=4)).initialise(seed=1)
+    >>> made = network_of(model)
+    >>> made.n_layers, made.heads[-1], made.forward(torch.tensor([[1, 2, 3]])).shape
+    (2, (1, 7), torch.Size([1, 3, 11]))
     """
 
     name: str
@@ -322,6 +327,11 @@ def contexts(network: Network, text: Text | str, *, count: int = 128, length: in
     `text` is what the fixture `text` gives, or a name in texts.toml. `.tokens` are the ids, `.clusters` the document
     of each row: the unit to redraw. Raises `InputError` for a network without a tokenizer, ValueError where no document
     is long enough.
+
+    >>> made = network_of(AttentionOnly(AttentionOnlyConfig(n_layers=1, d_vocab=128, n_ctx=8)).initialise(seed=1))
+    >>> made.reading = TokenIds(lambda text: [ord(letter) % 128 for letter in text], bos_id=None)
+    >>> contexts(made, "python-docs", count=2, length=8).tokens.shape
+    (2, 8)
     """
     from circuit_claims.texts.sources import open_text
     from circuit_claims.texts.windows import draw_contexts

@@ -34,7 +34,14 @@ from circuit_claims.judging.evidence_fields import (
 
 
 class EvidenceError(ClaimsError, ValueError):
-    """Evidence that cannot be drawn as it was given; the text names the field and what it should hold."""
+    """Evidence that cannot be drawn as it was given; the text names the field and what it should hold.
+
+    >>> try:
+    ...     ScatterPoint(name="L5H1", x="far", y=0.8)
+    ... except EvidenceError as error:
+    ...     print("x" in str(error))
+    True
+    """
 
 
 T = TypeVar("T")
@@ -269,7 +276,11 @@ class Curves(Evidence):
 
 
 class Panel(Part):
-    """One of several figures below each other: a name and its curves."""
+    """One of several figures below each other: a name and its curves.
+
+    >>> Panel(name="layer 0", series=[Curve(name="L0H1", y=[0.1, 0.7])]).series[0].name
+    'L0H1'
+    """
 
     name: Word
     series: Many[Curve]
@@ -345,14 +356,22 @@ class Table(Evidence):
 
 
 class Text(Evidence):
-    """Words alone, line by line as written."""
+    """Words alone, line by line as written.
+
+    >>> Text(title="What was left out", text="Rows without a bracket.").text
+    'Rows without a bracket.'
+    """
 
     type: ClassVar[str] = "text"
     text: Word
 
 
 class StackedRow(Part):
-    """One stacked bar: a share for each segment, None for one that is not given, or no shares where `n` is 0."""
+    """One stacked bar: a share for each segment, None for one that is not given, or no shares where `n` is 0.
+
+    >>> StackedRow(label="the paper's", values=[0.3, None], paper=True).values
+    (0.3, None)
+    """
 
     label: Word
     values: Numbers
@@ -385,7 +404,11 @@ class StackedBars(Evidence):
 
 
 class PassageToken(Part):
-    """A token of a passage; `rank` n marks the n-th most attended, with its `share` of the attention."""
+    """A token of a passage; `rank` n marks the n-th most attended, with its `share` of the attention.
+
+    >>> PassageToken(text=" Monday", rank=1, share=0.75).share
+    0.75
+    """
 
     text: Word
     rank: int = 0
@@ -393,7 +416,12 @@ class PassageToken(Part):
 
 
 class PassageExample(Part):
-    """The end of a prefix, the token that came `next`, and the tokens `promoted` with their logits."""
+    """The end of a prefix, the token that came `next`, and the tokens `promoted` with their logits.
+
+    >>> example = PassageExample(tokens=[PassageToken(text=" Monday")], next=" Tuesday", promoted=[[" Tuesday", 9.5]])
+    >>> example.tokens[0].text, example.next
+    (' Monday', ' Tuesday')
+    """
 
     tokens: Many[PassageToken]
     next: Word
@@ -415,7 +443,11 @@ class Passages(Evidence):
 
 
 class ScatterPoint(Part):
-    """A named point, with an interval along y where `low` and `high` are given."""
+    """A named point, with an interval along y where `low` and `high` are given.
+
+    >>> ScatterPoint(name="L5H1", x=0.9, y=0.8, low=0.7, high=0.85).high
+    0.85
+    """
 
     name: Word
     x: Number
@@ -441,7 +473,11 @@ class Scatter(Evidence):
 
 
 class ClusterRow(Part):
-    """One way of clustering: the cluster of each head, and how well it agrees with the types."""
+    """One way of clustering: the cluster of each head, and how well it agrees with the types.
+
+    >>> ClusterRow(name="k-means", clusters=[0, 1, 0], agreement=0.5).clusters
+    (0, 1, 0)
+    """
 
     name: Word
     clusters: Annotated[Sequence[int], PlainValidator(wholes_field)]
@@ -470,7 +506,11 @@ class ClusterMap(Evidence):
 
 
 class PatternPanel(Part):
-    """One head's attention: a row for each token it looks from, a column for each it looks at."""
+    """One head's attention: a row for each token it looks from, a column for each it looks at.
+
+    >>> PatternPanel(name="L5H1", tokens=["a", "b"], rows=[[1, 0], [0.2, 0.8]]).rows[1]
+    (0.2, 0.8)
+    """
 
     name: Word
     tokens: Words

@@ -20,6 +20,15 @@ class Finding:
     it is true, on the same text, tokens and sizes: the claim's own rule is calibrated on both. `without` are the same
     quantity without the instrument (a coefficient with n_beta = 0, the Hessian's trace in its place): where the
     verdict is the same the instrument adds nothing.
+
+    >>> from circuit_claims.judging.measurement import Interval
+    >>> def score(value):
+    ...     return Measurement("score", value, Interval(value - 0.1, value + 0.1))
+    >>> finding = Finding(score(0.8), {"untrained weights": lambda: score(0.1)},
+    ...                   false={"labels shuffled": lambda generator: score(generator.uniform(0, 0.2))},
+    ...                   oracles={"a perfect head": lambda: score(1.0)})
+    >>> sorted(finding.controls), finding.measurement.value
+    (['untrained weights'], 0.8)
     """
 
     measurement: Measurement

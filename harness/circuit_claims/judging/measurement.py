@@ -43,6 +43,9 @@ class Rival:
     """Who stands against a label: the `label` that is ahead of it in the greatest share of resamples, `ahead`.
 
     The share allows for the choice of the strongest among all rivals (`judging.ranking`).
+
+    >>> Rival("L5H1", 0.97).ahead  # what stands against L5H8: L5H1 is ahead of it in 97 % of resamples
+    0.97
     """
 
     label: str
@@ -68,6 +71,10 @@ class Measurement:
     `p_value` compares a maximum over many heads with the null distribution of that maximum.
     `arrays` are the tables behind the value (one row a head, a token, a draw), `facts` anything else as JSON.
     `origin` says where the figure came from: `live`, `store` or `recorded`.
+
+    >>> score = Measurement("induction score", 0.7, Interval(0.65, 0.74), unit="share", redrawn={"rows": 64}, n=64)
+    >>> score.status, dict(score.redrawn)
+    ('complete', {'rows': 64})
     """
 
     quantity: str

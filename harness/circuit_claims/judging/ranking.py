@@ -22,7 +22,11 @@ _TINY = 1e-24
 
 @dataclass(frozen=True)
 class Ranking:
-    """`leader` by the estimate, `support` (share of resamples with each label first, or with each order), `rivals`."""
+    """`leader` by the estimate, `support` (share of resamples with each label first, or with each order), `rivals`.
+
+    >>> Ranking("L5H1", {"L5H1": 0.97, "L5H8": 0.03}, {"L5H8": Rival("L5H1", 0.97)}).support["L5H1"]
+    0.97
+    """
 
     leader: str
     support: Mapping[str, float]

@@ -35,7 +35,12 @@ class ContributionError(ClaimsError, ValueError):
 
 @dataclass(frozen=True)
 class Trait:
-    """Something a claim `requires` of its subject: `has(subject)`, and the `reason` a report gives where it has not."""
+    """Something a claim `requires` of its subject: `has(subject)`, and the `reason` a report gives where it has not.
+
+    >>> two_layers = Trait("not applicable: fewer than two layers", lambda subject: subject.n_layers > 1)
+    >>> two_layers.reason
+    'not applicable: fewer than two layers'
+    """
 
     reason: str
     has: Function
@@ -47,6 +52,10 @@ class Presupposition:
 
     `missing(subject)` is None where the thing is there, else the reason in a sentence and the `Measurement` that says
     so (or None): the claim then does not apply, and nothing else is measured.
+
+    >>> everybody_has_one = Presupposition(lambda subject: None)
+    >>> everybody_has_one.missing("pythia-1.4b") is None
+    True
     """
 
     missing: Function
@@ -59,6 +68,9 @@ class SubjectKind:
     `open(row, run)` gives the subject, or raises `ModelNotAvailable` with the command that would bring it. A subject
     has `name`, `context`, `identity()`, `card()` and `check_untouched()`, as `circuit_claims.running.subjects.Subject`
     has. `state(row)` says in a line for `claims doctor` whether it is here and what to type.
+
+    >>> SubjectKind(open="subjects:open_run", state="subjects:state_of_run").open  # imported when first called
+    'subjects:open_run'
     """
 
     open: Function
@@ -77,6 +89,10 @@ class Contribution:
     by the `type` of a subclass of `Evidence`: `draw(record, name)`, with the fields as they stand in the event, gives
     a `circuit_claims.report.figures.evidence.Exhibit`.
     `card(subject)` gives lines for every subject's card in the report, an empty dict where it has nothing to say.
+
+    >>> added = Contribution(traits={"two_layers": Trait("fewer than two layers", "measures:has_two_layers")})
+    >>> sorted(added.traits), added.options
+    (['two_layers'], ())
     """
 
     options: tuple[ClaimsOption, ...] = ()

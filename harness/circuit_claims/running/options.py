@@ -39,6 +39,9 @@ class ClaimsOption:
     `check(typed, given)` is asked once, before anything is measured, what an option that a paper brings is kept as in
     `run.options[name]`: a function, or "module:function". It raises `InputError` with words for the user; without it
     the text is kept as it was typed. `typed` is how the option is spelled.
+
+    >>> ClaimsOption("rows", "how many rows of the text are read", default="64", passed_on=True).destination
+    'claims_rows'
     """
 
     name: str

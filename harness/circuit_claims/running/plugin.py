@@ -41,7 +41,13 @@ TIMEOUT = 900.0
 
 
 def claim(*ids: str) -> pytest.MarkDecorator:
-    """Mark a test as the one that measures these claims: `@claim("AB-05")`."""
+    """Mark a test as the one that measures these claims.
+
+    >>> @claim("AB-05", "AB-06")
+    ... def test_the_head_leads(subject, judge): ...
+    >>> test_the_head_leads.pytestmark[0].args
+    ('AB-05', 'AB-06')
+    """
     return pytest.mark.claim(*ids)
 
 

@@ -48,3 +48,7 @@ def test_importing_the_face_loads_no_torch():
         "import sys, circuit_claims.api; print([m for m in ('torch', 'transformers', 'scipy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_name_has_an_example():
+    assert [name for name in api.__all__ if ">>>" not in (inspect.getdoc(getattr(api, name)) or "")] == []
