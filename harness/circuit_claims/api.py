@@ -38,7 +38,7 @@ from circuit_claims.judging.evidence import (
     StackedBars,
     StackedRow,
     Table,
-    Text,
+    TextBlock,
 )
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Interval, Measurement, Rival
@@ -98,7 +98,7 @@ __all__ = [
     "StackedRow",
     "SubjectKind",
     "Table",
-    "Text",
+    "TextBlock",
     "Trait",
     "binomial_interval",
     "bootstrap_counts",

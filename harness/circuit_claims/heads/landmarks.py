@@ -14,7 +14,7 @@ import torch
 
 from circuit_claims.heads.head_types import ProbeSequences, head_type_scores
 from circuit_claims.keeping.atomic import write_text_atomically
-from circuit_claims.toy.checkpoints import Run, RunError
+from circuit_claims.toy.checkpoints import RunError, RunFolder
 from circuit_claims.toy.recipes import Landmark
 from circuit_claims.toy.tokenizer import BOS
 
@@ -36,7 +36,7 @@ class Scored:
     prefix: tuple[float, ...]
 
 
-def scored_run(run: Run, progress: Callable[[str], None] = lambda message: None) -> tuple[Scored, ...]:
+def scored_run(run: RunFolder, progress: Callable[[str], None] = lambda message: None) -> tuple[Scored, ...]:
     """Loss and head scores of every checkpoint of a run, kept in its `heads.csv` so that none is measured twice."""
     path, losses = run.folder / HEADS, held_out_losses(run)
     known = read_scores(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -50,7 +50,7 @@ def scored_run(run: Run, progress: Callable[[str], None] = lambda message: None)
     return tuple(Scored(step, losses[step], *known[step]) for step in run.steps)
 
 
-def held_out_losses(run: Run) -> dict[int, float]:
+def held_out_losses(run: RunFolder) -> dict[int, float]:
     """Held-out loss in nats by step. Raises `RunError` where a checkpoint has none."""
     columns = run.losses()
     found = dict(zip(map(int, columns["step"]), columns["test_loss"], strict=True)) if columns else {}
@@ -64,7 +64,7 @@ def held_out_losses(run: Run) -> dict[int, float]:
 CurvesByHead = dict[int, tuple[tuple[float, ...], tuple[float, ...]]]
 
 
-def _scores(run: Run, step: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _scores(run: RunFolder, step: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     # The same sequences for every checkpoint: a curve must not jump because other sequences were drawn.
     probes = ProbeSequences(bos=BOS, sequences=SEQUENCES)
     means = head_type_scores(run.model(step), probes, torch.Generator().manual_seed(0)).means()

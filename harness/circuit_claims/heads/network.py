@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from circuit_claims.errors import InputError
+from circuit_claims.heads.effects.results import Head
 from circuit_claims.models.resolve import LocalModel
-from circuit_claims.toy.checkpoints import Run
+from circuit_claims.toy.checkpoints import RunFolder
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 
 if TYPE_CHECKING:
     from circuit_claims.texts.sources import Text
     from circuit_claims.texts.windows import Contexts
 
-Head = tuple[int, int]
 By = Literal["zero", "mean", "resample"]
 Hook = tuple[str, Callable[..., Any]]
 Weights = Literal["trained", "untrained"]
@@ -268,8 +268,8 @@ def network_of(subject: Any, *, step: int | None = None, weights: Weights = "tra
     device = subject.context.device if hasattr(subject, "context") else "cpu"
     if isinstance(subject, AttentionOnly):
         return _of_toy("attention-only model", _maybe_untrained(subject, weights, seed), None, device)
-    run = subject if isinstance(subject, Run) else getattr(subject, "run", None)
-    if isinstance(run, Run):
+    run = subject if isinstance(subject, RunFolder) else getattr(subject, "run", None)
+    if isinstance(run, RunFolder):
         at = run.steps[-1] if step is None else step
         model = _maybe_untrained(run.model(at), weights, seed)
         name = f"{getattr(subject, 'name', run.folder.name)} at step {at:,}"
@@ -289,7 +289,7 @@ def _maybe_untrained(model: AttentionOnly, weights: Weights, seed: int) -> Atten
     return model if weights == "trained" else AttentionOnly(model.config).initialise(seed).eval()
 
 
-def _reading_of_run(run: Run) -> TokenIds | None:
+def _reading_of_run(run: RunFolder) -> TokenIds | None:
     """The run's tokenizer, looked up when a text is first read: many runs are asked about ids alone."""
     if not run.card.get("tokenizer") or not run.tokenizer_path.exists():
         return None

@@ -355,7 +355,7 @@ class Table(Evidence):
         return self
 
 
-class Text(Evidence):
+class TextBlock(Evidence):
     """Words alone, line by line as written.
 
     >>> Text(title="What was left out", text="Rows without a bracket.").text
@@ -537,13 +537,13 @@ class Patterns(Evidence):
 KINDS: Mapping[str, type[Evidence]] = {
     kind.type: kind
     for kind in (
-        HeadMap, GridMap, Bars, RankedBars, Curves, HeadCurves, NullDistribution, Table, Text, StackedBars, Passages,
-        Scatter, ClusterMap, Patterns,
+        HeadMap, GridMap, Bars, RankedBars, Curves, HeadCurves, NullDistribution, Table, TextBlock, StackedBars,
+        Passages, Scatter, ClusterMap, Patterns,
     )
 }  # fmt: skip
 
 
-def from_json(record: Mapping[str, Any], kinds: Mapping[str, type[Evidence]] = KINDS) -> Evidence:
+def evidence_from_json(record: Mapping[str, Any], kinds: Mapping[str, type[Evidence]] = KINDS) -> Evidence:
     """The evidence that `to_json` wrote; `kinds` by type, the papers' own among them. Raises `EvidenceError`.
 
     >>> from_json({"type": "tabel", "title": "Heads"})

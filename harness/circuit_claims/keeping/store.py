@@ -150,7 +150,7 @@ def _read(folder: Path, key: str) -> Measurement:
 
         arrays = load(blob)
     cost = Cost(**json.loads((folder / COST).read_bytes()))
-    return replace(from_json(body), arrays=arrays, cost=cost, origin="store")
+    return replace(measurement_from_json(body), arrays=arrays, cost=cost, origin="store")
 
 
 def to_json(measurement: Measurement) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
     return fields
 
 
-def from_json(body: Mapping[str, Any]) -> Measurement:
+def measurement_from_json(body: Mapping[str, Any]) -> Measurement:
     """The inverse of `to_json`; arrays and cost are empty."""
     interval = body["interval"]
     return Measurement(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from circuit_claims.errors import InputError
 
-Weights = str | Sequence["Piece"]
+WeightSelection = str | Sequence["Piece"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class WeightSlice:
         return fresh
 
 
-def weight_slice(model: nn.Module, weights: Weights, *, biases: bool = True) -> WeightSlice:
+def weight_slice(model: nn.Module, weights: WeightSelection, *, biases: bool = True) -> WeightSlice:
     """The slice of `model` that `weights` names: "1:6" (a head), "layer 0", "embed", "pos_embed", "unembed", "all".
 
     A sequence of `Piece`s names any boxes of any tensors. Without `biases`, a head's b_Q, b_K and b_V stay fixed

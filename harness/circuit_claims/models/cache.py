@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from circuit_claims.models.errors import DamagedCacheWarning, DamagedWeights, ModelError
 from circuit_claims.models.files.manifest import MANIFEST, Manifest, check_fully, check_quickly
-from circuit_claims.models.progress import Progress
+from circuit_claims.models.progress import DownloadProgress
 
 ENVIRONMENT = "CIRCUIT_CLAIMS_CACHE"
 Build = Callable[[Path], None]
@@ -51,7 +51,7 @@ class ModelCache:
                 # Another process may have set it aside, or built it again, in the meantime.
                 return self._find_locked(entry)
 
-    def find_or_build(self, entry: str, build: Build, progress: Progress) -> tuple[Path, Manifest]:
+    def find_or_build(self, entry: str, build: Build, progress: DownloadProgress) -> tuple[Path, Manifest]:
         """The entry, built by `build(folder)` if it is not there; a second process waits for what the first builds.
 
         `build` fills an empty folder that becomes the entry by one rename after all of it is on disk; if it raises or
@@ -142,7 +142,7 @@ class ModelCache:
             ) from error
         return FileLock(path)
 
-    def _wait(self, entry: str, progress: Progress) -> FileLock:
+    def _wait(self, entry: str, progress: DownloadProgress) -> FileLock:
         lock = self._lock(entry)
         while True:
             try:

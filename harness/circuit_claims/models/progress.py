@@ -14,7 +14,7 @@ PATIENCE = 2.0
 
 
 @runtime_checkable
-class Progress(Protocol):
+class DownloadProgress(Protocol):
     """Told what is being done, how far it is, and out of how much (`None`: not known)."""
 
     def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
@@ -64,7 +64,7 @@ class _Bar:
 
         sizes = (DownloadColumn(), TimeRemainingColumn()) if total else ()
         text = TextColumn("{task.description}", markup=False)
-        bar = Progress(text, BarColumn(), *sizes, TimeElapsedColumn(), console=self._console, transient=True)
+        bar = DownloadProgress(text, BarColumn(), *sizes, TimeElapsedColumn(), console=self._console, transient=True)
         task = bar.add_task(self._step, total=total)
         bar.start()
         return bar, task
@@ -77,7 +77,7 @@ class _Bar:
 
 
 @contextmanager
-def shown(progress: Progress | None) -> Iterator[Progress]:
+def shown(progress: DownloadProgress | None) -> Iterator[DownloadProgress]:
     """`progress` itself, or for `None` a bar on standard error that is taken down at the end."""
     if progress is not None:
         yield progress
@@ -92,7 +92,7 @@ def shown(progress: Progress | None) -> Iterator[Progress]:
 class Counter:
     """Turns "so many more bytes" into "so many bytes of the total" for one step."""
 
-    def __init__(self, progress: Progress, what: str, total: int) -> None:
+    def __init__(self, progress: DownloadProgress, what: str, total: int) -> None:
         self._progress, self._what, self._total, self._done = progress, what, total, 0
 
     def __call__(self, more: int) -> None:

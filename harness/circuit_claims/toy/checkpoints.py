@@ -33,7 +33,7 @@ class RunError(ClaimsError, ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A training run: its card and the steps whose weights are at hand."""
 
     folder: Path
@@ -41,7 +41,7 @@ class Run:
     steps: tuple[int, ...]
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path) -> RunFolder:
         """Read a run folder. Raises `RunError` where it has no card or no weights."""
         try:
             card = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def save_checkpoint(folder: Path, step: int, model: AttentionOnly, dtype: torch.
     return path
 
 
-def ship(run: Run, into: Path, steps: Sequence[int], notes: Mapping[str, Any]) -> Run:
+def ship(run: RunFolder, into: Path, steps: Sequence[int], notes: Mapping[str, Any]) -> RunFolder:
     """Copy chosen checkpoints as fp16 with loss curves and card (digests and `notes` added) to `into`."""
     for step in steps:
         save_checkpoint(into, step, run.model(step), torch.float16)
@@ -162,7 +162,7 @@ def ship(run: Run, into: Path, steps: Sequence[int], notes: Mapping[str, Any]) -
     }
     card = {**run.card, **notes, "dtype": "float16", "digests": digests}
     write_text_atomically(into / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    return Run.open(into)
+    return RunFolder.open(into)
 
 
 def spread(steps: Sequence[int], count: int) -> tuple[int, ...]:

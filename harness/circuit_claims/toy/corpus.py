@@ -23,7 +23,7 @@ from circuit_claims.errors import ClaimsError
 from circuit_claims.keeping.atomic import write_bytes_atomically
 from circuit_claims.toy.tokenizer import BOS, Tokenizer
 
-Rows = UInt16[np.ndarray, "row n_ctx"]
+CorpusRows = UInt16[np.ndarray, "row n_ctx"]
 
 
 class CorpusError(ClaimsError, ValueError):
@@ -55,8 +55,8 @@ class Mixture(BaseModel):
 class Corpus:
     """Packed rows for training and for the test loss, with the card that says what is in them."""
 
-    train: Rows
-    test: Rows
+    train: CorpusRows
+    test: CorpusRows
     card: dict[str, Any]
 
     @property
@@ -129,7 +129,7 @@ def split_held_out(texts: Sequence[str], share: float) -> tuple[list[str], list[
     return list(texts[: len(texts) - count]), list(texts[len(texts) - count :])
 
 
-def pack(ids: Sequence[np.ndarray], n_ctx: int, bos: int = BOS) -> Rows:
+def pack(ids: Sequence[np.ndarray], n_ctx: int, bos: int = BOS) -> CorpusRows:
     """Rows of `n_ctx` tokens from documents: joined by BOS, cut every `n_ctx` - 1, BOS in front, rest dropped."""
     if n_ctx < 2:
         raise CorpusError(f"context: expected at least 2 tokens, found {n_ctx}")

@@ -14,7 +14,7 @@ from circuit_claims.models.resolve import resolve
 from circuit_claims.papers.refined_llc.runs.live import LiveRun
 from circuit_claims.report.figures.evidence import exhibit
 from circuit_claims.running.subjects import Subject
-from circuit_claims.toy.checkpoints import CARD, Run, save_checkpoint
+from circuit_claims.toy.checkpoints import CARD, RunFolder, save_checkpoint
 
 from tests.api import third_paper
 from tests.helpers.small_models import save_small_model
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     config = {name: getattr(model.config, name) for name in ("n_layers", "d_model", "n_heads", "d_head", "n_ctx")}
     (root / CARD).write_text(json.dumps({"model": {**config, "d_vocab": model.config.d_vocab}}))
     save_checkpoint(root, 100, model)
-    return LiveRun(Run.open(root), Context(Store(root / "store")), "run", "own")
+    return LiveRun(RunFolder.open(root), Context(Store(root / "store")), "run", "own")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from circuit_claims.heads.head_types_planted import planted_induction, planted_t
 from circuit_claims.heads.network import network_of
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.models.resolve import resolve
-from circuit_claims.toy.checkpoints import CARD, Run, save_checkpoint
+from circuit_claims.toy.checkpoints import CARD, RunFolder, save_checkpoint
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 
 from tests.helpers.small_models import ARCHITECTURES, save_small_model
@@ -180,7 +180,7 @@ def test_a_checkpoint_of_a_run_is_its_network(toy, tmp_path):
     (tmp_path / CARD).write_text(json.dumps({"model": config}))
     for step, model in ((0, AttentionOnly(TOY).initialise(0)), (7, toy)):
         save_checkpoint(tmp_path, step, model)
-    run = Run.open(tmp_path)
+    run = RunFolder.open(tmp_path)
     assert torch.allclose(network_of(run).forward(TOKENS), network_of(toy).forward(TOKENS), atol=1e-5)
     start = AttentionOnly(TOY).initialise(0)
     assert torch.allclose(network_of(run, step=0).forward(TOKENS), network_of(start).forward(TOKENS), atol=1e-5)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from circuit_claims.judging import evidence as ev
-from circuit_claims.judging.evidence import EvidenceError, from_json
+from circuit_claims.judging.evidence import EvidenceError, evidence_from_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ ONE_OF_EACH = [
     ev.HeadCurves(title="t", x=[1, 2], panels=[ev.Panel(name="p", series=[CURVE])], stages=[("LM1", 0, 1)]),
     ev.NullDistribution(title="t", values=[0.1, 0.2], observed=0.9),
     ev.Table(title="t", columns=["a", "b"], rows=[["x", 0.5], [None, True]], mark_rows=[1], mark_label="so"),
-    ev.Text(title="t", text="said"),
+    ev.TextBlock(title="t", text="said"),
     ev.StackedBars(title="t", segments=["a"], rows=[ev.StackedRow(label="r", values=[1.0]),
                                                     ev.StackedRow(label="none", values=[], n=0)]),
     ev.Passages(title="t", examples=[ev.PassageExample(tokens=[TOKEN], next="x", promoted=[(" a", 1.5)])]),
@@ -37,7 +37,7 @@ ONE_OF_EACH = [
 @pytest.mark.parametrize("one", ONE_OF_EACH, ids=lambda one: one.type)
 def test_each_kind_is_read_back_as_it_was(one):
     text = json.dumps(one.to_json())
-    again = from_json(json.loads(text))
+    again = evidence_from_json(json.loads(text))
     assert type(again) is type(one)
     assert repr(again) == repr(one)
     assert json.dumps(again.to_json()) == text
@@ -83,7 +83,7 @@ def test_wrong_evidence_is_refused_where_it_is_made(make, words):
 def test_what_is_wrong_inside_a_record_says_where():
     record = {"type": "lines", "title": "t", "x": [1], "series": [{"name": "a", "y": [1]}, {"name": "b", "why": [1]}]}
     with pytest.raises(EvidenceError, match=r"series\.1"):
-        from_json(record)
+        evidence_from_json(record)
 
 
 def test_arrays_are_taken_as_they_are_and_nothing_is_shared():
@@ -101,4 +101,4 @@ def test_arrays_are_taken_as_they_are_and_nothing_is_shared():
 @given(st.lists(st.one_of(st.none(), st.floats(), st.integers(-9, 9)), max_size=6))
 def test_numbers_are_kept_as_given(values):
     one = ev.NullDistribution(title="t", values=values)
-    assert repr(from_json(json.loads(json.dumps(one.to_json())))) == repr(one)
+    assert repr(evidence_from_json(json.loads(json.dumps(one.to_json())))) == repr(one)

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from circuit_claims.judging.measurement import Cost, Interval, Measurement
-from circuit_claims.keeping.store import ARRAYS, RECORD, Store, StoreError, from_json, key_of, to_json
+from circuit_claims.keeping.store import ARRAYS, RECORD, Store, StoreError, key_of, measurement_from_json, to_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +49,7 @@ def test_an_unknown_key_is_none_and_an_impossible_one_is_refused(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "L12H0", None, 0.1 + 0.2])
 def test_every_value_survives_json(value):
     there = json.loads(json.dumps(to_json(example(value=value)), allow_nan=False))
-    assert repr(from_json(there).value) == repr(value)
+    assert repr(measurement_from_json(there).value) == repr(value)
 
 
 def entry_files(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from circuit_claims.judging.claims import Claim
-from circuit_claims.judging.evidence import Text
+from circuit_claims.judging.evidence import TextBlock
 from circuit_claims.judging.findings import Finding
 from circuit_claims.judging.measurement import Cost, Interval, Measurement
 from circuit_claims.keeping.events import EventStream
@@ -36,7 +36,7 @@ def test_verdicts_written_by_the_judge_are_reported_as_given(tmp_path: Path) -> 
         judge = Judge(
             {claim.id: claim}, subject, f"test.py::test[{subject}]", f'pytest "test.py::test[{subject}]"', stream
         )
-        judge(claim.id, finding(value), evidence=[Text(title="note", text="said")])
+        judge(claim.id, finding(value), evidence=[TextBlock(title="note", text="said")])
     missing = Judge({claim.id: claim}, "synthetic-paper-model", "test.py::test[c]", "pytest c", stream)
     missing.not_judged("no weights here", "claims fetch c")
     broken = Judge({claim.id: claim}, "synthetic-d", "test.py::test[d]", "pytest d", stream)

@@ -7,7 +7,7 @@ import json
 import pytest
 from benchmarks import on_gpu
 from circuit_claims.toy import fast
-from circuit_claims.toy.checkpoints import Run
+from circuit_claims.toy.checkpoints import RunFolder
 
 from tests.toy.test_training import small_corpus
 
@@ -34,7 +34,7 @@ def test_training_stops_when_its_minutes_are_over_and_goes_on(tmp_path, monkeypa
     assert (first["step"], first["finished"]) == (2, False)
     second = call(tmp_path, "--parts", "training")["training"]
     assert (second["step"], second["finished"]) == (4, True)
-    assert Run.open(tmp_path / "run").steps[-1] == 4
+    assert RunFolder.open(tmp_path / "run").steps[-1] == 4
     before = (tmp_path / "on_gpu.json").read_text()
     call(tmp_path, "--parts", "training")
     assert (tmp_path / "on_gpu.json").read_text() == before

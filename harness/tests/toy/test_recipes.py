@@ -133,7 +133,7 @@ def test_a_higher_landmark_is_never_reached_before_a_lower_one(scores, at):
 def test_scores_are_kept_beside_the_run_and_measured_once(tmp_path, monkeypatch):
     from circuit_claims.heads import landmarks
     from circuit_claims.toy import fast
-    from circuit_claims.toy.checkpoints import Run
+    from circuit_claims.toy.checkpoints import RunFolder
 
     from tests.toy.test_training import SMALL, train
 
@@ -141,11 +141,11 @@ def test_scores_are_kept_beside_the_run_and_measured_once(tmp_path, monkeypatch)
     recipe = replace(SMALL, n_ctx=16, steps=2)
     train(tmp_path, recipe)
     monkeypatch.setattr(landmarks, "_scores", lambda run, step: ((0.25, step / 4), (0.5,)))
-    found = scored_run(Run.open(tmp_path))
+    found = scored_run(RunFolder.open(tmp_path))
     assert [one.step for one in found] == [0, 1, 2]
     assert found[2].previous == (0.25, 0.5)
     assert found[0].loss > 8
     monkeypatch.setattr(landmarks, "_scores", lambda run, step: pytest.fail("measured again"))
-    assert scored_run(Run.open(tmp_path)) == found
+    assert scored_run(RunFolder.open(tmp_path)) == found
     kept = read_scores((tmp_path / "heads.csv").read_text())
     assert read_scores(scores_text(kept)) == kept

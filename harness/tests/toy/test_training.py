@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from circuit_claims.toy import fast, training
-from circuit_claims.toy.checkpoints import Run, RunError, ship, spread
+from circuit_claims.toy.checkpoints import RunError, RunFolder, ship, spread
 from circuit_claims.toy.corpus import Corpus
 from circuit_claims.toy.fast import (
     BlockedAttention,
@@ -172,7 +172,7 @@ def test_training_lowers_the_loss_on_what_it_has_seen(tmp_path):
 
 def test_a_run_opens_and_ships(tmp_path):
     trained = train(tmp_path / "run")
-    run = Run.open(tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
     assert run.steps == tuple(sorted(checkpoint_steps(12, 2_500) | {0}))
     assert torch.equal(run.model(12).embed["W_E"], trained.model.embed["W_E"])
     shipped = ship(run, tmp_path / "shipped", (0, 12), {"licence": "CC0"})
@@ -188,7 +188,7 @@ def test_a_run_opens_and_ships(tmp_path):
 def test_a_step_that_is_not_there_names_its_neighbours(tmp_path):
     train(tmp_path / "run")
     with pytest.raises(RunError, match="nearest   "):
-        Run.open(tmp_path / "run").model(5)
+        RunFolder.open(tmp_path / "run").model(5)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_later_phases_change_rate_and_decay_from_their_step_on(tmp_path):
     plain = train(tmp_path / "plain", long)
     changed = replace(long, later=(Phase(12, 2, 1e-4, 500.0),))
     other = train(tmp_path / "other", changed)
-    ten = [Run.open(tmp_path / name).model(10).state_dict() for name in ("plain", "other")]
+    ten = [RunFolder.open(tmp_path / name).model(10).state_dict() for name in ("plain", "other")]
     assert all(torch.equal(ten[0][name], ten[1][name]) for name in ten[0])
     # Four more updates, each of which takes 5 % off: rate 1e-4 times 500.
     shares = other.model.embed["W_E"].norm() / plain.model.embed["W_E"].norm()

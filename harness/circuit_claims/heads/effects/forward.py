@@ -199,10 +199,10 @@ def open_model(local: LocalModel, device: str = "cpu") -> AblationModel:
 
     _know_attention()
     network = load_plain(local, device, ATTENTION)
-    return hooked(network, network.config.to_dict())
+    return hooked_network(network, network.config.to_dict())
 
 
-def hooked(network: Any, config: Mapping[str, Any]) -> AblationModel:
+def hooked_network(network: Any, config: Mapping[str, Any]) -> AblationModel:
     """Set the hooks on a transformers model. Raises `UnsupportedArchitecture` for one whose logits are not linear."""
     names, dims = names_of(config), dimensions_of(config)
     if config.get("final_logit_softcapping"):

@@ -23,7 +23,7 @@ from typing import Any
 
 from circuit_claims.models import errors
 from circuit_claims.models.errors import DoesNotFit, ModelError, WeightsMismatch
-from circuit_claims.models.progress import Progress
+from circuit_claims.models.progress import DownloadProgress
 from circuit_claims.places import PACKAGE
 
 CONVERTER = "1"
@@ -31,7 +31,7 @@ BYTES_PER_PARAMETER, WORKING_ROOM = 8, 1_500_000_000
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "manifest.json")
 
 
-def convert(source: Path, folder: Path, *, name: str, facts: Mapping[str, Any], progress: Progress) -> None:
+def convert(source: Path, folder: Path, *, name: str, facts: Mapping[str, Any], progress: DownloadProgress) -> None:
     """Write config.json, model.safetensors (fp32), tokenizer.json and manifest.json of a GGUF file into `folder`.
 
     `facts` is written into the manifest as the source. Raises `WeightsMismatch`, `DamagedWeights` or `DoesNotFit` as
@@ -62,7 +62,7 @@ def convert(source: Path, folder: Path, *, name: str, facts: Mapping[str, Any], 
     )
 
 
-def _follow(process: subprocess.Popen[str], what: str, progress: Progress) -> dict[str, str] | None:
+def _follow(process: subprocess.Popen[str], what: str, progress: DownloadProgress) -> dict[str, str] | None:
     """Pass on the phases the converter reports; what it reported as an error, or `None`."""
     heard: dict[str, Any] = {}
 

@@ -17,7 +17,7 @@ from circuit_claims.keeping.atomic import write_text_atomically
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.models.files.manifest import Manifest, bytes_to_describe, check_quickly, describe_folder
 from circuit_claims.models.files.safe_files import read_json
-from circuit_claims.models.progress import Counter, Progress
+from circuit_claims.models.progress import Counter, DownloadProgress
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FolderRecord:
         key = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
         return cls(folder, cache_root / "folders" / f"{key[:24]}.json")
 
-    def manifest(self, name: str, facts: dict[str, str], progress: Progress) -> Manifest:
+    def manifest(self, name: str, facts: dict[str, str], progress: DownloadProgress) -> Manifest:
         """The folder's checksums, from the record if no file has been touched since, else by reading everything."""
         stamps = self._stamps()
         known = self._known(stamps)

@@ -28,8 +28,8 @@ from circuit_claims.judging.evidence import (
     StackedBars,
     StackedRow,
     Table,
-    Text,
-    from_json,
+    TextBlock,
+    evidence_from_json,
 )  # fmt: skip
 from circuit_claims.judging.numbers import number
 from circuit_claims.report.figures import plots, plots_heads
@@ -85,7 +85,7 @@ def drawn_by(brought: Mapping[str, Draw]) -> Iterator[None]:
 def _drawn(
     maker: Callable[[Exhibit, Any, str], Exhibit], blank: Exhibit, record: Mapping[str, Any], name: str
 ) -> Exhibit:
-    return maker(blank, from_json({**record, "title": blank.title}), name)
+    return maker(blank, evidence_from_json({**record, "title": blank.title}), name)
 
 
 def exhibit(record: Mapping[str, Any], name: str) -> Exhibit:
@@ -186,7 +186,7 @@ def _table(blank: Exhibit, evidence: Table, _name: str) -> Exhibit:
     return replace(blank, grid=Grid(columns, rows, marked, str(evidence.mark_label or word)))
 
 
-def _text(blank: Exhibit, evidence: Text, _name: str) -> Exhibit:
+def _text(blank: Exhibit, evidence: TextBlock, _name: str) -> Exhibit:
     return replace(blank, text=str(evidence.text))
 
 

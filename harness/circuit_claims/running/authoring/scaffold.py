@@ -20,7 +20,7 @@ PAPER_ID = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenFolder:
     """The folder that was written, its files, and the lines to type next."""
 
     folder: Path
@@ -28,7 +28,7 @@ class Written:
     next_lines: tuple[str, ...]
 
 
-def new_paper(name: str, root: Path, into: Path = Path("claims")) -> Written:
+def new_paper(name: str, root: Path, into: Path = Path("claims")) -> WrittenFolder:
     """Write `into`/`name` below `root`: a paper.toml, a measure with controls, tests of both, an empty deviations.toml.
 
     The folder appears whole or not at all. Raises `InputError` for a name that is no identifier or is taken, for a
@@ -52,7 +52,7 @@ def new_paper(name: str, root: Path, into: Path = Path("claims")) -> Written:
     prefix = id_prefix(name, taken_ids)
     files = _write(folder, {NAME: name, PREFIX: f"{prefix}-"})
     shown = os.path.relpath(folder, root)
-    return Written(folder, tuple(folder / file for file in files), (f"pytest {shown}", f"claims check {shown}"))
+    return WrittenFolder(folder, tuple(folder / file for file in files), (f"pytest {shown}", f"claims check {shown}"))
 
 
 def id_prefix(name: str, taken: Collection[str] = ()) -> str:

@@ -28,7 +28,7 @@ def ingredients(**changes):
     return replace(given, **changes)
 
 
-KEYS = cv.Part(["1", "2"], ["1:0", "0:1"], ["words"]).cells()
+KEYS = cv.SweepPart(["1", "2"], ["1:0", "0:1"], ["words"]).cells()
 
 
 def test_a_cell_is_what_the_engine_gives_when_called_plainly():
@@ -46,7 +46,7 @@ def test_a_cell_is_what_the_engine_gives_when_called_plainly():
 
 def test_the_loss_and_the_text_of_a_cell_are_the_ones_it_names():
     given = ingredients()
-    part = cv.Part(["1"], ["1:0"], ["words", "more"], loss="one-layer reference")
+    part = cv.SweepPart(["1"], ["1:0"], ["words", "more"], loss="one-layer reference")
     found = {cell.key: cell.mean for cell in cv.measure_cells(part.cells(), given)}
     for key, mean in found.items():
         plain = refined_llc(given.models("1"), given.texts[key.text], weights="1:0", loss=given.losses[key.loss],

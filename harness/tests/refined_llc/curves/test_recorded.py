@@ -26,7 +26,7 @@ from circuit_claims.papers.refined_llc.runs.live import LiveRun
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 from circuit_claims.report.figures.evidence import exhibit
 from circuit_claims.texts import standard_text
-from circuit_claims.toy.checkpoints import Run, save_checkpoint
+from circuit_claims.toy.checkpoints import RunFolder, save_checkpoint
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from circuit_claims.toy.tokenizer import train_tokenizer
 
@@ -65,7 +65,7 @@ def recorded(few_rows, tmp_path_factory):
 
 
 def opened(folder):
-    return LiveRun(Run.open(folder), Context(store=Store(folder.parent / "store")), "own-run", "own")
+    return LiveRun(RunFolder.open(folder), Context(store=Store(folder.parent / "store")), "own-run", "own")
 
 
 def test_every_cell_that_claims_need_is_recorded(recorded):
@@ -251,7 +251,7 @@ def test_the_second_setting_is_the_one_of_those_that_pass_the_gate_with_the_most
     monkeypatch.setattr(rec, "GRID", ((50.0, 1e-3), (100.0, 1e-3), (400.0, 3e-4)))
     monkeypatch.setattr(rec, "measure_cells", fake)
     found = rec.choose_second(
-        Run.open(recorded[0].parent / "one_layer"), torch.zeros(4, 9), None, "cpu", lambda _: None
+        RunFolder.open(recorded[0].parent / "one_layer"), torch.zeros(4, 9), None, "cpu", lambda _: None
     )
     assert found == (made["100/0.001"] if "complete" in statuses else None)
 

@@ -8,14 +8,14 @@ from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.refined_llc.curves.recorded import NEXT_TOKEN, REFERENCE, UNTRAINED, open_cells
 from circuit_claims.papers.refined_llc.runs.live import LiveRun
 from circuit_claims.papers.refined_llc.runs.registry import FIXTURES
-from circuit_claims.toy.checkpoints import Run
+from circuit_claims.toy.checkpoints import RunFolder
 
 HEADS = set(all_heads(2, 8))
 
 
 @pytest.fixture(scope="module")
 def run():
-    return LiveRun(Run.open(FIXTURES / "attention_only" / "two_layer"), Context(store=None), "own-run", "own")
+    return LiveRun(RunFolder.open(FIXTURES / "attention_only" / "two_layer"), Context(store=None), "own-run", "own")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from circuit_claims.papers.refined_llc.curves.cells import CellsError
 from circuit_claims.papers.refined_llc.multigrams.measures import text_names, text_rows
 from circuit_claims.papers.refined_llc.runs.live import BOS, LiveRun
 from circuit_claims.texts import standard_text
-from circuit_claims.toy.checkpoints import Run, save_checkpoint
+from circuit_claims.toy.checkpoints import RunFolder, save_checkpoint
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 from circuit_claims.toy.tokenizer import train_tokenizer
 
@@ -41,7 +41,7 @@ def short_rows(monkeypatch):
 
 
 def opened(folder, *texts, kind="own"):
-    return LiveRun(Run.open(folder), Context(store=None), "own-run", kind, texts_dirs=texts)
+    return LiveRun(RunFolder.open(folder), Context(store=None), "own-run", kind, texts_dirs=texts)
 
 
 def corpus(folder, digest="ours"):

@@ -16,7 +16,7 @@ from circuit_claims.models.errors import DamagedWeights, RegistryError, UnsafeFi
 from circuit_claims.papers.refined_llc.runs.live import LiveRun
 from circuit_claims.papers.refined_llc.runs.published import convert_checkpoints, read_weights
 from circuit_claims.papers.refined_llc.runs.registry import published_folder
-from circuit_claims.toy.checkpoints import CARD, Run, RunError
+from circuit_claims.toy.checkpoints import CARD, RunError, RunFolder
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 
 NAME = "L2W256-3m-rr"
@@ -53,7 +53,7 @@ def test_a_checkpoint_becomes_safetensors_with_its_digests(tmp_path, saved, weig
     files = [saved(), saved(name="checkpoint_0050000.pth")]
     written = convert_checkpoints(NAME, files, cache_dir=tmp_path / "cache")
     assert [path.name for path in written] == ["step_00000101.safetensors", "step_00050001.safetensors"]
-    run = Run.open(published_folder(NAME, tmp_path / "cache"))
+    run = RunFolder.open(published_folder(NAME, tmp_path / "cache"))
     assert run.steps == (101, 50_001), "label s is the state after update s + 1"
     assert all(torch.equal(value, weights[name]) for name, value in run.model(101).state_dict().items())
     card = json.loads((run.folder / CARD).read_text())
@@ -63,7 +63,7 @@ def test_a_checkpoint_becomes_safetensors_with_its_digests(tmp_path, saved, weig
 
 def test_a_converted_run_answers_the_claims(tmp_path, saved, weights):
     convert_checkpoints(NAME, [saved()], cache_dir=tmp_path)
-    live = LiveRun(Run.open(published_folder(NAME, tmp_path)), Context(None), NAME, "published")
+    live = LiveRun(RunFolder.open(published_folder(NAME, tmp_path)), Context(None), NAME, "published")
     rows, total = live.position_norms()
     assert rows[3] == pytest.approx(float(weights["pos_embed.W_pos"][3].norm()), rel=1e-6)
     assert total == pytest.approx(sum(float(one.double().square().sum()) for one in weights.values()) ** 0.5, rel=1e-6)

@@ -5,14 +5,14 @@ import json
 import pytest
 from circuit_claims.llc.slices import digest
 from circuit_claims.papers.refined_llc.runs.registry import FIXTURES
-from circuit_claims.toy.checkpoints import Run
+from circuit_claims.toy.checkpoints import RunFolder
 
 FOLDER = FIXTURES / "attention_only" / "two_layer"
 
 
 @pytest.fixture(scope="module")
 def run():
-    return Run.open(FOLDER)
+    return RunFolder.open(FOLDER)
 
 
 def test_every_checkpoint_is_the_one_of_the_card(run):
@@ -50,7 +50,7 @@ def test_it_read_as_much_as_was_asked_and_its_loss_fell(run):
 
 
 def test_the_one_layer_reference_beside_it_has_read_the_same_tokens_and_knows_less(run):
-    one = Run.open(FOLDER.parent / "one_layer")
+    one = RunFolder.open(FOLDER.parent / "one_layer")
     assert one.config.n_layers == 1
     assert (one.card["tokenizer"], one.card["corpus"]) == (run.card["tokenizer"], run.card["corpus"])
     assert one.model(one.steps[-1]) is not None

@@ -36,7 +36,7 @@ NOISE = 2**20 + 7  # a stream of batches that no chain and no other control draw
 
 
 @dataclass(frozen=True)
-class Part:
+class SweepPart:
     """A part of a sweep: every checkpoint by every slice of weights by every text under one loss and setting."""
 
     checkpoints: Sequence[str]

@@ -32,13 +32,13 @@ from circuit_claims.papers.refined_llc.curves.recorded import (
     losses_of,
     model_at,
     plan,
-    recording,
+    recording_facts,
 )
 from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, text_for
 from circuit_claims.papers.refined_llc.curves.rows import given_rows, tokenizer_of
 from circuit_claims.papers.refined_llc.curves.texts import rows_here
 from circuit_claims.papers.refined_llc.runs.live import BOS, LiveRun
-from circuit_claims.toy.checkpoints import Run
+from circuit_claims.toy.checkpoints import RunFolder
 
 SAVED_EVERY = 600.0
 # The paper's own setting is not among them: what is reported beside it is to be another one.
@@ -80,7 +80,7 @@ def record_cells(
     does to one cell is recorded. Raises `RunError` or `CellsError` for what does not fit.
     """
     readout = _readout(precision)
-    run = LiveRun(Run.open(folder), Context(MemoryStore()), folder.name, "own", texts_dirs=tuple(folders))
+    run = LiveRun(RunFolder.open(folder), Context(MemoryStore()), folder.name, "own", texts_dirs=tuple(folders))
     texts = {**rows_here(run), **{name: given_rows(path, tokenizer_of(run), BOS) for name, path in given.items()}}
     losses, target = losses_of(run), into or cells_folder(run)
     before = load_cells(target) if target.is_dir() else None
@@ -88,7 +88,7 @@ def record_cells(
     parts = plan(run, list(texts), losses)
     missing = _missing([key for part in parts for key in part.cells() if key.setting in settings], before, tell)
     ingredients = Ingredients(lambda step: model_at(run, step), texts, losses, settings, device, readout=readout)
-    made = {**recording(), **rounding(missing, ingredients, store)}
+    made = {**recording_facts(), **rounding(missing, ingredients, store)}
     fresh, cells, saved = _fresh_table(run, texts, losses, settings, made), dict[CellKey, Cell](), clock()
     for cell in _within(hours, measure_cells(missing, ingredients, store, progress), clock):
         cells[cell.key] = cell
@@ -174,12 +174,16 @@ def _settings(
         tell(f"no one-layer run beside {run.run.folder.name}: the second setting and the reference loss are left out")
         return {"paper": PAPER}
     rows = texts[text_for("training mixture", list(texts))]
-    second = choose_second(Run.open(folder), rows, store, device, tell)
+    second = choose_second(RunFolder.open(folder), rows, store, device, tell)
     return {"paper": PAPER} | ({"second": second} if second else {})
 
 
 def choose_second(
-    one_layer: Run, rows: Int[Tensor, "row pos"], store: CellStore | None, device: str, tell: Callable[[str], None]
+    one_layer: RunFolder,
+    rows: Int[Tensor, "row pos"],
+    store: CellStore | None,
+    device: str,
+    tell: Callable[[str], None],
 ) -> SGLDSettings | None:
     """Among `GRID` (gamma, eps) the setting that passes the gate with the most independent draws.
 

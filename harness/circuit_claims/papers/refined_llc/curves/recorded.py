@@ -19,14 +19,14 @@ from circuit_claims.keeping.by_content import kept
 from circuit_claims.keeping.cells import CellStore
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
 from circuit_claims.papers.refined_llc.curves.cells import CellsError, CellTable, load_cells, seconds_each
-from circuit_claims.papers.refined_llc.curves.coefficients import Ingredients, Part, measure_cells, rows_digest
+from circuit_claims.papers.refined_llc.curves.coefficients import Ingredients, SweepPart, measure_cells, rows_digest
 from circuit_claims.papers.refined_llc.curves.compare import CellComparison, compare_cells, refuse_differences
 from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, STANDARD, record_command, text_for
 from circuit_claims.papers.refined_llc.curves.rows import comparable
 from circuit_claims.papers.refined_llc.curves.texts import rows_here
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 from circuit_claims.places import CHECKOUT
-from circuit_claims.toy.checkpoints import Run
+from circuit_claims.toy.checkpoints import RunFolder
 from circuit_claims.toy.model import AttentionOnly
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def losses_of(run: LiveRun) -> dict[str, Loss]:
     losses: dict[str, Loss] = {NEXT_TOKEN: NextToken()}
     folder = run.run.folder.parent / ONE_LAYER
     if folder.is_dir():
-        one = Run.open(folder)
+        one = RunFolder.open(folder)
         losses[REFERENCE] = DivergenceFrom(one.model(one.steps[-1]))
     return losses
 
@@ -163,10 +163,10 @@ def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str =
         ]
     )
     texts = {name: rows_digest(each) for name, each in rows.items()}
-    return replace(table, cells=live, texts=texts, recordings=(recording(),))
+    return replace(table, cells=live, texts=texts, recordings=(recording_facts(),))
 
 
-def recording() -> dict[str, Any]:
+def recording_facts() -> dict[str, Any]:
     """On what machine, when and at which commit cells are being measured: what the report shows beside them."""
     asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
     return {
@@ -186,7 +186,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list[Part]:
+def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list[SweepPart]:
     """What is recorded of a run, what claims need most first: a recording that is stopped early has those.
 
     Every head at the end and before training on the training mixture and on code (their stand-ins where they are not
@@ -202,14 +202,14 @@ def plan(run: LiveRun, texts: Sequence[str], losses: Mapping[str, Loss]) -> list
     often, between = steps[-3::-2], steps[-2::-2]  # the last checkpoint has its place among the first parts
     reference = [mixture] if REFERENCE in losses else []
     return [
-        Part([*end, UNTRAINED], heads, both),
-        Part(end, second, [name for name in STANDARD if name in texts and name not in both]),
-        Part(steps[:-1], heads, [mixture]),
-        Part(often, second, [code]),
-        Part(end, heads, both, setting="second"),
-        Part([*end, *often], heads, reference, loss=REFERENCE),
-        Part(end, ["all"], list(texts)),
-        Part(between, second, [code]),
-        Part(between, heads, reference, loss=REFERENCE),
-        Part(end, heads, [name for name in texts if name not in both]),
+        SweepPart([*end, UNTRAINED], heads, both),
+        SweepPart(end, second, [name for name in STANDARD if name in texts and name not in both]),
+        SweepPart(steps[:-1], heads, [mixture]),
+        SweepPart(often, second, [code]),
+        SweepPart(end, heads, both, setting="second"),
+        SweepPart([*end, *often], heads, reference, loss=REFERENCE),
+        SweepPart(end, ["all"], list(texts)),
+        SweepPart(between, second, [code]),
+        SweepPart(between, heads, reference, loss=REFERENCE),
+        SweepPart(end, heads, [name for name in texts if name not in both]),
     ]

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
     from circuit_claims.texts import TextRow
 
-Rows = Int[Tensor, "row pos"]
+TextRows = Int[Tensor, "row pos"]
 
 
-def rows_here(run: LiveRun, wanted: Collection[str] | None = None) -> dict[str, Rows]:
+def rows_here(run: LiveRun, wanted: Collection[str] | None = None) -> dict[str, TextRows]:
     """Rows of every text that is here by its name in cells, of those `wanted` where they are named.
 
     Raises `CellsError` or `TextDamaged` for a file that should be such a text and cannot be read.
@@ -40,9 +40,9 @@ def names_here(run: LiveRun) -> tuple[str, ...]:
     return tuple(_makers(run))
 
 
-def _makers(run: LiveRun) -> dict[str, Callable[[], Rows]]:
+def _makers(run: LiveRun) -> dict[str, Callable[[], TextRows]]:
     folders = tuple(_with_subfolders(run.texts_dirs))
-    found: dict[str, Callable[[], Rows]] = {}
+    found: dict[str, Callable[[], TextRows]] = {}
     if (path := held_out_file(run, folders)) is not None:
         found[HELD_OUT] = lambda: rows_from_file(path)
     tokenizer, bos, place = tokenizer_of(run), run.probes.bos, run.run.tokenizer_path
@@ -85,7 +85,7 @@ def _given(folders: Collection[Path]) -> Iterator[tuple[TextRow, Path]]:
 
 
 @cache
-def _cut(name: str, folder: Path | None, tokenizer_path: Path, digest: str, bos: int) -> Rows:
+def _cut(name: str, folder: Path | None, tokenizer_path: Path, digest: str, bos: int) -> TextRows:
     """Read once a process: several claims are asked on the same text."""
     from circuit_claims.texts import open_text
     from circuit_claims.toy.tokenizer import open_tokenizer

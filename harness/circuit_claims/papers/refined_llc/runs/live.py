@@ -29,7 +29,7 @@ from circuit_claims.heads.head_types import (
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
-from circuit_claims.toy.checkpoints import Run
+from circuit_claims.toy.checkpoints import RunFolder
 
 if TYPE_CHECKING:
     from circuit_claims.keeping.measure import Context
@@ -47,7 +47,7 @@ class LiveRun:
     `texts_dirs` are folders that texts are looked for in first (`--texts`).
     """
 
-    run: Run
+    run: RunFolder
     context: Context
     name: str
     kind: RunKind
@@ -184,4 +184,4 @@ def _stamp(path: Path) -> tuple[int, int]:
 def open_live(row: RunRow, kind: RunKind, folder: Path, context: Context, texts_dir: Path | None = None) -> LiveRun:
     """A run of the paper's runs.toml whose checkpoints are in `folder`. Raises `RunError` for a damaged folder."""
     texts_dirs = () if texts_dir is None else (texts_dir,)
-    return LiveRun(Run.open(folder), context, row.name, kind, row.title, row.licence, texts_dirs=texts_dirs)
+    return LiveRun(RunFolder.open(folder), context, row.name, kind, row.title, row.licence, texts_dirs=texts_dirs)

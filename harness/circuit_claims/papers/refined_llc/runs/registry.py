@@ -51,7 +51,7 @@ def own_folder(option: str, given: str) -> Path | None:
     return refuse_missing(option, given)
 
 
-def open_recorded(row: RunRow, run: Run) -> TrainingRun:
+def open_recorded_row(row: RunRow, run: Run) -> TrainingRun:
     """The authors' recorded numbers. Raises `RunNotAvailable` or `RecordedDataError`."""
     from circuit_claims.papers.refined_llc.runs import recorded
 

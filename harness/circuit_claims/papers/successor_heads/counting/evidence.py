@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circuit_claims.api import Bars, Curve, Curves, Evidence, GridMap, Measurement, Table, Text
+from circuit_claims.api import Bars, Curve, Curves, Evidence, GridMap, Measurement, Table, TextBlock
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting
 from circuit_claims.papers.successor_heads.steering.quantities import SCALE_OF, USUAL, success_rate, tables_of, tasks_of
 
@@ -61,7 +61,7 @@ def _cell(texts: Sequence[str], winner: int, expected: int) -> str:
 
 
 def _absent(title: str, text: str) -> Evidence:
-    return Text(title=title, text=text)
+    return TextBlock(title=title, text=text)
 
 
 def scale_sweep(heads: Counting) -> Evidence:

@@ -36,10 +36,10 @@ SHOWN = 12
 PER_BEHAVIOUR = 3
 TAIL = 48
 REACH_BACK = 12
-Rows = dict[str, dict[str, Any]]
+RowsByName = dict[str, dict[str, Any]]
 
 
-def paper_shares(beside: str | Path) -> Rows:
+def paper_shares(beside: str | Path) -> RowsByName:
     """The paper's shares by kind of case, from `behaviours.toml` in the folder of the claim file `beside`."""
     path = Path(beside).with_name("behaviours.toml")
     return {row["cases"]: row for row in tomllib.loads(path.read_text(encoding="utf-8"))["row"]}
@@ -50,7 +50,7 @@ def shares_of(row: dict[str, Any]) -> dict[str, float]:
     return {name: row[name] / 100 for name in NAMED if name in row}
 
 
-def shares_by_kind(rows: Rows) -> dict[str, dict[str, float]]:
+def shares_by_kind(rows: RowsByName) -> dict[str, dict[str, float]]:
     """The same of every row."""
     return {kind: shares_of(row) for kind, row in rows.items()}
 
@@ -71,7 +71,7 @@ def _counted(found: HeadOnText) -> dict[str, quantities.BehaviourCounts]:
     return {"winning": quantities.counted(found.cases), **reducing}
 
 
-def behaviour_bars(found: HeadOnText, paper: Rows, *kinds: str) -> Evidence:
+def behaviour_bars(found: HeadOnText, paper: RowsByName, *kinds: str) -> Evidence:
     """Stacked bars of the behaviours among the cases of each kind, the paper's beside each."""
     rows = []
     for kind, counted in _counted(found).items():

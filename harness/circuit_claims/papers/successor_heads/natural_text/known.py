@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SAVED_NATS = 1.0
 SUCCESSION = BEHAVIOURS.index("successorship")
-Rows = Sequence[int | None]
+RowOfEach = Sequence[int | None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Redealt:
     pairing: Pairing
 
     @classmethod
-    def of(cls, table: Measurement, strings: Callable[[Sequence[int]], tuple[str, ...]], rows: Rows) -> Redealt:
+    def of(cls, table: Measurement, strings: Callable[[Sequence[int]], tuple[str, ...]], rows: RowOfEach) -> Redealt:
         """The cases of these rows of one table, winning ones or loss-reducing ones; `strings` gives tokens' strings."""
         chosen = tuple(own_cases(table, row) for row in rows)
         any_row = np.logical_or.reduce(chosen)
