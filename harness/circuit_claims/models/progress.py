@@ -64,7 +64,7 @@ class _Bar:
 
         sizes = (DownloadColumn(), TimeRemainingColumn()) if total else ()
         text = TextColumn("{task.description}", markup=False)
-        bar = DownloadProgress(text, BarColumn(), *sizes, TimeElapsedColumn(), console=self._console, transient=True)
+        bar = Progress(text, BarColumn(), *sizes, TimeElapsedColumn(), console=self._console, transient=True)
         task = bar.add_task(self._step, total=total)
         bar.start()
         return bar, task
