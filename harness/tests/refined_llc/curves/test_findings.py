@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from circuit_claims.judging.claims import load_paper
-from circuit_claims.judging.measurement import Measurement
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.cells import MemoryStore
 from circuit_claims.keeping.measure import Context
@@ -18,7 +17,7 @@ from circuit_claims.papers.refined_llc.curves.compare import CellComparison
 from circuit_claims.papers.refined_llc.curves.findings import Coefficients
 from circuit_claims.papers.refined_llc.curves.planted import ERROR, TYPES, planted_counts, planted_table
 from circuit_claims.papers.refined_llc.curves.settings import settings_of, under_settings
-from circuit_claims.papers.refined_llc.multigrams.findings import closer_ratio, overlap_growth, planted_paths
+from circuit_claims.papers.refined_llc.multigrams.findings import planted_paths
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 from circuit_claims.report.figures.evidence import exhibit
 
@@ -199,43 +198,6 @@ def test_every_piece_of_evidence_can_be_drawn():
         assert drawn.trouble == ""
         assert drawn.figure is not None or drawn.grid is not None
         assert "planted" in drawn.caption or "Recorded" not in drawn.caption
-
-
-def effects(shared, seed=0):
-    source = np.random.default_rng(seed)
-    common = source.normal(size=(6, 100))
-    return shared * common + source.normal(size=(2, 3, 6, 100))
-
-
-def test_tokens_that_come_to_coincide_do_and_unrelated_ones_do_not():
-    heads = [[0, 1, 2], [0, 2]]
-    more = overlap_growth(effects(3.0), effects(0.0, 1), heads, 100, np.random.default_rng(0), {})
-    assert more.interval.low > 3
-    same = overlap_growth(effects(0.0), effects(0.0, 1), heads, 100, np.random.default_rng(0), {})
-    assert same.interval.low < 1
-    none = overlap_growth(effects(0.0), effects(0.0), [[], [1]], 10, np.random.default_rng(0), {})
-    assert none.status == "partial"
-
-
-def test_the_overlap_is_that_of_a_plain_loop():
-    late, early = effects(2.0), effects(1.0, 1)
-    found = overlap_growth(late, early, [[0], [1]], 10, np.random.default_rng(0), {})
-
-    def plain(table):
-        sets = [set(np.argsort(-table[layer, head].flatten())[:12]) for layer, head in ((0, 0), (1, 1))]
-        return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
-
-    assert found.value == pytest.approx(plain(late) / max(plain(early), 1e-12))
-
-
-def test_a_ratio_at_closers_is_read_against_that_at_the_start():
-    source, blank = np.random.default_rng(0), Measurement("nested", None)
-    plain = (source.random(40) + 1, source.random(40) + 1)
-    found = closer_ratio((3 * plain[0], plain[1]), plain, 200, np.random.default_rng(0), blank)
-    assert found.value == pytest.approx(3.0)
-    assert found.interval.low > 2
-    none = closer_ratio(plain, plain, 200, np.random.default_rng(0), blank)
-    assert none.interval.low < 1 < none.interval.high
 
 
 def test_the_planted_paths_lead_in_composition_and_in_effect():

@@ -44,7 +44,7 @@ def pair_map(
 
 def overlap_maps(ablations: PathAblations) -> list[Evidence]:
     """How far the tokens that two heads affect most coincide, for every pair of a layer-0 and a layer-1 head."""
-    from circuit_claims.papers.refined_llc.multigrams.findings import TOP, overlaps
+    from circuit_claims.papers.refined_llc.multigrams.ratios import TOP, overlaps
 
     tables = {name: overlaps(ablations.effects(name)) for name in (ablations.early, ablations.end)}
     highest = max(float(table.max()) for table in tables.values())

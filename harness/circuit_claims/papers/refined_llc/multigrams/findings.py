@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from circuit_claims.api import Finding, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.known import CALIBRATION
 from circuit_claims.papers.refined_llc.curves.roles import use_of
+from circuit_claims.papers.refined_llc.multigrams import known_effects as known
 from circuit_claims.papers.refined_llc.multigrams.measures import (
     ablation_effects,
     counts_of,
@@ -23,6 +24,14 @@ from circuit_claims.papers.refined_llc.multigrams.measures import (
     path_ablation_table,
     text_names,
 )
+from circuit_claims.papers.refined_llc.multigrams.ratios import (
+    TOP,
+    closer_logs,
+    closer_ratio,
+    overlap_growth,
+    overlaps,
+    path_lead,
+)
 from circuit_claims.running.judge import TextUse
 
 if TYPE_CHECKING:
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
 EARLY = 0.17  # 8,500 of 50,000 steps: the first of the two checkpoints at which the authors ablate
-TOP = 0.02
 FIGURE_DRAWS, PLANTED_ROWS = 200, 16
 
 
@@ -97,15 +105,22 @@ class PathAblations:
 
     def overlap(self, top: float = TOP) -> Finding:
         """How much more the tokens affected by multigram heads of both layers coincide at the end (RL-31)."""
-        early = self.effects(self.early)
+        early, end = self.effects(self.early), self.effects(self.end)
+        heads, draws = [self.multigram_heads(layer) for layer in (0, 1)], self.run.context.profile.bootstrap_draws
 
-        def growth(checkpoint: str) -> Measurement:
-            return overlap_growth(
-                self.effects(checkpoint), early, [self.multigram_heads(layer) for layer in (0, 1)],
-                self.run.context.profile.shuffles, self.generator(), {"early": self.early, "end": checkpoint}, top,
-            )  # fmt: skip
+        def growth(late: np.ndarray, first: np.ndarray = early, draws: int = draws, last: str = "") -> Measurement:
+            facts = {"early": self.early, "end": last or self.end}
+            return overlap_growth(late, first, heads, draws, self.generator(), facts, top)
 
-        return Finding(growth(self.end), {"untrained model": lambda: growth("untrained")})
+        controls = {"untrained model": lambda: growth(self.effects("untrained"), last="untrained")}
+        if not all(heads):
+            return Finding(growth(end), controls)
+        return Finding(
+            growth(end),
+            controls,
+            false={known.TRADED_ROWS: lambda generator: growth(*known.rows_traded(end, early, generator), CALIBRATION)},
+            oracles={known.TOGETHER: lambda: growth(known.layers_together(end, heads))},
+        )
 
     def overlap_settings(self) -> dict[str, Callable[[], Finding]]:
         """The growth with fewer and more tokens counted as most affected, and under other head types."""
@@ -145,7 +160,7 @@ class PathAblations:
                     planted_paths()[0], np.roll(planted_paths()[1], (3, 2), (0, 1)), draws, self.generator()
                 ),
             },
-            false={"names dealt out to the heads of both layers at random": false},
+            false={known.NAMES_OF_BOTH: false},
             oracles={"the path's effects in the order of the composition": lambda: ct.pair_correlation(
                 x, np.sort(y.ravel())[x.ravel().argsort().argsort()].reshape(y.shape), draws, self.generator())},
         )  # fmt: skip
@@ -164,19 +179,39 @@ class PathAblations:
         return nested_brackets(self.run, checkpoint=checkpoint or self.end, text=self.text)
 
     def nested_settings(self) -> dict[str, Callable[[], Finding]]:
-        """The ratio as judged, the plain one without a reference, and under other head types."""
-        others = {name: one.nested_closers for name, one in self.retyped().items()}
-        plain = partial(self.nested_closers, against_start=False)
-        return {"as judged: over the same at initialisation": self.nested_closers, "plain ratio": plain, **others}
+        """The ratio as judged, that over initialisation and the plain one, and under other head types."""
+        return {
+            "as judged: over the model's other paths": self.nested_closers,
+            "over the same at initialisation": partial(self.nested_ratio, against_start=True),
+            "plain ratio": partial(self.nested_ratio, against_start=False),
+            **{name: one.nested_closers for name, one in self.retyped().items()},
+        }
 
-    def nested_closers(self, *, against_start: bool = True) -> Finding:
-        """How much more paths between multigram heads matter at nested closers than at words (RL-31c).
+    def nested_closers(self) -> Finding:
+        """How much more paths between multigram heads matter at nested closers than the model's other paths (RL-31c).
 
-        As a multiple of the same at initialisation. What says nothing of coordination gives 1 that way: closers and
-        words are different tokens at different places, few and rare against many and common, so that the plain ratio
-        has no neutral value of its own, in weights that learned nothing either. The paper gives neither a value nor a
-        reference; the plain ratio stands beside (`nested_settings`).
+        Closers and words are different tokens at different places, few and rare against many and common, so that any
+        path of any trained model may matter more at closers: the model's other paths say how much more.
         """
+        first, second = (np.isin(np.arange(self.run.run.config.n_heads), self.multigram_heads(at)) for at in (0, 1))
+        source = self.nested()
+
+        def lead(values: Float[np.ndarray, "writer reader"]) -> Measurement:
+            return path_lead(values, first, second, source)
+
+        own, start = (closer_logs(self.nested(checkpoint)) for checkpoint in (self.end, "untrained"))
+        controls = {"untrained model": lambda: lead(start)}
+        if lead(own).status != "complete":
+            return Finding(lead(own), controls)
+        return Finding(
+            lead(own),
+            controls,
+            false={known.NAMES_OF_BOTH: lambda generator: lead(ct.shuffled_pairs(own, generator))},
+            oracles={known.PATHS_LEAD: lambda: lead(known.paths_lifted(own, first, second))},
+        )
+
+    def nested_ratio(self, *, against_start: bool) -> Finding:
+        """Effect of paths between multigram heads at nested closers over that elsewhere, rows of text being redrawn."""
         first, second = (self.multigram_heads(layer) for layer in (0, 1))
 
         def sides(checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
@@ -209,79 +244,3 @@ def planted_paths() -> tuple[Float[np.ndarray, "writer reader"], Float[np.ndarra
     once = torch.stack([torch.randperm(24, generator=source) for _ in range(PLANTED_ROWS)])
     effects = path_effects(model, torch.cat([once, once], 1)).abs().mean((2, 3))
     return composition(model).numpy(), effects.numpy()
-
-
-def overlap_growth(
-    end: Float[np.ndarray, "layer head row pos"],
-    early: Float[np.ndarray, "layer head row pos"],
-    heads: Sequence[Sequence[int]],
-    draws: int,
-    generator: np.random.Generator,
-    facts: Mapping[str, Any],
-    top: float = TOP,
-) -> Measurement:
-    """Mean Jaccard overlap of the most affected tokens of multigram heads of both layers, at the end over early on.
-
-    The most affected are the share `top` of positions; rows are drawn anew with replacement.
-    """
-    quantity = "growth of the overlap of affected tokens between layers"
-    if not all(heads):
-        return Measurement(quantity, None, status="partial", facts={**facts, "why": "a layer has no multigram heads"})
-
-    def overlap(effects: np.ndarray, rows: np.ndarray) -> float:
-        return float(overlaps(effects[:, :, rows], top)[np.ix_(*heads)].mean())
-
-    def growth(rows: np.ndarray) -> float:
-        return overlap(end, rows) / max(overlap(early, rows), 1e-12)
-
-    count = end.shape[2]
-    own = np.arange(count)
-    found = np.array([growth(generator.integers(count, size=count)) for _ in range(draws)])
-    interval = percentile_interval(found, f"{draws:,} bootstrap draws over {count} rows")
-    more = {"overlap at the end": overlap(end, own), "overlap early": overlap(early, own)}
-    return Measurement(quantity, growth(own), interval=interval, unit="times", n=count, redrawn={"rows of text": count},
-                       facts={**facts, **more})  # fmt: skip
-
-
-def overlaps(effects: Float[np.ndarray, "layer head row pos"], top: float = TOP) -> Float[np.ndarray, "head head"]:
-    """Jaccard overlap of the share `top` of positions that a layer-0 and a layer-1 head affect most, every pair.
-
-    >>> overlaps(np.arange(8.0).reshape(2, 1, 1, 4), top=0.5).tolist()
-    [[1.0]]
-    """
-    flat = effects.reshape(*effects.shape[:2], -1)
-    count = max(1, round(top * flat.shape[2]))
-    masks = np.zeros(flat.shape, dtype=np.float32)
-    np.put_along_axis(masks, np.argpartition(-flat, count - 1, axis=2)[:, :, :count], 1.0, axis=2)
-    both = masks[0] @ masks[1].T
-    return both / (2 * count - both)
-
-
-def closer_ratio(
-    now: tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]],
-    start: tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]] | None,
-    draws: int,
-    generator: np.random.Generator,
-    source: Measurement,
-) -> Measurement:
-    """Effect at closers over effect elsewhere, `now` over at the `start`; rows of both drawn anew with replacement.
-
-    Without a `start`, the plain ratio.
-    """
-
-    def ratio(sides: tuple[np.ndarray, np.ndarray], rows: Any = slice(None)) -> float:
-        return float(sides[0][rows].mean() / max(sides[1][rows].mean(), 1e-12))
-
-    def anew(sides: tuple[np.ndarray, np.ndarray] | None) -> float:
-        return ratio(sides, generator.integers(len(sides[0]), size=len(sides[0]))) if sides else 1.0
-
-    found = np.array([anew(now) / anew(start) for _ in range(draws)])
-    apart = ", those of the start drawn apart" if start else ""
-    interval = percentile_interval(found, f"{draws:,} bootstrap draws over {len(now[0])} rows{apart}")
-    reference = ratio(start) if start else 1.0
-    facts = {**source.facts, "closers over elsewhere": ratio(now), "the same at initialisation": reference}
-    quantity = "path ablation at nested closers over elsewhere" + (", over that at initialisation" if start else "")
-    redrawn = {"rows of text": len(now[0])}
-    return source.derive(
-        quantity, ratio(now) / reference, interval=interval, unit="times", facts=facts, redrawn=redrawn
-    )

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 # The stages LM1 to LM5 as the papers give them: what a stage is, not what is expected of a curve.
 PUBLISHED_BOUNDARIES = (0, 900, 6_500, 8_500, 17_000, 50_000)
@@ -29,6 +29,7 @@ FLAT = 0.05
 LENGTH = 0.2
 GRID = 1_200
 LENGTHS = (0.05, 3.0)
+ROUNDING = 1e-14  # of the largest eigenvalue: what is below is rounding alone
 SMALLEST = 1e-300  # a curve without any variance still has a logarithm
 
 
@@ -36,15 +37,17 @@ SMALLEST = 1e-300  # a curve without any variance still has a logarithm
 class Smoother:
     """A Gaussian process with its hyperparameters settled: linear in the values, so that one fit serves all draws.
 
-    `positions` (n,) and `grid` (m,) are log(step + 1), `curve` (m, n) and `slope` (m, n) give the smoothed curve and
-    its derivative on the grid from values at the positions. `length` is the kernel's length in e-foldings, `noise` the
-    standard deviation that the fit leaves to single values.
+    `positions` (n,) and `grid` (m,) are log(step + 1). `weights` (r, n) take values at the positions to the kernel's
+    leading eigenvectors, `curve_basis` and `slope_basis` (m, r) these to the smoothed curve, less the values' mean, and
+    to its derivative on the grid. `length` is the kernel's length in e-foldings, `noise` the standard deviation that
+    the fit leaves to single values.
     """
 
     positions: Float[np.ndarray, " n"]
     grid: Float[np.ndarray, " m"]
-    curve: Float[np.ndarray, "m n"]
-    slope: Float[np.ndarray, "m n"]
+    weights: Float[np.ndarray, "r n"]
+    curve_basis: Float[np.ndarray, "m r"]
+    slope_basis: Float[np.ndarray, "m r"]
     length: float
     noise: float
 
@@ -53,11 +56,17 @@ class Smoother:
         """The grid in training steps."""
         return np.expm1(self.grid)
 
+    def curves(self, values: Float[np.ndarray, "*draw n"]) -> Float[np.ndarray, "*draw m"]:
+        """The smoothed curve of each row of values."""
+        return (values @ self.weights.T) @ self.curve_basis.T + values.mean(-1)[..., None]
+
+    def slopes(self, values: Float[np.ndarray, "*draw n"]) -> Float[np.ndarray, "*draw m"]:
+        """Its derivative in log step."""
+        return (values @ self.weights.T) @ self.slope_basis.T
+
     def boundaries(self, values: Float[np.ndarray, "draw n"]) -> Float[np.ndarray, "draw boundary"]:
         """`critical_steps` of many curves at once, each from `FIRST_STEP` on."""
-        curves, slopes = values @ self.curve.T, values @ self.slope.T
-        pairs = zip(curves, slopes, strict=True)
-        return np.stack([critical_steps(self.steps, curve, slope) for curve, slope in pairs])
+        return critical_steps(self.steps, self.curves(values), self.slopes(values))
 
 
 def log_step(steps: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -78,15 +87,29 @@ def fit_smoother(
         raise ValueError(f"smoothing a curve: expected 10 checkpoints or more, found {len(positions)}")
     if length is None:
         length = _likeliest_length(positions, centred)
-    spectrum = _Spectrum.of(positions, length)
+    spectrum = _spectrum(tuple(positions.tolist()), length)
     _, amplitude, noise = spectrum.likelihood(centred - centred.mean())
-    grid = np.linspace(positions[0], positions[-1], GRID)
-    gap = grid[:, None] - positions
+    grid, curve_basis, slope_basis = _bases(tuple(positions.tolist()), length)
+    count = curve_basis.shape[1]
+    weights = spectrum.vectors[:, -count:].T / (spectrum.values[-count:, None] + noise / amplitude)
+    weights = weights - weights.mean(1, keepdims=True)  # the process is of the values less their mean
+    return Smoother(positions, grid, weights, curve_basis, slope_basis, length, math.sqrt(noise))
+
+
+@lru_cache(maxsize=4)
+def _spectrum(positions: tuple[float, ...], length: float) -> _Spectrum:
+    return _Spectrum.of(np.array(positions), length)
+
+
+@lru_cache(maxsize=4)
+def _bases(positions: tuple[float, ...], length: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The grid, and on it the curve and the slope of each eigenvector that is not lost in rounding."""
+    at, spectrum = np.array(positions), _spectrum(positions, length)
+    vectors = spectrum.vectors[:, spectrum.values > ROUNDING * spectrum.values[-1]]
+    grid = np.linspace(at[0], at[-1], GRID)
+    gap = grid[:, None] - at
     cross = np.exp(-(gap**2) / (2 * length**2))
-    centre = np.eye(len(positions)) - 1.0 / len(positions)  # the process is of the values less their mean
-    weights = spectrum.inverse(noise / amplitude) @ centre
-    curve, slope = cross @ weights + 1.0 / len(positions), (-gap / length**2 * cross) @ weights
-    return Smoother(positions, grid, curve, slope, length, math.sqrt(noise))
+    return grid, cross @ vectors, (-gap / length**2 * cross) @ vectors
 
 
 @dataclass(frozen=True)
@@ -100,9 +123,6 @@ class _Spectrum:
     def of(cls, positions: np.ndarray, length: float) -> _Spectrum:
         values, vectors = np.linalg.eigh(np.exp(-((positions[:, None] - positions) ** 2) / (2 * length**2)))
         return cls(vectors, np.maximum(values, 0.0))
-
-    def inverse(self, ratio: float) -> Float[np.ndarray, "n n"]:
-        return (self.vectors / (self.values + ratio)) @ self.vectors.T
 
     def likelihood(self, centred: Float[np.ndarray, " n"]) -> tuple[float, float, float]:
         """Least negative log likelihood over amplitude and noise; the amplitude follows from the ratio of the two."""
@@ -133,61 +153,77 @@ def _likeliest_length(positions: np.ndarray, values: np.ndarray) -> float:
 
 
 def critical_steps(
-    steps: Float[np.ndarray, " m"], curve: Float[np.ndarray, " m"], slope: Float[np.ndarray, " m"]
-) -> Float[np.ndarray, " boundary"]:
-    """The four boundaries of five stages around a smoothed curve's largest fall; NaN where there is no such boundary.
+    steps: Float[np.ndarray, " m"], curves: Float[np.ndarray, "draw m"], slopes: Float[np.ndarray, "draw m"]
+) -> Float[np.ndarray, "draw boundary"]:
+    """The four boundaries of five stages around each smoothed curve's largest fall; NaN where there is none such.
 
     Second and third: where the largest fall from step `RESOLVED_FROM` on begins and ends (zeros of the derivative).
     First: the last critical point before it, fourth: the first after the climb that follows, where critical points are
     zeros of the derivative and places where it comes nearest to zero and is below `FLAT` of its largest value; where
     no place is as flat as that, the flattest before and the first turn after.
     """
-    searched = int(np.searchsorted(steps, SEARCHED_FROM))
-    resolved = int(np.searchsorted(steps, RESOLVED_FROM))
-    falls = _runs(slope[resolved:] < 0, resolved)
-    falls = [(start, end) for start, end in falls if start > resolved and end < len(slope) - 1]
-    if not falls:
-        return np.full(4, np.nan)
-    begin, end = max(falls, key=lambda fall: curve[fall[0]] - curve[fall[1]])
-    flat = _flattest(slope, searched, begin - 1)
-    limit = FLAT * np.abs(slope[searched:]).max()
-    before = [at for at in flat if abs(slope[at]) < limit] or sorted(flat, key=lambda at: -abs(slope[at]))
-    peak = end + 1 + int(slope[end + 1 :].argmax())
-    turns = _flattest(slope, peak, len(slope) - 1)
-    after = [at for at in turns if abs(slope[at]) < limit] or turns
-    places = [before[-1] if before else None, begin, end, after[0] if after else None]
-    return np.array([np.nan if at is None else _zero_near(steps, slope, at) for at in places])
+    searched, resolved = (int(np.searchsorted(steps, at)) for at in (SEARCHED_FROM, RESOLVED_FROM))
+    at, size = np.arange(len(steps)), np.abs(slopes)
+    begin, end = _largest_falls(curves, slopes, resolved)
+    turns = np.zeros(slopes.shape, dtype=bool)  # where |slope| is smaller than at both neighbours
+    turns[:, 1:-1] = (size[:, 1:-1] < size[:, :-2]) & (size[:, 1:-1] <= size[:, 2:])
+    flat = turns & (size < FLAT * size[:, searched:].max(1, keepdims=True))
+    peak = np.where(at > end[:, None], slopes, -np.inf).argmax(1)
+    before, after = (at > searched) & (at < begin[:, None] - 1), at > peak[:, None]
+    flattest = np.where(turns & before, size, np.inf).argmin(1)
+    first = np.where((flat & before).any(1), _last(flat & before), flattest)
+    fourth = np.where((flat & after).any(1), (flat & after).argmax(1), (turns & after).argmax(1))
+    found = np.stack([_zero_near(steps, slopes, place) for place in (first, begin, end, fourth)], axis=1)
+    none = begin < 0
+    missing = np.stack([none | ~(turns & before).any(1), none, none, none | ~(turns & after).any(1)], axis=1)
+    return np.where(missing, np.nan, found)
 
 
-def _runs(mask: np.ndarray, offset: int) -> list[tuple[int, int]]:
-    """First and last index of each stretch of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(first) + offset, int(last) - 1 + offset) for first, last in edges.reshape(-1, 2)]
+def _last(mask: Bool[np.ndarray, "draw m"]) -> Int[np.ndarray, " draw"]:
+    return mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
 
 
-def _flattest(slope: np.ndarray, first: int, last: int) -> list[int]:
-    """Indices strictly between where |slope| is smaller than at both neighbours."""
-    size = np.abs(slope[first : last + 1])
-    least = (size[1:-1] < size[:-2]) & (size[1:-1] <= size[2:])
-    return (np.flatnonzero(least) + first + 1).tolist()
+def _largest_falls(
+    curves: Float[np.ndarray, "draw m"], slopes: Float[np.ndarray, "draw m"], resolved: int
+) -> tuple[Int[np.ndarray, " draw"], Int[np.ndarray, " draw"]]:
+    """Where each curve's largest stretch of falling begins and ends, after `resolved` and before the end; -1: none."""
+    falling = np.pad(slopes[:, resolved:] < 0, ((0, 0), (1, 1))).astype(np.int8)
+    edges = np.diff(falling, axis=1)
+    (draw, begin), (_, end) = np.nonzero(edges == 1), np.nonzero(edges == -1)
+    begin, end = begin + resolved, end - 1 + resolved
+    whole = (begin > resolved) & (end < slopes.shape[1] - 1)
+    draw, begin, end = draw[whole], begin[whole], end[whole]
+    depth = curves[draw, begin] - curves[draw, end]
+    order = np.lexsort((-np.arange(len(depth)), depth))  # the deepest, and of equals the first, is written last
+    found = np.full((2, len(curves)), -1)
+    found[0, draw[order]], found[1, draw[order]] = begin[order], end[order]
+    return found[0], found[1]
 
 
-def _zero_near(steps: np.ndarray, slope: np.ndarray, at: int) -> float:
+def _zero_near(
+    steps: Float[np.ndarray, " m"], slopes: Float[np.ndarray, "draw m"], at: Int[np.ndarray, " draw"]
+) -> Float[np.ndarray, " draw"]:
     """The step where the derivative changes sign next to `at`, by a straight line; where it does not, that of `at`."""
-    for left, right in ((at - 1, at), (at, at + 1)):
-        if left >= 0 and right < len(slope) and slope[left] * slope[right] < 0:
-            share = slope[left] / (slope[left] - slope[right])
-            return float(steps[left] + share * (steps[right] - steps[left]))
-    return float(steps[at])
+    rows, place = np.arange(len(at)), np.clip(at, 0, len(steps) - 1)
+    found = steps[place]
+    for left in (place, place - 1):  # the earlier of the two is written last
+        start, stop = np.clip(left, 0, len(steps) - 2), np.clip(left, 0, len(steps) - 2) + 1
+        before, after = slopes[rows, start], slopes[rows, stop]
+        crosses = (start == left) & (before * after < 0)
+        share = before / np.where(crosses, before - after, 1.0)
+        found = np.where(crosses, steps[start] + share * (steps[stop] - steps[start]), found)
+    return found
 
 
 def stage_changes(
-    steps: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"], boundaries: tuple[int, ...] = PUBLISHED_BOUNDARIES
-) -> Float[np.ndarray, " stage"]:
-    """Change of a curve over each stage, from the checkpoint nearest to its first step to that nearest to its last.
+    steps: Int[np.ndarray, " n"],
+    values: Float[np.ndarray, "*draw n"],
+    boundaries: tuple[int, ...] = PUBLISHED_BOUNDARIES,
+) -> Float[np.ndarray, "*draw stage"]:
+    """Change of each curve over each stage, from the checkpoint nearest to its first step to that nearest to its last.
 
     >>> stage_changes(np.array([0, 10, 20]), np.array([1.0, 5.0, 4.0]), (0, 10, 25)).tolist()
     [4.0, -1.0]
     """
-    ends = [float(values[int(np.abs(np.asarray(steps) - boundary).argmin())]) for boundary in boundaries]
-    return np.array([after - before for before, after in pairwise(ends)])
+    ends = [int(np.abs(np.asarray(steps) - boundary).argmin()) for boundary in boundaries]
+    return np.diff(np.asarray(values)[..., ends], axis=-1)

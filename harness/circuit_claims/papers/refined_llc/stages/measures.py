@@ -16,11 +16,13 @@ from jaxtyping import Float
 from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval
 from circuit_claims.judging.statistics import LEVEL, percentile_band
 from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, TrainingRun
+from circuit_claims.papers.refined_llc.stages import known_curves as known
 from circuit_claims.papers.refined_llc.stages.boundaries import (
     FIRST_STEP,
     LENGTH,
     PUBLISHED_BOUNDARIES,
     STAGE_NAMES,
+    Smoother,
     fit_smoother,
     stage_changes,
 )
@@ -61,7 +63,18 @@ def stage_boundaries(
     Arrays: `x` (1 to 4), `y`, `low`, `high` in log2(step) (Bonferroni over boundaries; NaN where a boundary is found in
     too few draws), and for the figure `steps`, `curve`, `curve_low`, `curve_high` and `published`, the unsmoothed one.
     """
-    curves, generator = llc_of(run, n_layers=n_layers, corrected=corrected), np.random.default_rng(seed)
+    curves = llc_of(run, n_layers=n_layers, corrected=corrected)
+    found, smoother, resampled = boundaries_of(curves, draws, np.random.default_rng(seed), length)
+    low, high = percentile_band(smoother.curves(resampled))
+    best = smoother.curves(curves.values[curves.steps >= FIRST_STEP])
+    smooth = {"steps": smoother.steps, "curve": best, "curve_low": low, "curve_high": high}
+    return replace(found, seed=seed, arrays={**found.arrays, **smooth})
+
+
+def boundaries_of(
+    curves: RunCurves, draws: int, generator: np.random.Generator, length: float | None = LENGTH
+) -> tuple[Measurement, Smoother, Float[np.ndarray, "draw n"]]:
+    """The boundaries of one curve, as `stage_boundaries` gives them, its smoother and the draws that it was put to."""
     kept = curves.steps >= FIRST_STEP
     smoother = fit_smoother(curves.steps, curves.values, length)
     resampled = np.stack([curves.draw(generator)[kept] for _ in range(draws)])
@@ -69,21 +82,16 @@ def stage_boundaries(
         found = np.log2(smoother.boundaries(resampled))
         best = np.log2(smoother.boundaries(curves.values[None, kept])[0])
     low, high = _band(found)
-    ends = percentile_band(resampled @ smoother.curve.T)
-    return Measurement(
+    measured = Measurement(
         "critical points of the smoothed LLC",
         ", ".join("none" if np.isnan(at) else f"{2**at:,.0f}" for at in best),
         n=int(kept.sum()),
         redrawn={"checkpoints": int(kept.sum())},
-        seed=seed,
         unit="steps",
-        arrays={
-            "x": np.arange(1.0, BOUNDARIES + 1), "y": best, "low": low, "high": high,
-            "steps": smoother.steps, "curve": smoother.curve @ curves.values[kept],
-            "curve_low": ends[0], "curve_high": ends[1],
-        },
+        arrays={"x": np.arange(1.0, BOUNDARIES + 1), "y": best, "low": low, "high": high},
         facts={"length": smoother.length, "noise": smoother.noise, "found_in": (~np.isnan(found)).mean(0).tolist()},
-    )  # fmt: skip
+    )
+    return measured, smoother, resampled
 
 
 def _band(found: Float[np.ndarray, "draw boundary"]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,9 +108,21 @@ def changes(run: TrainingRun, *, n_layers: int, corrected: bool, draws: int, see
     The last stage ends at the last checkpoint that has a coefficient. Arrays: `x` (1 to 5), `y`, `low`, `high`, and
     `fall` (draw,) the change over LM3 under resampling.
     """
-    curves, generator = llc_of(run, n_layers=n_layers, corrected=corrected), np.random.default_rng(seed)
+    curves = llc_of(run, n_layers=n_layers, corrected=corrected)
+    return replace(changes_of(curves, draws, np.random.default_rng(seed)), seed=seed)
+
+
+def changes_of(curves: RunCurves, draws: int, generator: np.random.Generator) -> Measurement:
+    """The changes of one curve, as `changes` gives them."""
     best = stage_changes(curves.steps, curves.values)
-    found = np.stack([stage_changes(curves.steps, curves.draw(generator)) for _ in range(draws)])
+    found = stage_changes(curves.steps, np.stack([curves.draw(generator) for _ in range(draws)]))
+    return banded_changes(best, found, curves)
+
+
+def banded_changes(
+    best: Float[np.ndarray, " stage"], found: Float[np.ndarray, "draw stage"], curves: RunCurves
+) -> Measurement:
+    """Changes over the stages with their simultaneous band (Bonferroni over stages), from draws of all of them."""
     tail = (1 - LEVEL) / 2 / len(best)
     low, high = np.quantile(found, [tail, 1 - tail], axis=0)
     return Measurement(
@@ -110,7 +130,6 @@ def changes(run: TrainingRun, *, n_layers: int, corrected: bool, draws: int, see
         ", ".join(f"{change:+.2f}" for change in best),
         n=len(curves.steps),
         redrawn={"checkpoints": len(curves.steps)},
-        seed=seed,
         unit="LLC",
         arrays={"x": np.arange(1.0, len(best) + 1), "y": best, "low": low, "high": high, "fall": found[:, FALL]},
         facts={"method": curves.method, "last": int(curves.steps[-1])},
@@ -125,33 +144,43 @@ def spread_ratio(run: RecordedRun, *, n_layers: int, draws: int, seed: int) -> M
     `steps`. Facts: the line with an intercept, the correlation, and the median of the single ratios.
     """
     spread, loss = run.llc_spread(n_layers), run.loss_curve(n_layers)
-    x, y = loss.values[np.searchsorted(loss.steps, spread.steps)], spread.values
-    ratio, generator = float(x @ y / (x @ x)), np.random.default_rng(seed)
-    found = [float(x @ (ratio * x + _in_blocks(y - ratio * x, generator)) / (x @ x)) for _ in range(draws)]
-    slope, offset = np.polyfit(x, y, 1)
+    x = loss.values[np.searchsorted(loss.steps, spread.steps)]
+    found = ratio_through_origin(x, spread.values, draws, np.random.default_rng(seed))
+    return replace(found, seed=seed, arrays={**found.arrays, "steps": spread.steps})
+
+
+def ratio_through_origin(
+    loss: Float[np.ndarray, " step"], spread: Float[np.ndarray, " step"], draws: int, generator: np.random.Generator
+) -> Measurement:
+    """The ratio of one spread to one loss over checkpoints, as `spread_ratio` gives it."""
+    ratio = float(loss @ spread / (loss @ loss))
+    residuals = _in_blocks(spread - ratio * loss, draws, generator)
+    found = ratio + residuals @ loss / (loss @ loss)
+    slope, offset = np.polyfit(loss, spread, 1)
     return Measurement(
         "the LLC's spread over chains over the test loss",
         ratio,
-        percentile_interval(
-            np.array(found), f"{draws:,} bootstrap draws of residuals in blocks of {BLOCK} checkpoints"
-        ),
+        percentile_interval(found, f"{draws:,} bootstrap draws of residuals in blocks of {BLOCK} checkpoints"),
         unit="times",
-        n=len(x),
-        redrawn={"checkpoints": len(x)},
-        seed=seed,
-        arrays={"loss": x, "spread": y, "steps": spread.steps},
+        n=len(loss),
+        redrawn={"checkpoints": len(loss)},
+        arrays={"loss": loss, "spread": spread},
         facts={
             "slope": float(slope),
             "offset": float(offset),
-            "correlation": float(np.corrcoef(x, y)[0, 1]),
-            "median ratio": float(np.median(y / x)),
+            "correlation": float(np.corrcoef(loss, spread)[0, 1]),
+            "median ratio": float(np.median(spread / loss)),
         },
     )
 
 
-def _in_blocks(residual: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    starts = generator.integers(len(residual), size=-(-len(residual) // BLOCK))
-    return residual[(starts[:, None] + np.arange(BLOCK)).ravel() % len(residual)][: len(residual)]
+def _in_blocks(
+    residual: Float[np.ndarray, " step"], draws: int, generator: np.random.Generator
+) -> Float[np.ndarray, "draw step"]:
+    count = len(residual)
+    starts = generator.integers(count, size=(draws, -(-count // BLOCK)))
+    places = (starts[:, :, None] + np.arange(BLOCK)).reshape(draws, -1)[:, :count]
+    return residual[places % count]
 
 
 @dataclass(frozen=True)
@@ -181,7 +210,13 @@ class Stages:
 
     def boundaries(self) -> Finding:
         """Where the critical points lie (RL-02)."""
-        return Finding(self.table(), self._controls(self.table))
+        curves = llc_of(self.run)
+        return Finding(
+            self.table(),
+            self._controls(self.table),
+            false={known.SHUFFLED: lambda generator: known.shuffled_boundaries(curves, generator)},
+            oracles={known.STAGED: lambda: self.table(planted_run(self.run))},
+        )
 
     def first_boundary(self) -> Finding:
         """Where LM1 ends, in doublings (RL-02): alone, since near a plateau the place is far less certain."""
@@ -189,7 +224,13 @@ class Stages:
         def measured(run: Any = None, **settings: Any) -> Measurement:
             return _first(self.table(run, **settings))
 
-        return Finding(measured(), self._controls(measured))
+        curves = llc_of(self.run)
+        return Finding(
+            measured(),
+            self._controls(measured),
+            false={known.SHUFFLED: lambda generator: _first(known.shuffled_boundaries(curves, generator))},
+            oracles={known.STAGED: lambda: measured(planted_run(self.run))},
+        )
 
     def settings(self) -> dict[str, Finding]:
         """The boundaries under other smoothing lengths, and of the corrected curve, the claim's own setting first."""
@@ -207,33 +248,46 @@ class Stages:
         def measured(run: Any = None, **settings: Any) -> Measurement:
             return _fall(self.changes(run, **settings))
 
-        return Finding(measured(), self._controls(measured))
+        curves = llc_of(self.run)
+        return Finding(
+            measured(),
+            self._controls(measured),
+            false={known.LEVEL_STAGE: lambda generator: _fall(known.without_the_fall(curves, generator))},
+            oracles={known.STAGED: lambda: measured(planted_run(self.run))},
+        )
 
     def corrected_changes(self) -> Finding:
         """The changes over all stages with the estimator's fault taken off (RL-40)."""
-        made = self.changes(corrected=True)
+        curves = llc_of(self.run, corrected=True)
         controls = {
             "as published": self.changes,
             "shuffled steps": lambda: self.changes(_shuffled(self.run), corrected=True),
             "planted first-generation estimator": lambda: self.changes(planted_run(self.run), corrected=True),
         }
-        return Finding(made, controls)
+        return Finding(
+            self.changes(corrected=True),
+            controls,
+            false={known.OTHER_STAGES: lambda generator: known.changes_of_other_stages(curves, generator)},
+            oracles={known.STAGED: controls["planted first-generation estimator"]},
+        )
 
     def surviving_fall(self) -> Finding:
         """The corrected change over LM3 as a share of the published one, both from the same draws (RL-40)."""
 
         def share(run: Any, corrected: bool = True) -> Measurement:
-            right, published = self.changes(run, corrected=corrected), self.changes(run)
-            low, high = np.quantile(right.arrays["fall"] / published.arrays["fall"], [0.05, 0.95])
-            value = float(right.arrays["y"][FALL] / published.arrays["y"][FALL])
-            interval = Interval(float(low), float(high), LEVEL, right.facts["method"])
-            return right.derive("corrected fall in LM3 over the published one", value, interval=interval, unit="share")
+            return share_of_fall(self.changes(run, corrected=corrected), self.changes(run))
 
         controls = {
             "as published": lambda: share(self.run, corrected=False),
             "shuffled steps": lambda: share(_shuffled(self.run)),
         }
-        return Finding(share(self.run), controls)
+        curves = llc_of(self.run)
+        return Finding(
+            share(self.run),
+            controls,
+            false={known.ALL_OR_NONE: lambda generator: known.all_or_none_survives(curves, generator)},
+            oracles={known.HALF: lambda: known.half_survives(curves, np.random.default_rng(self.seed))},
+        )
 
     def spread(self) -> Finding:
         """How the spread over chains follows the test loss (RL-40)."""
@@ -245,7 +299,14 @@ class Stages:
             "estimator with one initial loss": lambda: ratio(planted_run(self.run, first_generation=False)),
             "planted first-generation estimator": lambda: ratio(planted_run(self.run)),
         }
-        return Finding(ratio(self.run), controls)
+        own = ratio(self.run)
+        return Finding(
+            own,
+            controls,
+            false={known.ONE_LOSS: lambda generator: known.planted_spread(own.arrays["loss"], False, generator)},
+            oracles={known.MANY_LOSSES: lambda: known.planted_spread(
+                own.arrays["loss"], True, np.random.default_rng(self.seed))},
+        )  # fmt: skip
 
     def _controls(self, measured: Callable[..., Measurement]) -> dict[str, Callable[[], Measurement]]:
         return {
@@ -253,6 +314,14 @@ class Stages:
             "one-layer run": lambda: measured(n_layers=1),
             "planted stages": lambda: measured(planted_run(self.run)),
         }
+
+
+def share_of_fall(corrected: Measurement, published: Measurement) -> Measurement:
+    """The change over LM3 of one table of `changes` as a share of another's, of the same draws."""
+    low, high = np.quantile(corrected.arrays["fall"] / published.arrays["fall"], [0.05, 0.95])
+    value = float(corrected.arrays["y"][FALL] / published.arrays["y"][FALL])
+    interval = Interval(float(low), float(high), LEVEL, corrected.facts["method"])
+    return corrected.derive("corrected fall in LM3 over the published one", value, interval=interval, unit="share")
 
 
 def _shuffled(run: Any) -> Rearranged:

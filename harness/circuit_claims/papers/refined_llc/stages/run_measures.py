@@ -196,8 +196,8 @@ def _half(steps: np.ndarray, curve: Float[np.ndarray, " step"], formed: float) -
 def last_half_rise(steps: np.ndarray, curve: Float[np.ndarray, " step"]) -> float:
     """The step where a curve last passes, upwards, half-way from its least value to its last; inf where it does not.
 
-    >>> last_half_rise(np.array([0, 1, 3, 7]), np.array([0.0, 0.0, 1.0, 1.0]))
-    1.8284271247461903
+    >>> round(last_half_rise(np.array([0, 1, 3, 7]), np.array([0.0, 0.0, 1.0, 1.0])), 6)
+    1.828427
     """
     level = (float(curve.min()) + float(curve[-1])) / 2
     rises = np.flatnonzero((curve[:-1] < level) & (curve[1:] >= level))
