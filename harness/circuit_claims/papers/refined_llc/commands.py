@@ -21,7 +21,7 @@ def record_cells_command(
 ) -> None:
     """Measure the refined coefficients of a run's heads that ship with it; a killed recording goes on."""
     from circuit_claims.keeping.store import Store
-    from circuit_claims.papers.refined_llc.curves.record import parse_rows, record_cells
+    from circuit_claims.papers.refined_llc.recording.record import parse_rows, record_cells
     from circuit_claims.places import FIXTURES
     from circuit_claims.running.machine import choose_device
     from circuit_claims.running.run import default_store

@@ -12,12 +12,12 @@ from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves import evidence as show
-from circuit_claims.papers.refined_llc.curves.cells import BLOCKS, NUMBERS, Cell, CellKey, CellTable
-from circuit_claims.papers.refined_llc.curves.compare import CellComparison
 from circuit_claims.papers.refined_llc.curves.findings import Coefficients
 from circuit_claims.papers.refined_llc.curves.planted import ERROR, TYPES, planted_counts, planted_table
 from circuit_claims.papers.refined_llc.curves.settings import settings_of, under_settings
 from circuit_claims.papers.refined_llc.multigrams.findings import planted_paths
+from circuit_claims.papers.refined_llc.recording.cells import BLOCKS, NUMBERS, Cell, CellKey, CellTable
+from circuit_claims.papers.refined_llc.recording.compare import CellComparison
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 from circuit_claims.report.figures.evidence import exhibit
 

@@ -14,9 +14,8 @@ from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.successor_heads.amounts import profile_of
-from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting, not_counted_on
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
 
 ROOT = Path(__file__).resolve().parents[4]
 PAPER = load_paper(ROOT / "claims" / "successor_heads" / "paper.toml")

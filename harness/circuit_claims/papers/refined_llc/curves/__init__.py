@@ -1,5 +1,5 @@
-"""Curves of refined coefficients over training: recorded cells, live ones beside them, and what the claims read off.
+"""Curves of refined coefficients over training: tables of heads by steps, and what the claims read off them.
 
-Read first: `cells` (one coefficient), `recorded` (those that ship), `tables` (heads by steps), then `findings`, which a
+Read first: `tables` (heads by steps), then `findings`, which a
 claim file calls.
 """

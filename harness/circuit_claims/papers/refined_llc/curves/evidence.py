@@ -287,7 +287,7 @@ def attention_patterns(
     import torch
 
     from circuit_claims.heads.head_types import attention_rows
-    from circuit_claims.papers.refined_llc.curves.rows import tokenizer_of
+    from circuit_claims.papers.refined_llc.recording.rows import tokenizer_of
 
     tokenizer, types = tokenizer_of(run), run.head_types()
     ids = [run.probes.bos, *map(int, tokenizer.encode(text))][-PATTERN_TOKENS - 1 :]
@@ -314,7 +314,7 @@ def attention_patterns(
 
 def measured_again(found: Coefficients) -> Evidence:
     """The recorded cells that this run measured anew, beside what was recorded."""
-    from circuit_claims.papers.refined_llc.curves.compare import FALSE_ALARM
+    from circuit_claims.papers.refined_llc.recording.compare import FALSE_ALARM
 
     rows = [
         [

@@ -36,9 +36,9 @@ from circuit_claims.papers.refined_llc.curves.roles import (
 from circuit_claims.running.judge import TextUse
 
 if TYPE_CHECKING:
-    from circuit_claims.papers.refined_llc.curves.cells import Cell, CellTable
-    from circuit_claims.papers.refined_llc.curves.compare import CellComparison
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
+    from circuit_claims.papers.refined_llc.recording.cells import Cell, CellTable
+    from circuit_claims.papers.refined_llc.recording.compare import CellComparison
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
 SIMPLE = ("induction", "bracket")
@@ -141,7 +141,7 @@ class Coefficients:
         instrument in the coefficient's place, without an error of its own. Raises `RunNotAvailable` where they were not
         recorded.
         """
-        from circuit_claims.papers.refined_llc.curves.cells import CellKey
+        from circuit_claims.papers.refined_llc.recording.cells import CellKey
 
         names = list(checkpoints or (str(step) for step in self.run.steps if step > 0))
         chosen, heads = self._text(role, text, names, loss, setting, heads), tuple(heads or self.types)
@@ -467,8 +467,8 @@ def coefficients(run: LiveRun) -> Coefficients:
     Raises `RunNotAvailable` where none were recorded, `CellsError` where they are damaged, `RecordedCellDiffers` where
     a cell measured again differs. With `--remeasure` all are measured, and how long that takes is said beforehand.
     """
-    from circuit_claims.papers.refined_llc.curves import recorded as cr
-    from circuit_claims.papers.refined_llc.curves.compare import RecordedCellDiffers
+    from circuit_claims.papers.refined_llc.recording import recorded as cr
+    from circuit_claims.papers.refined_llc.recording.compare import RecordedCellDiffers
 
     place = cr.cells_folder(run), run.identity()["checkpoints"]
     if place not in _OPENED:
@@ -484,7 +484,7 @@ def coefficients(run: LiveRun) -> Coefficients:
 
 
 def _opened(run: LiveRun) -> Coefficients:
-    from circuit_claims.papers.refined_llc.curves import recorded as cr
+    from circuit_claims.papers.refined_llc.recording import recorded as cr
 
     table, device = cr.open_cells(run), run.context.device
     if run.context.remeasure:

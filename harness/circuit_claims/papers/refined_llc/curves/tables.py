@@ -303,14 +303,9 @@ def separation_rank(
     interval = percentile_interval(found, f"{draws:,} draws of every estimate's Monte Carlo error")
     redrawn = {"heads": len(names), "chains": min(each.chains for each in tables)}
     return code.measured(
-        quantity,
-        float(rank(exact)),
-        interval=interval,
-        unit="share of pairs",
-        facts=facts,
-        status=status,
+        quantity, float(rank(exact)), interval=interval, unit="share of pairs", facts=facts, status=status,
         redrawn=redrawn,
-    )
+    )  # fmt: skip
 
 
 def text_ratio(per_chain: Float[np.ndarray, "text chain"], names: Sequence[str]) -> Measurement:

@@ -22,7 +22,7 @@ SHOWN, NESTED = 3, 4
 
 def text_names(run: LiveRun) -> tuple[str, ...]:
     """The text that heads are ablated on: the training mixture where it is here, else what stands in for it."""
-    from circuit_claims.papers.refined_llc.curves.texts import names_here
+    from circuit_claims.papers.refined_llc.recording.texts import names_here
 
     here = names_here(run)
     return next(((name,) for name in (HELD_OUT, "pile") if name in here), STANDARD)
@@ -32,8 +32,8 @@ def text_rows(run: LiveRun) -> Any:
     """Rows of `text_names`, as many of each where there are two: tokens (row, pos)."""
     import torch
 
-    from circuit_claims.papers.refined_llc.curves.rows import evenly
-    from circuit_claims.papers.refined_llc.curves.texts import rows_here
+    from circuit_claims.papers.refined_llc.recording.rows import evenly
+    from circuit_claims.papers.refined_llc.recording.texts import rows_here
 
     names = text_names(run)
     rows = rows_here(run, names)
@@ -49,13 +49,13 @@ def head_names(run: LiveRun) -> tuple[str, ...]:
 
 def digest_of_rows(run: LiveRun) -> str:
     """What tells these rows from those of another Python: a parameter of every measure below."""
-    from circuit_claims.papers.refined_llc.curves.coefficients import rows_digest
+    from circuit_claims.papers.refined_llc.recording.coefficients import rows_digest
 
     return rows_digest(text_rows(run))
 
 
 def _model(run: LiveRun, checkpoint: str) -> Any:
-    from circuit_claims.papers.refined_llc.curves.recorded import model_at
+    from circuit_claims.papers.refined_llc.recording.recorded import model_at
 
     return model_at(run, checkpoint)
 
@@ -154,7 +154,7 @@ def _shown(sample: Sample, rows: Any, strings: Any) -> dict[str, Any]:
 
 def token_strings(run: LiveRun) -> list[str]:
     """Each token id as text."""
-    from circuit_claims.papers.refined_llc.curves.rows import tokenizer_of
+    from circuit_claims.papers.refined_llc.recording.rows import tokenizer_of
 
     tokenizer = tokenizer_of(run)
     return [tokenizer.decode([token]) for token in range(run.run.config.d_vocab)]

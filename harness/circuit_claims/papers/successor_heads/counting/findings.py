@@ -15,7 +15,6 @@ from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
 from circuit_claims.papers.successor_heads.counting import known, moduli, swapped
-from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 from circuit_claims.papers.successor_heads.counting.measures import (
     NamedHead,
     factoring_table,
@@ -33,7 +32,7 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
     probe_table,
 )
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
 from circuit_claims.papers.successor_heads.steering import known as known_bias
 from circuit_claims.papers.successor_heads.steering import quantities

@@ -236,15 +236,8 @@ def greater_than_table(
     head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
     Arrays `<task>/logits`: of the values where the head reads each value, or each feature.
     """
+    from circuit_claims.papers.successor_heads.steering import greater_than
     from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits
-    from circuit_claims.papers.successor_heads.steering.greater_than import (
-        feature_bias,
-        feature_tables,
-        head_bias,
-        head_tables,
-        mean_profile,
-        over_draws,
-    )
     from circuit_claims.papers.successor_heads.steering.tokens import counted_items
     from circuit_claims.papers.successor_heads.succession.measures import Settings, weights_of
 
@@ -256,35 +249,29 @@ def greater_than_table(
     first = next(drawn)
     if source == "features":
         scaled = _at_length(subject, vectors)
-        bias, tables = feature_bias(first, tasks, scaled), feature_tables(first, tasks, scaled)
+        bias, tables = (
+            greater_than.feature_bias(first, tasks, scaled),
+            greater_than.feature_tables(first, tasks, scaled),
+        )
     else:
-        tables = head_tables(first, tasks)
+        tables = greater_than.head_tables(first, tasks)
         orders = None if order == "true" else [generator.permutation(len(one.tokens)).tolist() for one in tasks]
         # One readout at a time: each keeps its MLP_0.
-        biases = [head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
-        bias = biases[0] if len(biases) == 1 else over_draws(biases)
+        biases = [greater_than.head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
+        bias = biases[0] if len(biases) == 1 else greater_than.over_draws(biases)
     low, high = bias.interval(generator, draws)
-    distances, profile = mean_profile(first, tasks[0])
-    by_task = {task: float(shares.mean()) for task, shares in zip(bias.tasks, bias.shares, strict=True)}
+    distances, profile = greater_than.mean_profile(first, tasks[0])
+    logits = {f"{one.task}/logits": table for one, table in zip(tasks, tables, strict=True)}
+    facts = {
+        "by task": {task: float(shares.mean()) for task, shares in zip(bias.tasks, bias.shares, strict=True)},
+        "profile of": tasks[0].task, "tasks": [one.task for one in tasks], "indices": [list(one.index) for one in tasks],
+    }  # fmt: skip
+    method = f"{draws:,} bootstrap draws over {source} within each task"
     return Measurement(
         f"greater-than bias of the {source}",
-        bias.value,
-        Interval(low, high, LEVEL, f"{draws:,} bootstrap draws over {source} within each task"),
-        unit="share of pairs",
-        n=bias.n,
-        seed=0,
-        arrays={
-            "distance": distances,
-            "profile": profile,
-            **{f"{one.task}/logits": logits for one, logits in zip(tasks, tables, strict=True)},
-        },
-        facts={
-            "by task": by_task,
-            "profile of": tasks[0].task,
-            "tasks": [one.task for one in tasks],
-            "indices": [list(one.index) for one in tasks],
-        },
-    )
+        bias.value, Interval(low, high, LEVEL, method), unit="share of pairs", n=bias.n, seed=0,
+        arrays={"distance": distances, "profile": profile, **logits}, facts=facts,
+    )  # fmt: skip
 
 
 def _at_length(subject: Any, vectors: Any) -> Any:

@@ -8,10 +8,25 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from circuit_claims.keeping.measure import Context
-from circuit_claims.papers.successor_heads.counting.counter_plan import CounterPlan
 
 if TYPE_CHECKING:
     from circuit_claims.heads.planted import TensorTable
+
+
+MOST_RESIDUES = 12
+
+
+@dataclass(frozen=True)
+class CounterPlan:
+    """What is planted. `greater_than` False leaves out the head's preference for greater magnitudes."""
+
+    period: int = 10
+    greater_than: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.period <= MOST_RESIDUES:
+            raise ValueError(f"period of the planted circle: expected 3 to {MOST_RESIDUES}, found {self.period}")
 
 
 @dataclass(frozen=True)

@@ -153,13 +153,12 @@ def headless_scores_table(subject: Any, *, text: str, text_digest: str, tokens: 
         "text_digest": text_digest,
         "chance": float(np.average(1 / (dataset.pairs.rivals + 2), weights=dataset.pairs.weight)),
     }
-    n = scores["plain"].pair_count
     plain = scores["plain"]
     arrays = {name: score.hits[0] for name, score in scores.items()} | {"weight": plain.weight, "string": plain.string}
     # A lens that explains nothing on text it was not fitted on reads nothing out either.
     status = "complete" if fitted.r_squared > 0 else "partial"
-    return Measurement("scores of the path without a head", None, n=n, seed=0, status=status, arrays=arrays,
-                       redrawn={"strings": len(plain.resamples.strings)}, facts=facts)  # fmt: skip
+    return Measurement("scores of the path without a head", None, n=plain.pair_count, seed=0, status=status,
+                       redrawn={"strings": len(plain.resamples.strings)}, arrays=arrays, facts=facts)  # fmt: skip
 
 
 def _behind(bos: int, windows: Any) -> Any:

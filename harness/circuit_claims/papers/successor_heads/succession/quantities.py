@@ -41,12 +41,7 @@ def tabulate(scores: SuccessorScores, null: Any, seed: int) -> Measurement:
             "p_value": null.p_value(metric),
             "lead": [_finite(number) for number in (lead.value, lead.low, lead.high)],
         }
-    for metric in METRIC_WORDS:
-        ranking = first_of(range_of(scores), scores.value(metric), scores.draws[metric])
-        rivals = [ranking.rivals.get(str(row), Rival("0", 0.0)) for row in range(len(scores.heads))]
-        arrays[f"{metric}_rival"] = np.asarray([int(rival.label) for rival in rivals])
-        arrays[f"{metric}_ahead"] = np.asarray([rival.ahead for rival in rivals])
-        arrays[f"{metric}_support"] = np.asarray([ranking.support.get(str(row), 0.0) for row in range(len(rivals))])
+        arrays |= _who_leads(scores, metric)
     leader = int(scores.ranking("score")[0])
     arrays["leader_task_interval"] = np.stack([scores.task_interval(task, leader) for task in scores.task_names])
     name = scores.name(leader)
@@ -57,9 +52,16 @@ def tabulate(scores: SuccessorScores, null: Any, seed: int) -> Measurement:
     )
 
 
-def range_of(scores: SuccessorScores) -> list[str]:
-    """The heads' rows as labels."""
-    return [str(row) for row in range(len(scores.heads))]
+def _who_leads(scores: SuccessorScores, metric: Metric) -> dict[str, np.ndarray]:
+    """For each head its support as the leader, and the row of who stands against it most firmly with how firmly."""
+    rows = [str(row) for row in range(len(scores.heads))]
+    ranking = first_of(rows, scores.value(metric), scores.draws[metric])
+    rivals = [ranking.rivals.get(row, Rival("0", 0.0)) for row in rows]
+    return {
+        f"{metric}_support": np.asarray([ranking.support.get(row, 0.0) for row in rows]),
+        f"{metric}_rival": np.asarray([int(rival.label) for rival in rivals]),
+        f"{metric}_ahead": np.asarray([rival.ahead for rival in rivals]),
+    }
 
 
 def quick_table(scores: SuccessorScores, null: np.ndarray) -> Measurement:
@@ -69,8 +71,6 @@ def quick_table(scores: SuccessorScores, null: np.ndarray) -> Measurement:
     """
     best = float(scores.score.max())
     lead = scores.lead("score")
-    ranking = first_of(range_of(scores), scores.score, scores.draws["score"])
-    rivals = [ranking.rivals.get(str(row), Rival("0", 0.0)) for row in range(len(scores.heads))]
     facts: dict[str, Any] = {
         "draws": len(scores.resamples.counts),
         "score": {
@@ -83,9 +83,7 @@ def quick_table(scores: SuccessorScores, null: np.ndarray) -> Measurement:
         "heads": scores.heads,
         "score": scores.score,
         "macro_score": scores.macro_score,
-        "score_support": np.asarray([ranking.support.get(str(row), 0.0) for row in range(len(rivals))]),
-        "score_rival": np.asarray([int(rival.label) for rival in rivals]),
-        "score_ahead": np.asarray([rival.ahead for rival in rivals]),
+        **_who_leads(scores, "score"),
     }
     redrawn = {"strings": len(scores.resamples.strings)}
     return Measurement("scores", None, n=scores.pair_count, redrawn=redrawn, arrays=arrays, facts=facts)

@@ -18,12 +18,12 @@ from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.by_content import kept
 from circuit_claims.keeping.cells import CellStore
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
-from circuit_claims.papers.refined_llc.curves.cells import CellsError, CellTable, load_cells, seconds_each
-from circuit_claims.papers.refined_llc.curves.coefficients import Ingredients, SweepPart, measure_cells, rows_digest
-from circuit_claims.papers.refined_llc.curves.compare import CellComparison, compare_cells, refuse_differences
 from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, STANDARD, record_command, text_for
-from circuit_claims.papers.refined_llc.curves.rows import comparable
-from circuit_claims.papers.refined_llc.curves.texts import rows_here
+from circuit_claims.papers.refined_llc.recording.cells import CellsError, CellTable, load_cells, seconds_each
+from circuit_claims.papers.refined_llc.recording.coefficients import Ingredients, SweepPart, measure_cells, rows_digest
+from circuit_claims.papers.refined_llc.recording.compare import CellComparison, compare_cells, refuse_differences
+from circuit_claims.papers.refined_llc.recording.rows import comparable
+from circuit_claims.papers.refined_llc.recording.texts import rows_here
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 from circuit_claims.places import CHECKOUT
 from circuit_claims.toy.checkpoints import RunFolder

@@ -27,7 +27,7 @@ from circuit_claims.llc.refined import Speed
 from circuit_claims.llc.sgld import Potential, SGLDSettings, generator, rows_of
 from circuit_claims.llc.slices import weight_slice
 from circuit_claims.llc.sweep import Bench, Estimand, assemble
-from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey, cell_of
+from circuit_claims.papers.refined_llc.recording.cells import Cell, CellKey, cell_of
 from circuit_claims.toy.model import AttentionOnly
 
 PAPER = SGLDSettings(n_beta=30.0, gamma=200.0, eps=1e-3, batch_size=8)

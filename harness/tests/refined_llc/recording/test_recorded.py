@@ -13,15 +13,15 @@ from circuit_claims.llc import sweep
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.curves import evidence as show
 from circuit_claims.papers.refined_llc.curves import findings as curves_findings
-from circuit_claims.papers.refined_llc.curves import record as rec
-from circuit_claims.papers.refined_llc.curves import recorded as cr
-from circuit_claims.papers.refined_llc.curves import rows as curves_rows
-from circuit_claims.papers.refined_llc.curves.cells import CellKey, CellsError, load_cells, save_cells
-from circuit_claims.papers.refined_llc.curves.compare import RecordedCellDiffers
 from circuit_claims.papers.refined_llc.curves.findings import coefficients
 from circuit_claims.papers.refined_llc.multigrams import evidence as together
 from circuit_claims.papers.refined_llc.multigrams import findings as mf
 from circuit_claims.papers.refined_llc.multigrams import measures as mm
+from circuit_claims.papers.refined_llc.recording import record as rec
+from circuit_claims.papers.refined_llc.recording import recorded as cr
+from circuit_claims.papers.refined_llc.recording import rows as curves_rows
+from circuit_claims.papers.refined_llc.recording.cells import CellKey, CellsError, load_cells, save_cells
+from circuit_claims.papers.refined_llc.recording.compare import RecordedCellDiffers
 from circuit_claims.papers.refined_llc.runs.live import LiveRun
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 from circuit_claims.report.figures.evidence import exhibit

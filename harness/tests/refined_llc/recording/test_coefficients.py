@@ -9,10 +9,10 @@ import torch
 from circuit_claims.keeping.store import Store
 from circuit_claims.llc.losses import DivergenceFrom, NextToken
 from circuit_claims.llc.refined import refined_llc
-from circuit_claims.papers.refined_llc.curves import coefficients as cv
-from circuit_claims.papers.refined_llc.curves.cells import CellsError
 from circuit_claims.papers.refined_llc.curves.roles import text_for
-from circuit_claims.papers.refined_llc.curves.rows import comparable, cut_evenly, rows_from_file
+from circuit_claims.papers.refined_llc.recording import coefficients as cv
+from circuit_claims.papers.refined_llc.recording.cells import CellsError
+from circuit_claims.papers.refined_llc.recording.rows import comparable, cut_evenly, rows_from_file
 from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig
 
 CONFIG = AttentionOnlyConfig(d_model=16, n_heads=2, d_head=8, n_ctx=12, d_vocab=31, init_std=0.4)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.papers.refined_llc.curves.cells import CellsError
-from circuit_claims.papers.refined_llc.curves.coefficients import LENGTH, ROWS, rows_digest
+from circuit_claims.papers.refined_llc.recording.cells import CellsError
+from circuit_claims.papers.refined_llc.recording.coefficients import LENGTH, ROWS, rows_digest
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
 
 if TYPE_CHECKING:

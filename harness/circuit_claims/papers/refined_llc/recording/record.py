@@ -18,14 +18,22 @@ from circuit_claims.keeping.measure import Context
 from circuit_claims.llc.losses import NextToken
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.llc.slices import digest
-from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey, CellsError, CellTable, load_cells, save_cells
-from circuit_claims.papers.refined_llc.curves.coefficients import (
+from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, text_for
+from circuit_claims.papers.refined_llc.recording.cells import (
+    Cell,
+    CellKey,
+    CellsError,
+    CellTable,
+    load_cells,
+    save_cells,
+)
+from circuit_claims.papers.refined_llc.recording.coefficients import (
     PAPER,
     Ingredients,
     measure_cells,
     rows_digest,
 )
-from circuit_claims.papers.refined_llc.curves.recorded import (
+from circuit_claims.papers.refined_llc.recording.recorded import (
     ONE_LAYER,
     UNTRAINED,
     cells_folder,
@@ -34,9 +42,8 @@ from circuit_claims.papers.refined_llc.curves.recorded import (
     plan,
     recording_facts,
 )
-from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, text_for
-from circuit_claims.papers.refined_llc.curves.rows import given_rows, tokenizer_of
-from circuit_claims.papers.refined_llc.curves.texts import rows_here
+from circuit_claims.papers.refined_llc.recording.rows import given_rows, tokenizer_of
+from circuit_claims.papers.refined_llc.recording.texts import rows_here
 from circuit_claims.papers.refined_llc.runs.live import BOS, LiveRun
 from circuit_claims.toy.checkpoints import RunFolder
 

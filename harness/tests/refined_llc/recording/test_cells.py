@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from circuit_claims.llc.sgld import SGLDSettings
-from circuit_claims.papers.refined_llc.curves.cells import (
+from circuit_claims.papers.refined_llc.recording.cells import (
     BLOCKS,
     HEADER,
     NUMBERS,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.refined_llc.curves import roles
-from circuit_claims.papers.refined_llc.curves import rows as curves_rows
-from circuit_claims.papers.refined_llc.curves import texts as ctx
-from circuit_claims.papers.refined_llc.curves.cells import CellsError
 from circuit_claims.papers.refined_llc.multigrams.measures import text_names, text_rows
+from circuit_claims.papers.refined_llc.recording import rows as curves_rows
+from circuit_claims.papers.refined_llc.recording import texts as ctx
+from circuit_claims.papers.refined_llc.recording.cells import CellsError
 from circuit_claims.papers.refined_llc.runs.live import BOS, LiveRun
 from circuit_claims.texts import standard_text
 from circuit_claims.toy.checkpoints import RunFolder, save_checkpoint

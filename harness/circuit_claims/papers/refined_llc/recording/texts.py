@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.papers.refined_llc.curves.cells import CellsError
 from circuit_claims.papers.refined_llc.curves.roles import HELD_OUT, STANDARD
-from circuit_claims.papers.refined_llc.curves.rows import rows_from_file, rows_of_texts, standard_rows, tokenizer_of
+from circuit_claims.papers.refined_llc.recording.cells import CellsError
+from circuit_claims.papers.refined_llc.recording.rows import rows_from_file, rows_of_texts, standard_rows, tokenizer_of
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.live import LiveRun

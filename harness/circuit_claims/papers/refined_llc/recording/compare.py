@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from circuit_claims.errors import ClaimsError
 from circuit_claims.llc.sgld import SGLDSettings
-from circuit_claims.papers.refined_llc.curves.cells import Cell, CellKey
+from circuit_claims.papers.refined_llc.recording.cells import Cell, CellKey
 
 # Two-sided, each comparison: two of them in a run raise a false alarm once in 5,000 runs.
 FALSE_ALARM = 1e-4

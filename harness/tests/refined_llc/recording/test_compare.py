@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from circuit_claims.llc.sgld import SGLDSettings
-from circuit_claims.papers.refined_llc.curves.cells import BLOCKS, NUMBERS, Cell, CellKey
-from circuit_claims.papers.refined_llc.curves.compare import (
+from circuit_claims.papers.refined_llc.recording.cells import BLOCKS, NUMBERS, Cell, CellKey
+from circuit_claims.papers.refined_llc.recording.compare import (
     CellComparison,
     block_error,
     compare_cells,
     memory,
     refuse_differences,
 )
-from circuit_claims.papers.refined_llc.curves.compare import RecordedCellDiffers as Differs
+from circuit_claims.papers.refined_llc.recording.compare import RecordedCellDiffers as Differs
 
 PAPER = SGLDSettings(30.0, 200.0, 1e-3, batch_size=8)
 SLOW = replace(PAPER, gamma=50.0, eps=3e-4)
