@@ -16,7 +16,7 @@ from circuit_claims.llc.losses import Loss, loss_of_knowing_nothing, named_loss
 from circuit_claims.llc.module_potential import ModulePotential, held_still
 from circuit_claims.llc.sample import estimate
 from circuit_claims.llc.sgld import Potential, SGLDSettings
-from circuit_claims.llc.slices import WeightSlice, digest, weight_slice
+from circuit_claims.llc.slices import WeightSelection, WeightSlice, digest, weight_slice
 
 
 class WeightsChanged(ClaimsError, RuntimeError):

@@ -16,6 +16,7 @@ from circuit_claims.papers.successor_heads.succession.known import KnownAnswers,
 from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, successor_scores, sweep_of
 from circuit_claims.papers.successor_heads.succession.paths import input_paths, order_on
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
+from circuit_claims.papers.successor_heads.succession.quantities import ranking
 
 ROOT = Path(__file__).parents[3]
 PAPER = load_paper(ROOT / "claims" / "successor_heads" / "paper.toml")
@@ -47,6 +48,20 @@ def test_a_rule_tells_a_shuffled_map_from_a_perfect_head(planted, name):
     assert calibration.worst.rate <= 0.10
     assert calibration.oracles
     assert not calibration.blind
+
+
+def test_the_oracle_of_the_lead_is_a_ceiling_over_heads_at_chance(planted):
+    """SH-05: one head right on every pair, in every draw; all others, the second planted head too, at chance."""
+    scores = successor_scores(planted)
+    known, row = scores._known, int(ranking(scores.table, "score")[0])
+    shuffled = known.shuffled(np.random.default_rng(scores.settings.seed))
+    perfect = known.perfect(shuffled, [row])
+    others = np.delete(np.arange(len(perfect.heads)), row)
+    assert perfect.hits[row].all()
+    np.testing.assert_allclose(perfect.draws["score"][:, row], 1, rtol=1e-6)
+    assert perfect.score[others].max() == shuffled.score[others].max() < 0.3
+    (oracle,) = scores.lead_over_runner_up().oracles.values()
+    assert oracle().value == pytest.approx(1 / shuffled.score[others].max())
 
 
 def test_who_leads_is_told_from_who_is_said_to():

@@ -6,16 +6,22 @@ changed its code or its settings.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.successor_heads.amounts import profile_of
+from circuit_claims.papers.successor_heads.counting import known
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting, not_counted_on
+from circuit_claims.papers.successor_heads.counting.neurons import votes_on
 from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.steering.greater_than import bias_of_feature_logits, bias_of_logits
+from circuit_claims.papers.successor_heads.steering.known import bias_tables
 
 ROOT = Path(__file__).resolve().parents[4]
 PAPER = load_paper(ROOT / "claims" / "successor_heads" / "paper.toml")
@@ -110,3 +116,34 @@ def test_numerals_that_others_outdo_are_told_from_a_head_that_counts_on_nothing(
     assert calibration.worst is not None
     assert calibration.worst.rate <= 0.10
     assert not calibration.blind
+
+
+def test_what_is_known_is_read_as_the_claims_are_measured(context):
+    """The arrays that calibration works on give the measured figures again."""
+    heads = Counting(CounterSubject(context))
+    features, curves = heads.features(), heads.commonest_period().measurement
+    runs = known.coverage_by_run(features.arrays["values/feature"], features.arrays["values/residue"])
+    assert runs.mean() == pytest.approx(features.value)
+    ranked, least = curves.arrays["named/ranked"], curves.facts["least explained"]
+    again = votes_on(curves.arrays["positions"], curves.arrays["named/curves"], ranked, least)
+    assert known.period_as_label(again).value == curves.value
+    assert dict(again.support) == dict(curves.support)
+    cosine, drawn = features.arrays["rows/cosine"], features.arrays["rows/drawn"]
+    found = known.cosine_of(cosine, drawn, (features.arrays["feature"] >= 0).any(0), "probes and runs")
+    assert found.value == pytest.approx(heads.rows_and_features().measurement.value)
+    for source, bias in (("head", heads.bias_of_the_head()), ("features", heads.bias_of_the_features())):
+        tasks, tables = bias.measurement.facts["tasks"], bias_tables(bias.measurement)
+        indices = bias.measurement.facts["indices"]
+        read = bias_of_logits(tasks, tables) if source == "head" else bias_of_feature_logits(tasks, tables, indices)
+        assert read.value == pytest.approx(bias.measurement.value)
+
+
+def test_no_feature_keeps_its_residue_and_no_residue_its_tokens(context):
+    table = Counting(CounterSubject(context)).features()
+    cosine = np.eye(10) + np.arange(10) / 100
+    only = replace(table, arrays={**table.arrays, "rows/cosine": cosine, "rows/drawn": np.stack([cosine] * 400)})
+    assert float(known.features_exchanged(only, np.random.default_rng(0)).value or 0) < 0.1
+    every = np.tile(np.arange(20) % 10, (3, 1))
+    own = replace(table, arrays={"values/feature": every, "values/residue": every[0]})
+    assert known.coverage_by_run(every, every[0]).tolist() == [1.0] * 3
+    assert float(known.residues_shuffled(own, np.random.default_rng(0)).value or 0) < 0.8

@@ -236,42 +236,50 @@ def greater_than_table(
     head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
     Arrays `<task>/logits`: of the values where the head reads each value, or each feature.
     """
-    from circuit_claims.papers.successor_heads.steering import greater_than
+    from circuit_claims.papers.successor_heads.steering import greater_than as bias_of
     from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits
     from circuit_claims.papers.successor_heads.steering.tokens import counted_items
     from circuit_claims.papers.successor_heads.succession.measures import Settings, weights_of
 
-    tasks = counted_items(subject.tokens, ORDERED)
-    tasks = [one for one in tasks if one.task == "numbers"] or tasks
+    counted = counted_items(subject.tokens, ORDERED)
+    tasks = [one for one in counted if one.task == "numbers"] or counted
     generator = np.random.default_rng(0)
     seeds = range(UNTRAINED if weights == "untrained" else 1)
     drawn = (HeadLogits.open(weights_of(subject, Settings(weights=weights, seed=s)), (head[0], head[1])) for s in seeds)
     first = next(drawn)
     if source == "features":
         scaled = _at_length(subject, vectors)
-        bias, tables = (
-            greater_than.feature_bias(first, tasks, scaled),
-            greater_than.feature_tables(first, tasks, scaled),
-        )
+        bias, tables = bias_of.feature_bias(first, tasks, scaled), bias_of.feature_tables(first, tasks, scaled)
     else:
-        tables = greater_than.head_tables(first, tasks)
         orders = None if order == "true" else [generator.permutation(len(one.tokens)).tolist() for one in tasks]
         # One readout at a time: each keeps its MLP_0.
-        biases = [greater_than.head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
-        bias = biases[0] if len(biases) == 1 else greater_than.over_draws(biases)
-    low, high = bias.interval(generator, draws)
-    distances, profile = greater_than.mean_profile(first, tasks[0])
-    logits = {f"{one.task}/logits": table for one, table in zip(tasks, tables, strict=True)}
-    facts = {
-        "by task": {task: float(shares.mean()) for task, shares in zip(bias.tasks, bias.shares, strict=True)},
-        "profile of": tasks[0].task, "tasks": [one.task for one in tasks], "indices": [list(one.index) for one in tasks],
-    }  # fmt: skip
-    method = f"{draws:,} bootstrap draws over {source} within each task"
+        biases = [bias_of.head_bias(readout, tasks, orders) for readout in chain([first], drawn)]
+        bias, tables = biases[0] if len(biases) == 1 else bias_of.over_draws(biases), bias_of.head_tables(first, tasks)
+    arrays, facts = _with_logits(first, tasks, tables)
     return Measurement(
         f"greater-than bias of the {source}",
-        bias.value, Interval(low, high, LEVEL, method), unit="share of pairs", n=bias.n, seed=0,
-        arrays={"distance": distances, "profile": profile, **logits}, facts=facts,
-    )  # fmt: skip
+        bias.value,
+        Interval(*bias.interval(generator, draws), LEVEL, f"{draws:,} bootstrap draws over {source} within each task"),
+        unit="share of pairs",
+        n=bias.n,
+        seed=0,
+        arrays=arrays,
+        facts={"by task": dict(zip(bias.tasks, map(_mean, bias.shares), strict=True)), **facts},
+    )
+
+
+def _mean(shares: np.ndarray) -> float:
+    return float(shares.mean())
+
+
+def _with_logits(readout: Any, tasks: Any, tables: list[np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The mean profile of the first task and the logits of all, as arrays, with the facts that they are read by."""
+    from circuit_claims.papers.successor_heads.steering.greater_than import mean_profile
+
+    distances, profile = mean_profile(readout, tasks[0])
+    logits = {f"{one.task}/logits": table for one, table in zip(tasks, tables, strict=True)}
+    named = {"tasks": [one.task for one in tasks], "indices": [list(one.index) for one in tasks]}
+    return {"distance": distances, "profile": profile, **logits}, {"profile of": tasks[0].task, **named}
 
 
 def _at_length(subject: Any, vectors: Any) -> Any:

@@ -25,7 +25,7 @@ def values_in_another_order(table: Measurement, generator: np.random.Generator) 
     """SH-18 with the values of each task in a random order: what the head makes of each string stays."""
     from circuit_claims.papers.successor_heads.steering.greater_than import bias_of_logits
 
-    tables = _tables(table)
+    tables = bias_tables(table)
     orders = [generator.permutation(len(one)) for one in tables]
     return _of_bias(table, bias_of_logits(table.facts["tasks"], tables, orders=orders), generator)
 
@@ -34,7 +34,7 @@ def rising_logits(table: Measurement, generator: np.random.Generator) -> Measure
     """SH-18 of a head that gives every value a higher logit than all values below it."""
     from circuit_claims.papers.successor_heads.steering.greater_than import bias_of_logits
 
-    rising = [np.sort(one, axis=1) for one in _tables(table)]
+    rising = [np.sort(one, axis=1) for one in bias_tables(table)]
     return _of_bias(table, bias_of_logits(table.facts["tasks"], rising), generator)
 
 
@@ -47,7 +47,7 @@ def features_dealt(table: Measurement, generator: np.random.Generator, slope: fl
     from circuit_claims.papers.successor_heads.steering.greater_than import bias_of_feature_logits
 
     dealt = []
-    for one in _tables(table):
+    for one in bias_tables(table):
         line = np.arange(one.shape[1], dtype=float)
         line = (line - line.mean()) / max(float(line.std()), 1e-12)
         dealt.append(generator.permuted(one, axis=1) + slope * one.std(axis=1, keepdims=True) * line)
@@ -55,7 +55,8 @@ def features_dealt(table: Measurement, generator: np.random.Generator, slope: fl
     return _of_bias(table, bias, generator)
 
 
-def _tables(table: Measurement) -> list[np.ndarray]:
+def bias_tables(table: Measurement) -> list[np.ndarray]:
+    """The logits of each task of a stored table of the bias."""
     return [table.arrays[f"{task}/logits"] for task in table.facts["tasks"]]
 
 
