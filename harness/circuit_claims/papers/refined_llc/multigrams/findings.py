@@ -137,7 +137,7 @@ class PathAblations:
         count = effects.shape[2]
         picks = [generator.integers(count, size=count) for _ in range(FIGURE_DRAWS)]
         drawn = [overlaps(effects[:, :, rows])[np.ix_(*heads)].mean() for rows in picks]
-        interval = percentile_interval(np.array(drawn), "bootstrap over rows")
+        interval = percentile_interval(np.array(drawn), "bootstrap over rows", redrawn=count)
         return float(overlaps(effects)[np.ix_(*heads)].mean()), interval.low, interval.high
 
     def paths_and_composition(self, reader: str = "K", effect: str = "size") -> Finding:

@@ -172,7 +172,8 @@ def closer_ratio(
 
     found = np.array([anew(now) / anew(start) for _ in range(draws)])
     apart = ", those of the start drawn apart" if start else ""
-    interval = percentile_interval(found, f"{draws:,} bootstrap draws over {len(now[0])} rows{apart}")
+    method = f"{draws:,} bootstrap draws over {len(now[0])} rows{apart}"
+    interval = percentile_interval(found, method, redrawn=len(now[0]))
     reference = ratio(start) if start else 1.0
     facts = {**source.facts, "closers over elsewhere": ratio(now), "the same at initialisation": reference}
     quantity = "path ablation at nested closers over elsewhere" + (", over that at initialisation" if start else "")

@@ -160,7 +160,11 @@ def ratio_through_origin(
     return Measurement(
         "the LLC's spread over chains over the test loss",
         ratio,
-        percentile_interval(found, f"{draws:,} bootstrap draws of residuals in blocks of {BLOCK} checkpoints"),
+        percentile_interval(
+            found,
+            f"{draws:,} bootstrap draws of residuals in blocks of {BLOCK} checkpoints",
+            redrawn=max(len(loss) // BLOCK, 2),
+        ),
         unit="times",
         n=len(loss),
         redrawn={"checkpoints": len(loss)},

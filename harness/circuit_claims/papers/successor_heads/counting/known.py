@@ -55,7 +55,7 @@ def coverage_over_runs(each: Float[np.ndarray, " run"], generator: np.random.Gen
                        draws: int = RUN_DRAWS) -> Measurement:  # fmt: skip
     """SH-14: the mean over runs of their mean modal coverage, runs drawn anew."""
     means = each[generator.integers(0, len(each), (draws, len(each)))].mean(1)
-    interval = percentile_interval(means, f"{draws:,} bootstrap draws over {len(each)} runs")
+    interval = percentile_interval(means, f"{draws:,} bootstrap draws over {len(each)} runs", redrawn=len(each))
     return Measurement("mean modal coverage", float(each.mean()), interval, unit="share of tokens", n=len(each))
 
 

@@ -52,9 +52,9 @@ class Bias:
         return np.mean(means, axis=0)
 
     def interval(self, generator: np.random.Generator, draws: int) -> tuple[float, float]:
-        """90 % interval: the bootstrap's, and never narrower than the exact binomial one of as many sources as there
-        are (sources that all agree have a bootstrap of no width)."""
-        low, high = percentiles(self.draws(generator, draws))
+        """90 % interval: the bootstrap's, expanded for as few sources as a task has, and never narrower than the exact
+        binomial one of all of them (sources that all agree have a bootstrap of no width)."""
+        low, high = percentiles(self.draws(generator, draws), redrawn=[len(shares) for shares in self.shares])
         if low < high:
             return low, high
         return binomial_interval(round(self.value * self.n), self.n)
