@@ -282,6 +282,6 @@ def checkpoint_noise(values: Float[np.ndarray, "label ..."]) -> Float[np.ndarray
     return np.stack(rows) / (0.6744897501960817 * math.sqrt(20.0))
 
 
-def open_recorded(given: Path | None, context: Context) -> RecordedRun:
+def run_of_file(given: Path | None, context: Context) -> RecordedRun:
     """The recorded run for the claims of one session. Raises as `find_recorded` does."""
     return RecordedRun(RecordedData(find_recorded(given)), context)

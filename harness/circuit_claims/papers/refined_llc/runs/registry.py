@@ -51,12 +51,12 @@ def own_folder(option: str, given: str) -> Path | None:
     return refuse_missing(option, given)
 
 
-def open_recorded_row(row: RunRow, run: Run) -> TrainingRun:
+def open_recorded(row: RunRow, run: Run) -> TrainingRun:
     """The authors' recorded numbers. Raises `RunNotAvailable` or `RecordedDataError`."""
     from circuit_claims.papers.refined_llc.runs import recorded
 
     del row
-    return recorded.open_recorded(run.options.get("recorded"), run.context)
+    return recorded.run_of_file(run.options.get("recorded"), run.context)
 
 
 def open_own(row: RunRow, run: Run) -> TrainingRun:
