@@ -64,6 +64,18 @@ FAULTS = [
 ]  # fmt: skip
 
 
+def test_a_function_that_the_contribution_names_has_to_be_there(folder):
+    change(folder, "paper.toml", '# contribution = "measures', 'contribution = "brought')
+    (folder / "brought.py").write_text(
+        "from circuit_claims.api import Contribution, Trait\n"
+        'CONTRIBUTION = Contribution(traits={"deep": Trait("shallow", "measures:is_deep")},\n'
+        '                            card="measures:every_head")\n'
+    )
+    (found,) = check_papers((), folder.parents[1]).faults
+    assert "measures:is_deep cannot be used" in found
+    assert "no such name" in found
+
+
 @pytest.mark.parametrize(("file", "old", "new", "messages"), FAULTS, ids=[fault[2][:24] for fault in FAULTS])
 def test_a_fault_is_named_with_what_was_meant(folder, file, old, new, messages):
     if file == "deviations.toml":

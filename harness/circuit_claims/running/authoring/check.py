@@ -1,8 +1,8 @@
 """`claims check`: what can be known of a paper's folder without measuring, each fault with the nearest names.
 
 Checked: every field of paper.toml; that subjects, texts, traits and units are known; that each claim has a test and
-each test its claims; that the folder's files find what they import from each other; that each control is written out in
-the paper's code; the fields of evidence; deviations.toml.
+each test its claims; that the folder's files find what they import from each other, and what the contribution names;
+that each control is written out in the paper's code; the fields of evidence; deviations.toml.
 Not checked: whether a control comes out as it must, and everything else that only shows when it is measured.
 """
 
@@ -19,7 +19,7 @@ from circuit_claims.errors import ClaimsError
 from circuit_claims.judging import evidence
 from circuit_claims.judging.claims import Claim, ClaimError, Paper, load_deviations, load_paper, paper_folders
 from circuit_claims.running.authoring.sources import ClaimTest, EvidenceCall, Sources, read_sources
-from circuit_claims.running.contributions import contribution_of
+from circuit_claims.running.contributions import contribution_of, function_of
 from circuit_claims.running.papers import TRAITS, Papers, find_papers
 
 UNITS = (
@@ -147,6 +147,7 @@ class _Check:
         for claim in self.paper.claims:
             yield from self._of_claim(claim, known)
         yield from self._of_the_folder()
+        yield from self._of_its_functions()
         yield from self._without_test()
         for test in self.sources.tests:
             yield from self._of_test(test, known)
@@ -213,6 +214,20 @@ class _Check:
             yield _fault(
                 where, "a file beside it, or a name that is in that file", "neither", one.there_are, word=one.name
             )
+
+    def _of_its_functions(self) -> Iterator[str]:
+        """Functions that the contribution gives as "module:function" are there: a run imports each when it needs it."""
+        if self._traits[1]:
+            return
+        made = contribution_of(self.paper)
+        given = [one.has for one in made.traits.values()] + [one.missing for one in made.presuppositions.values()]
+        given += [named for one in made.subject_kinds.values() for named in (one.open, one.state)]
+        given += [*made.commands.values(), *made.figures.values(), made.card, *(one.check for one in made.options)]
+        for named in dict.fromkeys(name for name in given if isinstance(name, str)):
+            try:
+                function_of(self.paper, named)
+            except ClaimsError as error:
+                yield str(error)
 
     def _without_test(self) -> Iterator[str]:
         if trouble := self._traits[1]:
