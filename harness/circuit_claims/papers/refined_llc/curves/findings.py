@@ -489,5 +489,7 @@ def _opened(run: LiveRun) -> Coefficients:
     table, device = cr.open_cells(run), run.context.device
     if run.context.remeasure:
         return Coefficients(run, cr.remeasure(run, table, run.context.tell, device=device), (), live=True)
-    generator = np.random.default_rng(cr.comparison_seed(run, table))
-    return Coefficients(run, table, cr.measure_again(run, table, generator, device=device, store=run.context.store))
+    with cr.one_at_a_time(run.context.store):
+        generator = np.random.default_rng(cr.comparison_seed(run, table))
+        again = cr.measure_again(run, table, generator, device=device, store=run.context.store)
+    return Coefficients(run, table, again)

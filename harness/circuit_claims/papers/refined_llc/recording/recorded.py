@@ -5,18 +5,21 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from circuit_claims.heads.head_types import all_heads
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.by_content import kept
 from circuit_claims.keeping.cells import CellStore
+from circuit_claims.keeping.store import Store
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
 from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, STANDARD, record_command, text_for
 from circuit_claims.papers.refined_llc.recording.cells import CellsError, CellTable, load_cells, seconds_each
@@ -119,6 +122,17 @@ def measure_again(
     found = tuple(compare_cells(table.cells[cell.key], cell, table.settings[cell.key.setting]) for cell in live)
     refuse_differences(found)
     return found
+
+
+@contextmanager
+def one_at_a_time(store: CellStore) -> Iterator[None]:
+    """Of several processes on one store the first makes what the others then find there."""
+    if not isinstance(store, Store):
+        yield
+        return
+    store.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(store.root / "comparison.lock"):
+        yield
 
 
 def comparison_seed(run: LiveRun, table: CellTable) -> int:
