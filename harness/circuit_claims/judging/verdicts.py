@@ -144,7 +144,7 @@ def _false_alarm(calibration: Calibration) -> str:
     if worst is None or worst.rate <= MOST_FALSE_ALARMS:
         return ""
     return (
-        f"the rule cannot tell: with {worst.how} it calls {worst.rate:.0%} of {worst.draws} data sets reproduced, "
+        f"the rule cannot tell: with {worst.how} it calls {worst.rate:.1%} of {worst.draws} data sets reproduced, "
         f"more than {MOST_FALSE_ALARMS:.0%}"
     )
 
