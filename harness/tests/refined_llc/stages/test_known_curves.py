@@ -46,7 +46,9 @@ def run():
 
 @pytest.mark.parametrize("claim", FINDINGS)
 def test_a_claim_is_seldom_reproduced_where_it_is_false_and_is_where_it_is_true(run, claim):
-    calibration = FINDINGS[claim](stages(run)).calibration_for(PAPER.claim(claim))
+    finding = FINDINGS[claim](stages(run))
+    calibration = finding.calibration_for(PAPER.claim(claim))
+    assert finding.measurement.unit == PAPER.claim(claim).unit
     assert calibration.worst is not None
     assert calibration.worst.rate <= 0.10
     outcomes = [oracle.outcome for oracle in calibration.oracles]

@@ -69,6 +69,17 @@ def test_traded_pairs_keep_their_values_and_rise_as_often_as_they_fall(findings)
     assert known.pairs_risen(own).value == pytest.approx(known.RECORDED_RISE)
 
 
+def test_a_head_on_its_way_has_the_noise_of_its_own_height(findings):
+    own, source = findings["RL-03d"].measurement, np.random.default_rng(0)
+    first = 0.01 + 0.001 * source.normal(size=(400, 8))
+    final = np.zeros((400, 8)) + 0.01
+    final[:, 6] = 0.5 + 0.1 * source.normal(size=400)
+    strong = replace(own, arrays={**own.arrays, "first_draws": first, "final_draws": final, "final": final.mean(0)})
+    raised = known.one_head_raised(strong, rm.FORMED["prefix"])
+    assert raised.value == pytest.approx(0.04, abs=1e-6)
+    assert raised.interval.width / 2 == pytest.approx(1.645 * 0.1 * (0.03 / 0.49), rel=0.25)
+
+
 def test_leading_heads_lead_under_any_names(findings):
     own = findings["RL-03"].measurement
     assert known.named_heads_lead(own, 0).value == own.value == "0:1, 0:4"

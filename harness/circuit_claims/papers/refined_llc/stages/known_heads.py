@@ -18,7 +18,9 @@ from circuit_claims.papers.refined_llc.stages import run_measures as rm
 NAMES = "names dealt out to the layer's heads at random"
 NAMED_LEAD = "these scores, the highest of them the heads' that the paper names"
 UNTRAINED = "the first checkpoint's scores, measured anew, in place of the last's"
-RAISED = "the first checkpoint's scores, one head raised to twice what makes it one of the type"
+RAISED = (
+    "the first checkpoint's scores, the leading head on its way to the last's at twice what makes it one of the type"
+)
 AT_ONCE = "both types with the rise of one of them, each with its own heights and noise"
 APART = "rises at a third and at two thirds of the checkpoints, with these heights and noise"
 TRADED = "first and last place of pairs traded at random, by the heads of both layers"
@@ -55,10 +57,17 @@ def never_trained(own: Measurement, generator: np.random.Generator) -> Measureme
 
 
 def one_head_raised(own: Measurement, formed: float) -> Measurement:
-    """The first checkpoint's mean scores with the leading head at twice `formed`, and the last one's noise."""
-    value = own.arrays["first_draws"].mean(0)
-    value[own.arrays["final"].argmax()] = 2 * formed
-    return _best(own, value, (own.arrays["final_draws"] - own.arrays["final"])[:CALIBRATION])
+    """The first checkpoint's scores, the leading head moved towards its last score until it has twice `formed`.
+
+    Noise goes with the scores: the head's is that of its two scores in the same share, all others have the first's.
+    """
+    drawn, head = own.arrays["first_draws"].copy(), own.arrays["final"].argmax()
+    start, last = float(drawn[:, head].mean()), float(own.arrays["final"][head])
+    share = (2 * formed - start) / (last - start) if last > start else 0.0
+    drawn[:, head] += share * (own.arrays["final_draws"][:, head] - drawn[:, head])
+    value = drawn.mean(0)
+    value[head] = start + share * (last - start)
+    return _best(own, value, (drawn - value)[:CALIBRATION])
 
 
 def _best(own: Measurement, value: np.ndarray, noise: np.ndarray) -> Measurement:

@@ -84,10 +84,10 @@ def boundaries_of(
     low, high = _band(found)
     measured = Measurement(
         "critical points of the smoothed LLC",
-        ", ".join("none" if np.isnan(at) else f"{2**at:,.0f}" for at in best),
+        ", ".join("none" if np.isnan(at) else f"{at:.2f}" for at in best),
         n=int(kept.sum()),
         redrawn={"checkpoints": int(kept.sum())},
-        unit="steps",
+        unit="doublings",
         arrays={"x": np.arange(1.0, BOUNDARIES + 1), "y": best, "low": low, "high": high},
         facts={"length": smoother.length, "noise": smoother.noise, "found_in": (~np.isnan(found)).mean(0).tolist()},
     )
