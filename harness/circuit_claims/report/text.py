@@ -35,7 +35,7 @@ OUTCOME_MEANING: Mapping[str, str] = {
 SCOPE_MEANING: Mapping[str, str] = {
     "reproduction": "the paper's own models and data",
     "reanalysis": "the authors' published numbers",
-    "replication": "the paper's recipe, run anew",
+    "replication": "trained here after the paper's recipe; the run's card says what differs",
     "generalisation": "other models or texts: whether the claim carries over, not whether the paper is right",
     "self-check": "figures tested on the data they were read off, and the project's own: no news about a paper",
     "control": "must come out the known way",
