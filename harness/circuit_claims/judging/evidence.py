@@ -91,9 +91,9 @@ def _fit(what: str, found: Sequence[Any] | None, where: str, expected: int) -> N
 class Evidence(Part):
     """One figure, table or text beside a verdict. `title` is required; `caption` says how to read it and from what.
 
-    >>> Text(title="A note", text="said").to_json()
+    >>> TextBlock(title="A note", text="said").to_json()
     {'type': 'text', 'title': 'A note', 'text': 'said'}
-    >>> Text(title="A note", txt="said")
+    >>> TextBlock(title="A note", txt="said")
     Traceback (most recent call last):
     circuit_claims.judging.evidence.EvidenceError: Text 'A note' cannot be drawn as it was given
       text: is missing
@@ -358,7 +358,7 @@ class Table(Evidence):
 class TextBlock(Evidence):
     """Words alone, line by line as written.
 
-    >>> Text(title="What was left out", text="Rows without a bracket.").text
+    >>> TextBlock(title="What was left out", text="Rows without a bracket.").text
     'Rows without a bracket.'
     """
 

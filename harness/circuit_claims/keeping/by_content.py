@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.cells import CellPlan, CellStore, fill_all
 from circuit_claims.keeping.keys import Root, SourceMissing, closure
@@ -31,7 +32,7 @@ from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.store import to_json
 
 
-class NoDigest(TypeError):
+class NoDigest(ClaimsError, TypeError):
     """A value whose content cannot be told from another's."""
 
 

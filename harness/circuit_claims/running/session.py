@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,11 @@ class Session:
         above = home_of(self.config).relative_to(self.config.rootpath).as_posix()
         typed = node.removeprefix(f"{above}/")
         rerun = " ".join(filter(None, [f"pytest {quoted(typed)}", options_line(self.option, self.options)]))
-        keep = partial(kept, self.run.context.store, anew=self.run.remeasure)
-        return Judge(claims, label, node, rerun, self.run.stream, self.run.papers.deviations, keep)
+        return Judge(claims, label, node, rerun, self.run.stream, self.run.papers.deviations, self._kept)
+
+    def _kept(self, function: Any, *given: Any) -> Any:
+        """What a calibration gives, from the run's store; nothing is opened before something is judged."""
+        return kept(self.run.context.store, function, *given, anew=self.run.remeasure)
 
     @contextmanager
     def not_here_is_skipped(self, item: pytest.Function) -> Iterator[None]:

@@ -26,8 +26,9 @@ from circuit_claims.papers.refined_llc.stages.boundaries import (
     stage_changes,
 )
 from circuit_claims.papers.refined_llc.stages.first_generation import FirstGeneration
+from circuit_claims.papers.refined_llc.stages.head_quantities import last_half_rise
 from circuit_claims.papers.refined_llc.stages.measures import FALL, llc_of, stages
-from circuit_claims.papers.refined_llc.stages.run_measures import formation, heads, last_half_rise
+from circuit_claims.papers.refined_llc.stages.run_measures import formation, heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.counting.features import Logits, head_logits
-from circuit_claims.papers.successor_heads.counting.planted_counter import HEAD, planted_counter, token_ids
+from circuit_claims.papers.successor_heads.counting.planted.counter import HEAD, planted_counter, token_ids
 from circuit_claims.papers.successor_heads.counting.tokens import CountedTokens, counted_tokens
 from circuit_claims.papers.successor_heads.succession.planted_subject import WordTokens
 

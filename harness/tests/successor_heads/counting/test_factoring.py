@@ -16,8 +16,8 @@ from circuit_claims.papers.successor_heads.counting.factoring import (
     measured,
     swapped_pairs,
 )
-from circuit_claims.papers.successor_heads.counting.planted_counter import HEAD, planted_counter, token_ids
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterTokens
+from circuit_claims.papers.successor_heads.counting.planted.counter import HEAD, planted_counter, token_ids
+from circuit_claims.papers.successor_heads.counting.planted.subject import CounterTokens
 from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits, mlp0_of
 from circuit_claims.papers.successor_heads.steering.tokens import counted_items
 

@@ -21,7 +21,7 @@ from circuit_claims.papers.successor_heads.counting.features import (
     random_features,
     successor_probability,
 )
-from circuit_claims.papers.successor_heads.counting.planted_counter import token_ids
+from circuit_claims.papers.successor_heads.counting.planted.counter import token_ids
 from circuit_claims.papers.successor_heads.counting.tokens import counted_tokens
 from circuit_claims.papers.successor_heads.succession.planted_subject import WordTokens
 

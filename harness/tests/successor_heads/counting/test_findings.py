@@ -19,7 +19,8 @@ from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.counting import known
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting, not_counted_on
 from circuit_claims.papers.successor_heads.counting.neurons import votes_on
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted.plan import CounterPlan
+from circuit_claims.papers.successor_heads.counting.planted.subject import CounterSubject
 from circuit_claims.papers.successor_heads.steering.greater_than import bias_of_feature_logits, bias_of_logits
 from circuit_claims.papers.successor_heads.steering.known import bias_tables
 

@@ -10,8 +10,8 @@ import torch
 from circuit_claims.heads.ov_circuit import effective_ov_logits
 from circuit_claims.heads.planted import random_tensors, small_config
 from circuit_claims.models.architectures.layers import CircuitWeights
-from circuit_claims.papers.successor_heads.counting.planted_counter import HEAD, planted_counter, token_ids, vocabulary
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterTokens
+from circuit_claims.papers.successor_heads.counting.planted.counter import HEAD, planted_counter, token_ids, vocabulary
+from circuit_claims.papers.successor_heads.counting.planted.subject import CounterPlan, CounterTokens
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, succession
 from circuit_claims.papers.successor_heads.steering.arithmetic import (
     NOBODY,

@@ -9,7 +9,7 @@ from circuit_claims.models.architectures.forward import residuals
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.models.bridge import boot
 from circuit_claims.models.resolve import resolve
-from circuit_claims.papers.successor_heads.counting.planted_counter import counter_folder
+from circuit_claims.papers.successor_heads.counting.planted.counter import counter_folder
 from circuit_claims.papers.successor_heads.steering import in_context
 from circuit_claims.papers.successor_heads.steering.arithmetic import contrasts, mlp0_of
 from circuit_claims.papers.successor_heads.steering.in_context import edit_in_context, last_residuals, prompts

@@ -16,7 +16,7 @@ from circuit_claims.api import Measurement
 from circuit_claims.papers.refined_llc.curves.known import CALIBRATION
 from circuit_claims.papers.refined_llc.runs.recorded_planted import LOSS_NOISE
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves
-from circuit_claims.papers.refined_llc.stages import measures as sm
+from circuit_claims.papers.refined_llc.stages import curve_quantities as cq
 from circuit_claims.papers.refined_llc.stages.boundaries import PUBLISHED_BOUNDARIES, log_step, stage_changes
 from circuit_claims.papers.refined_llc.stages.first_generation import FirstGeneration
 
@@ -34,15 +34,15 @@ def shuffled_boundaries(curves: RunCurves, generator: np.random.Generator) -> Me
     """The critical points of the curve with each checkpoint's value under another one's step."""
     order = generator.permutation(len(curves.steps))
     moved = replace(curves, values=curves.values[order], draw=lambda source: curves.draw(source)[order])
-    return sm.boundaries_of(moved, CALIBRATION, generator)[0]
+    return cq.boundaries_of(moved, CALIBRATION, generator)[0]
 
 
 def without_the_fall(curves: RunCurves, generator: np.random.Generator) -> Measurement:
     """The changes over the stages of a curve that ends LM3 where it began it; what comes later is moved along."""
-    first, last = (log_step(np.array(step)) for step in PUBLISHED_BOUNDARIES[sm.FALL : sm.FALL + 2])
+    first, last = (log_step(np.array(step)) for step in PUBLISHED_BOUNDARIES[cq.FALL : cq.FALL + 2])
     share = np.clip((log_step(curves.steps) - first) / (last - first), 0, 1)
-    fall = stage_changes(curves.steps, curves.values)[sm.FALL]
-    return sm.changes_of(_found_anew(curves, generator, lambda values: values - fall * share), CALIBRATION, generator)
+    fall = stage_changes(curves.steps, curves.values)[cq.FALL]
+    return cq.changes_of(_found_anew(curves, generator, lambda values: values - fall * share), CALIBRATION, generator)
 
 
 def _found_anew(
@@ -64,7 +64,7 @@ def changes_of_other_stages(curves: RunCurves, generator: np.random.Generator) -
     order = np.arange(len(best))
     while (order == np.arange(len(best))).all():
         order = generator.permutation(len(best))
-    return sm.banded_changes(best[order], drawn[:, order], again)
+    return cq.banded_changes(best[order], drawn[:, order], again)
 
 
 def all_or_none_survives(curves: RunCurves, generator: np.random.Generator) -> Measurement:
@@ -79,10 +79,10 @@ def half_survives(curves: RunCurves, generator: np.random.Generator) -> Measurem
 
 
 def _surviving(found: RunCurves, curves: RunCurves, accounted: float, generator: np.random.Generator) -> Measurement:
-    taken = accounted * stage_changes(curves.steps, curves.values)[sm.FALL]
-    published = sm.changes_of(found, CALIBRATION, generator)
+    taken = accounted * stage_changes(curves.steps, curves.values)[cq.FALL]
+    published = cq.changes_of(found, CALIBRATION, generator)
     arrays = {**published.arrays, "y": published.arrays["y"] - taken, "fall": published.arrays["fall"] - taken}
-    return sm.share_of_fall(replace(published, arrays=arrays), published)
+    return cq.share_of_fall(replace(published, arrays=arrays), published)
 
 
 def planted_spread(
@@ -96,4 +96,4 @@ def planted_spread(
     if first_generation:
         shares = np.arange(1, settings.chains + 1) / settings.chains
         chains = chains - settings.n_beta * kept / settings.draws * shares * loss[:, None]
-    return sm.ratio_through_origin(loss, chains.std(axis=1, ddof=1), CALIBRATION, generator)
+    return cq.ratio_through_origin(loss, chains.std(axis=1, ddof=1), CALIBRATION, generator)

@@ -13,7 +13,7 @@ import numpy as np
 from circuit_claims.api import Measurement
 from circuit_claims.papers.refined_llc.curves.known import CALIBRATION
 from circuit_claims.papers.refined_llc.runs.recorded_planted import INDUCTION, PREVIOUS
-from circuit_claims.papers.refined_llc.stages import run_measures as rm
+from circuit_claims.papers.refined_llc.stages import head_quantities as hq
 
 NAMES = "names dealt out to the layer's heads at random"
 NAMED_LEAD = "these scores, the highest of them the heads' that the paper names"
@@ -45,7 +45,7 @@ def named_heads_lead(own: Measurement, layer: int) -> Measurement:
 
 def _renamed(own: Measurement, layer: int, order: np.ndarray) -> Measurement:
     scores, drawn = own.arrays["final"][order], own.arrays["final_draws"][:CALIBRATION, order]
-    ranking = rm.leading(scores, drawn, layer)
+    ranking = hq.leading(scores, drawn, layer)
     return own.derive(own.quantity, ranking.leader, support=ranking.support, rivals=ranking.rivals)
 
 
@@ -71,7 +71,7 @@ def one_head_raised(own: Measurement, formed: float) -> Measurement:
 
 
 def _best(own: Measurement, value: np.ndarray, noise: np.ndarray) -> Measurement:
-    found = rm.best_score(value, value + noise, own.arrays["first_draws"], own.facts["method"])
+    found = hq.best_score(value, value + noise, own.arrays["first_draws"], own.facts["method"])
     return own.derive(
         own.quantity, found.value, interval=found.interval, p_value=found.p_value, unit=found.unit, arrays=found.arrays
     )
@@ -83,7 +83,7 @@ def formed_at_once(own: Measurement, generator: np.random.Generator) -> Measurem
     Which one is drawn at random among those that formed.
     """
     curves = own.arrays["curves"]
-    formed = [curve for curve, score in zip(curves, rm.TYPE_OF, strict=True) if curve[-1] >= rm.FORMED[score]]
+    formed = [curve for curve, score in zip(curves, hq.TYPE_OF, strict=True) if curve[-1] >= hq.FORMED[score]]
     shapes = formed or list(curves)
     shape = _shape(shapes[generator.integers(len(shapes))])
     return _formation(own, [shape] * len(curves), generator.integers(len(own.arrays["drawn"]), size=len(curves)))
@@ -108,11 +108,11 @@ def _formation(own: Measurement, shapes: Sequence[np.ndarray], picks: np.ndarray
     """
     curves, drawn = own.arrays["curves"], own.arrays["drawn"]
     noise, low = drawn - curves, curves.min(1)
-    last = np.maximum(curves[:, -1], [2 * rm.FORMED[score] for score in rm.TYPE_OF])
+    last = np.maximum(curves[:, -1], [2 * hq.FORMED[score] for score in hq.TYPE_OF])
     values = low[:, None] + (last - low)[:, None] * np.stack(shapes)
     if picks is not None:
         values = values + noise[picks, np.arange(len(curves))]
-    found = rm.order_of_rises(own.arrays["steps"], values, values + noise)
+    found = hq.order_of_rises(own.arrays["steps"], values, values + noise)
     return own.derive(own.quantity, found.value, support=found.support, rivals=found.rivals, status=found.status)
 
 
@@ -138,7 +138,7 @@ def pairs_risen(own: Measurement) -> Measurement:
 
 
 def _growth(own: Measurement, pairs: np.ndarray, drawn: np.ndarray, generator: np.random.Generator) -> Measurement:
-    found = rm.growth_of_pairs(pairs, rm.means_of_pairs(drawn[:CALIBRATION], generator))
+    found = hq.growth_of_pairs(pairs, hq.means_of_pairs(drawn[:CALIBRATION], generator))
     return own.derive(own.quantity, found.value, interval=found.interval, unit=found.unit)
 
 
@@ -146,8 +146,8 @@ def other_writers(others: Measurement, count: int, generator: np.random.Generato
     """The last value for `count` writers drawn from those of the table `others`, with the same readers."""
     picks = generator.permutation(others.arrays["pairs"].shape[1])[:count]
     pairs, drawn = others.arrays["pairs"][:, picks], others.arrays["pairs_drawn"][:CALIBRATION, :, picks]
-    last = rm.means_of_pairs(drawn, generator)[:, -1]
-    return rm.mean_at_the_end(
+    last = hq.means_of_pairs(drawn, generator)[:, -1]
+    return hq.mean_at_the_end(
         others.derive(
             others.quantity,
             others.value,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval
 from circuit_claims.judging.statistics import LEVEL, percentile_band
@@ -21,10 +20,13 @@ from circuit_claims.papers.refined_llc.stages.boundaries import (
     FIRST_STEP,
     LENGTH,
     PUBLISHED_BOUNDARIES,
-    STAGE_NAMES,
-    Smoother,
-    fit_smoother,
-    stage_changes,
+)
+from circuit_claims.papers.refined_llc.stages.curve_quantities import (
+    FALL,
+    boundaries_of,
+    changes_of,
+    ratio_through_origin,
+    share_of_fall,
 )
 from circuit_claims.papers.refined_llc.stages.first_generation import FirstGeneration
 from circuit_claims.papers.refined_llc.stages.run_measures import planted_run
@@ -32,12 +34,7 @@ from circuit_claims.papers.refined_llc.stages.run_measures import planted_run
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
 
-BOUNDARIES = len(STAGE_NAMES) - 1
-FALL = STAGE_NAMES.index("LM3")
-BLOCK = 50  # checkpoints resampled together: the spread's misfit drifts over thousands of steps
 LENGTHS: tuple[float | None, ...] = (LENGTH, 0.15, 0.3, None)
-# A boundary that is not found in this share of draws or more is not called measured.
-MISSING = 0.05
 
 
 def llc_of(run: Any, *, n_layers: int = 2, corrected: bool = False) -> RunCurves:
@@ -71,36 +68,6 @@ def stage_boundaries(
     return replace(found, seed=seed, arrays={**found.arrays, **smooth})
 
 
-def boundaries_of(
-    curves: RunCurves, draws: int, generator: np.random.Generator, length: float | None = LENGTH
-) -> tuple[Measurement, Smoother, Float[np.ndarray, "draw n"]]:
-    """The boundaries of one curve, as `stage_boundaries` gives them, its smoother and the draws that it was put to."""
-    kept = curves.steps >= FIRST_STEP
-    smoother = fit_smoother(curves.steps, curves.values, length)
-    resampled = np.stack([curves.draw(generator)[kept] for _ in range(draws)])
-    with np.errstate(invalid="ignore"):
-        found = np.log2(smoother.boundaries(resampled))
-        best = np.log2(smoother.boundaries(curves.values[None, kept])[0])
-    low, high = _band(found)
-    measured = Measurement(
-        "critical points of the smoothed LLC",
-        ", ".join("none" if np.isnan(at) else f"{at:.2f}" for at in best),
-        n=int(kept.sum()),
-        redrawn={"checkpoints": int(kept.sum())},
-        unit="doublings",
-        arrays={"x": np.arange(1.0, BOUNDARIES + 1), "y": best, "low": low, "high": high},
-        facts={"length": smoother.length, "noise": smoother.noise, "found_in": (~np.isnan(found)).mean(0).tolist()},
-    )
-    return measured, smoother, resampled
-
-
-def _band(found: Float[np.ndarray, "draw boundary"]) -> tuple[np.ndarray, np.ndarray]:
-    tail = (1 - LEVEL) / 2 / found.shape[1]
-    missing = np.isnan(found).mean(0) > MISSING
-    low, high = np.nanquantile(np.where(missing, 0.0, found), [tail, 1 - tail], axis=0)
-    return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
-
-
 @measure
 def changes(run: TrainingRun, *, n_layers: int, corrected: bool, draws: int, seed: int) -> Measurement:
     """Change of the LLC over the five published stages, checkpoint to checkpoint, with a simultaneous band.
@@ -110,30 +77,6 @@ def changes(run: TrainingRun, *, n_layers: int, corrected: bool, draws: int, see
     """
     curves = llc_of(run, n_layers=n_layers, corrected=corrected)
     return replace(changes_of(curves, draws, np.random.default_rng(seed)), seed=seed)
-
-
-def changes_of(curves: RunCurves, draws: int, generator: np.random.Generator) -> Measurement:
-    """The changes of one curve, as `changes` gives them."""
-    best = stage_changes(curves.steps, curves.values)
-    found = stage_changes(curves.steps, np.stack([curves.draw(generator) for _ in range(draws)]))
-    return banded_changes(best, found, curves)
-
-
-def banded_changes(
-    best: Float[np.ndarray, " stage"], found: Float[np.ndarray, "draw stage"], curves: RunCurves
-) -> Measurement:
-    """Changes over the stages with their simultaneous band (Bonferroni over stages), from draws of all of them."""
-    tail = (1 - LEVEL) / 2 / len(best)
-    low, high = np.quantile(found, [tail, 1 - tail], axis=0)
-    return Measurement(
-        "change of the LLC over each stage",
-        ", ".join(f"{change:+.2f}" for change in best),
-        n=len(curves.steps),
-        redrawn={"checkpoints": len(curves.steps)},
-        unit="LLC",
-        arrays={"x": np.arange(1.0, len(best) + 1), "y": best, "low": low, "high": high, "fall": found[:, FALL]},
-        facts={"method": curves.method, "last": int(curves.steps[-1])},
-    )
 
 
 @measure
@@ -147,44 +90,6 @@ def spread_ratio(run: RecordedRun, *, n_layers: int, draws: int, seed: int) -> M
     x = loss.values[np.searchsorted(loss.steps, spread.steps)]
     found = ratio_through_origin(x, spread.values, draws, np.random.default_rng(seed))
     return replace(found, seed=seed, arrays={**found.arrays, "steps": spread.steps})
-
-
-def ratio_through_origin(
-    loss: Float[np.ndarray, " step"], spread: Float[np.ndarray, " step"], draws: int, generator: np.random.Generator
-) -> Measurement:
-    """The ratio of one spread to one loss over checkpoints, as `spread_ratio` gives it."""
-    ratio = float(loss @ spread / (loss @ loss))
-    residuals = _in_blocks(spread - ratio * loss, draws, generator)
-    found = ratio + residuals @ loss / (loss @ loss)
-    slope, offset = np.polyfit(loss, spread, 1)
-    return Measurement(
-        "the LLC's spread over chains over the test loss",
-        ratio,
-        percentile_interval(
-            found,
-            f"{draws:,} bootstrap draws of residuals in blocks of {BLOCK} checkpoints",
-            redrawn=max(len(loss) // BLOCK, 2),
-        ),
-        unit="times",
-        n=len(loss),
-        redrawn={"checkpoints": len(loss)},
-        arrays={"loss": loss, "spread": spread},
-        facts={
-            "slope": float(slope),
-            "offset": float(offset),
-            "correlation": float(np.corrcoef(loss, spread)[0, 1]),
-            "median ratio": float(np.median(spread / loss)),
-        },
-    )
-
-
-def _in_blocks(
-    residual: Float[np.ndarray, " step"], draws: int, generator: np.random.Generator
-) -> Float[np.ndarray, "draw step"]:
-    count = len(residual)
-    starts = generator.integers(count, size=(draws, -(-count // BLOCK)))
-    places = (starts[:, :, None] + np.arange(BLOCK)).reshape(draws, -1)[:, :count]
-    return residual[places % count]
 
 
 @dataclass(frozen=True)
@@ -318,14 +223,6 @@ class Stages:
             "one-layer run": lambda: measured(n_layers=1),
             "planted stages": lambda: measured(planted_run(self.run)),
         }
-
-
-def share_of_fall(corrected: Measurement, published: Measurement) -> Measurement:
-    """The change over LM3 of one table of `changes` as a share of another's, of the same draws."""
-    low, high = np.quantile(corrected.arrays["fall"] / published.arrays["fall"], [0.05, 0.95])
-    value = float(corrected.arrays["y"][FALL] / published.arrays["y"][FALL])
-    interval = Interval(float(low), float(high), LEVEL, corrected.facts["method"])
-    return corrected.derive("corrected fall in LM3 over the published one", value, interval=interval, unit="share")
 
 
 def _shuffled(run: Any) -> Rearranged:

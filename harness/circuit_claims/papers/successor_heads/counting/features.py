@@ -21,7 +21,6 @@ from circuit_claims.api import Measurement
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
-from circuit_claims.papers.successor_heads.counting import known
 
 NOBODY = -1
 ROWS_AT_ONCE = 4096
@@ -227,7 +226,7 @@ def modal_coverage(modal: ModalFeatures, *, seed: int = 0) -> Measurement:
     if not present.any():
         raise ValueError("modal coverage: expected tokens with a most important feature, found none")
     return replace(
-        known.coverage_over_runs(modal.coverage[:, present].mean(1), np.random.default_rng(seed)),
+        coverage_over_runs(modal.coverage[:, present].mean(1), np.random.default_rng(seed)),
         seed=seed,
         arrays={"coverage": modal.coverage, "feature": modal.feature, "strength": modal.strength},
         facts={"distinct features": float(modal.distinct.mean())},

@@ -32,7 +32,8 @@ from circuit_claims.papers.successor_heads.counting.measures_probes import (
     probe_table,
 )
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import CounterPlan, CounterSubject
+from circuit_claims.papers.successor_heads.counting.planted.plan import CounterPlan
+from circuit_claims.papers.successor_heads.counting.planted.subject import CounterSubject
 from circuit_claims.papers.successor_heads.dataset import splits_numbers
 from circuit_claims.papers.successor_heads.steering import known as known_bias
 from circuit_claims.papers.successor_heads.steering import quantities

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from circuit_claims.api import Measurement, percentile_interval
+from circuit_claims.papers.successor_heads.counting.moduli import coverage_over_runs
 
 NOBODY = -1
 DRAWS = 400
 """Bootstrap draws over probes and runs."""
-RUN_DRAWS = 2000
 
 
 def cosine_of(
@@ -49,14 +49,6 @@ def features_exchanged(table: Measurement, generator: np.random.Generator) -> Me
     cosine = table.arrays["rows/cosine"][np.ix_(present, turned)]
     drawn = table.arrays["rows/drawn"][:, present][:, :, turned]
     return cosine_of(cosine, drawn, np.ones(len(present), dtype=bool), "probes and runs")
-
-
-def coverage_over_runs(each: Float[np.ndarray, " run"], generator: np.random.Generator,
-                       draws: int = RUN_DRAWS) -> Measurement:  # fmt: skip
-    """SH-14: the mean over runs of their mean modal coverage, runs drawn anew."""
-    means = each[generator.integers(0, len(each), (draws, len(each)))].mean(1)
-    interval = percentile_interval(means, f"{draws:,} bootstrap draws over {len(each)} runs", redrawn=len(each))
-    return Measurement("mean modal coverage", float(each.mean()), interval, unit="share of tokens", n=len(each))
 
 
 def coverage_by_run(

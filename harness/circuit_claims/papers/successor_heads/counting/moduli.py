@@ -165,3 +165,11 @@ def _first(
         quantity, found.leader, support=found.support, rivals=found.rivals, redrawn=_redrawn(table),
         facts={"skill or drop": dict(zip(names, np.round(estimate, 4).tolist(), strict=True))},
     )  # fmt: skip
+
+
+def coverage_over_runs(each: Float[np.ndarray, " run"], generator: np.random.Generator,
+                       draws: int = DRAWS) -> Measurement:  # fmt: skip
+    """SH-14: the mean over runs of their mean modal coverage, runs drawn anew."""
+    means = each[generator.integers(0, len(each), (draws, len(each)))].mean(1)
+    interval = percentile_interval(means, f"{draws:,} bootstrap draws over {len(each)} runs", redrawn=len(each))
+    return Measurement("mean modal coverage", float(each.mean()), interval, unit="share of tokens", n=len(each))

@@ -8,25 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from circuit_claims.keeping.measure import Context
+from circuit_claims.papers.successor_heads.counting.planted.plan import CounterPlan
 
 if TYPE_CHECKING:
     from circuit_claims.heads.planted import TensorTable
-
-
-MOST_RESIDUES = 12
-
-
-@dataclass(frozen=True)
-class CounterPlan:
-    """What is planted. `greater_than` False leaves out the head's preference for greater magnitudes."""
-
-    period: int = 10
-    greater_than: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 3 <= self.period <= MOST_RESIDUES:
-            raise ValueError(f"period of the planted circle: expected 3 to {MOST_RESIDUES}, found {self.period}")
 
 
 @dataclass(frozen=True)
@@ -56,13 +41,13 @@ class CounterSubject:
     @cached_property
     def tokens(self) -> CounterTokens:
         """The planted vocabulary."""
-        from circuit_claims.papers.successor_heads.counting.planted_counter import token_ids
+        from circuit_claims.papers.successor_heads.counting.planted.counter import token_ids
 
         return CounterTokens(token_ids())
 
     @cached_property
     def tensors(self) -> TensorTable:
         """The planted weights."""
-        from circuit_claims.papers.successor_heads.counting.planted_counter import planted_counter
+        from circuit_claims.papers.successor_heads.counting.planted.counter import planted_counter
 
         return planted_counter(self.plan.period, greater_than=self.plan.greater_than, seed=self.plan.seed)

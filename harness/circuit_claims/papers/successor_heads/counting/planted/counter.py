@@ -33,7 +33,7 @@ from torch import Tensor
 
 from circuit_claims.heads.planted import TensorTable, word_symbol, word_tokenizer
 from circuit_claims.models.architectures.names import parameter_shapes
-from circuit_claims.papers.successor_heads.counting.planted_counter_subject import MOST_RESIDUES, CounterPlan
+from circuit_claims.papers.successor_heads.counting.planted.plan import MOST_RESIDUES, CounterPlan
 from circuit_claims.papers.successor_heads.dataset import PAPER_TASKS, ROMAN, Task, spell
 
 HEAD = (1, 2)
