@@ -95,7 +95,7 @@ class Evidence(Part):
     {'type': 'text', 'title': 'A note', 'text': 'said'}
     >>> TextBlock(title="A note", txt="said")
     Traceback (most recent call last):
-    circuit_claims.judging.evidence.EvidenceError: Text 'A note' cannot be drawn as it was given
+    circuit_claims.judging.evidence.EvidenceError: TextBlock 'A note' cannot be drawn as it was given
       text: is missing
       txt: no such field; did you mean 'text'? The fields are title, caption, text.
     """

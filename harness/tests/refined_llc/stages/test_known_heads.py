@@ -10,6 +10,7 @@ from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
 from circuit_claims.papers.refined_llc.runs.recorded_planted import planted_data
+from circuit_claims.papers.refined_llc.stages import head_quantities as hq
 from circuit_claims.papers.refined_llc.stages import known_heads as known
 from circuit_claims.papers.refined_llc.stages import run_measures as rm
 
@@ -75,7 +76,7 @@ def test_a_head_on_its_way_has_the_noise_of_its_own_height(findings):
     final = np.zeros((400, 8)) + 0.01
     final[:, 6] = 0.5 + 0.1 * source.normal(size=400)
     strong = replace(own, arrays={**own.arrays, "first_draws": first, "final_draws": final, "final": final.mean(0)})
-    raised = known.one_head_raised(strong, rm.FORMED["prefix"])
+    raised = known.one_head_raised(strong, hq.FORMED["prefix"])
     assert raised.value == pytest.approx(0.04, abs=1e-6)
     assert raised.interval.width / 2 == pytest.approx(1.645 * 0.1 * (0.03 / 0.49), rel=0.25)
 
@@ -90,5 +91,5 @@ def test_leading_heads_lead_under_any_names(findings):
 def test_half_rises_are_found_at_once_as_one_by_one():
     source, steps = np.random.default_rng(0), np.arange(0, 1200, 100)
     curves = np.cumsum(source.normal(size=(200, 2, 12)), axis=2)
-    slow = [[rm.last_half_rise(steps, curve) if curve[-1] >= 0 else np.inf for curve in pair] for pair in curves]
-    assert (rm.rise_places(curves, np.zeros(2)) == np.searchsorted(steps, slow)).all()
+    slow = [[hq.last_half_rise(steps, curve) if curve[-1] >= 0 else np.inf for curve in pair] for pair in curves]
+    assert (hq.rise_places(curves, np.zeros(2)) == np.searchsorted(steps, slow)).all()

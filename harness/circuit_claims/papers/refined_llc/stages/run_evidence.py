@@ -22,8 +22,9 @@ from circuit_claims.api import (
 )
 from circuit_claims.papers.refined_llc.runs.training_run import Score
 from circuit_claims.papers.refined_llc.stages.boundaries import PUBLISHED_BOUNDARIES, STAGE_NAMES
+from circuit_claims.papers.refined_llc.stages.head_quantities import TYPE_OF
 from circuit_claims.papers.refined_llc.stages.measures import LENGTHS, Stages, llc_of
-from circuit_claims.papers.refined_llc.stages.run_measures import TYPE_OF, Composition, Heads
+from circuit_claims.papers.refined_llc.stages.run_measures import Composition, Heads
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.live import LiveRun

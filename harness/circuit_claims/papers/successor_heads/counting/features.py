@@ -21,6 +21,7 @@ from circuit_claims.api import Measurement
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
+from circuit_claims.papers.successor_heads.counting.moduli import coverage_over_runs
 
 NOBODY = -1
 ROWS_AT_ONCE = 4096
