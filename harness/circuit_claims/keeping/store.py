@@ -40,6 +40,11 @@ def _canonical(data: Any) -> bytes:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
+def _in_order(data: Any) -> bytes:
+    """The same with names in the order they were given in: what is read back goes through them as what was measured."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
 class Store:
     """Measurements on disk, one folder an entry: `measurement.json` and, if there are arrays, `arrays.safetensors`.
 
@@ -110,7 +115,7 @@ def _write(folder: Path, key: str, measurement: Measurement) -> None:
             _put(draft / ARRAYS, blob)
             body["arrays_sha256"] = hashlib.sha256(blob).hexdigest()
         record = {"format": FORMAT, "key": key, "sha256": hashlib.sha256(_canonical(body)).hexdigest(), "body": body}
-        _put(draft / RECORD, _canonical(record) + b"\n")
+        _put(draft / RECORD, _in_order(record) + b"\n")
         _put(draft / COST, _canonical(asdict(measurement.cost)) + b"\n")
         _sync(draft)
         os.rename(draft, folder)
@@ -162,7 +167,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
     fields["support"] = dict(measurement.support)
     fields["rivals"] = {label: asdict(rival) for label, rival in measurement.rivals.items()}
     fields["redrawn"] = dict(measurement.redrawn)
-    fields["facts"] = json.loads(_canonical(dict(measurement.facts)))
+    fields["facts"] = json.loads(_in_order(dict(measurement.facts)))
     return fields
 
 

@@ -177,3 +177,12 @@ def test_a_killed_writer_leaves_whole_entries_or_none(tmp_path, delay):
 def test_a_key_depends_on_the_content_and_not_on_the_order(parts):
     assert key_of(parts) == key_of(dict(reversed(list(parts.items()))))
     assert key_of(parts) != key_of({**parts, "another": 1}) or "another" in parts
+
+
+def test_names_come_back_in_the_order_they_went_in(tmp_path):
+    """A measure that goes through the tasks of a stored table draws as it did when the table was made."""
+    store = Store(tmp_path)
+    store.save("ab" * 32, Measurement("m", 1.0, facts={"items": {"numbers": 1, "days": 2}, "a": 3}))
+    found = store.load("ab" * 32)
+    assert list(found.facts) == ["items", "a"]
+    assert list(found.facts["items"]) == ["numbers", "days"]
