@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +35,14 @@ class Done:
     text: str
 
 
+@functools.cache
+def _outputs() -> tempfile.TemporaryDirectory:
+    """Where outputs go that are given no place: never into a command's own folder, which may be the clone."""
+    return tempfile.TemporaryDirectory(prefix="outputs-")
+
+
 class Command:
-    """`pytest ...` or `claims ...`, started in `folder`; stdout and stderr go to one file in `output` (or there)."""
+    """`pytest ...` or `claims ...`, started in `folder`; stdout and stderr go to one file in `output`, or elsewhere."""
 
     def __init__(
         self,
@@ -45,8 +53,9 @@ class Command:
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(HEAVY))
-        self.output = (output or folder) / f"output-{os.urandom(4).hex()}.txt"
-        self.output.touch()
+        handle, name = tempfile.mkstemp(".txt", "output-", output or _outputs().name)
+        os.close(handle)
+        self.output = Path(name)
         self.process = context.Process(
             target=_command, args=(list(words), folder, dict(environment or {}), self.output), daemon=True
         )
