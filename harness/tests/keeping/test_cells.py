@@ -242,7 +242,9 @@ fill_all(plan(draw_slowly, names=range(24)), Store({root!r}), executor={executor
 
 def started(root: Path, executor: str) -> subprocess.Popen:
     script = SCRIPT.format(tests=str(Path(__file__).parents[2]), root=str(root), executor=executor)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    # What a shell starts in the background ignores Ctrl-C, and so would its children.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = subprocess.Popen([sys.executable, "-c", listen + script], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     return process
 
