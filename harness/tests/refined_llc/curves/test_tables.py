@@ -152,6 +152,7 @@ def test_two_heads_part_on_code_where_no_other_pair_parts_as_much():
         slow = np.mean([other < ratio[pair] for one, other in ratio.items() if one != pair])
         assert found.value == pytest.approx(slow)
         assert found.facts["code over mixture"] == pytest.approx(ratio[pair])
+    assert known.most_parted([row(code), row(mixture)]) == tuple(EIGHT[:2])
     assert ct.separation_rank(row(code), row(mixture), EIGHT[:2], 50, rng()).interval.low == 1.0
     assert ct.separation_rank(row(code), row(mixture), EIGHT[:1], 10, rng()).status == "partial"
 

@@ -268,6 +268,7 @@ class Coefficients:
             rank(tables),
             {"untrained model": lambda: rank(start)},
             false={"any two heads of the layer": of_another},
+            oracles={known.PARTED: lambda: rank(tables, known.most_parted(tables) if len(pair) == 2 else pair)},
             without={name: partial(rank, both(instead=name)) for name in INSTEAD},
         )
 

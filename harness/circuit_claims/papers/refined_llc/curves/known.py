@@ -19,6 +19,7 @@ ENDS = "each head's first and last place among its layer's heads traded at rando
 TEXTS = "chains dealt out to the texts at random"
 CALIBRATION = 400  # draws of an uncertainty in each of the 200 data sets with a known answer
 LIFTED = "these values, the highest of them the claimed heads'"
+PARTED = "these values, those of the two heads that part most the claimed heads'"
 
 
 def shuffled_heads(table: HeadTable, generator: np.random.Generator) -> HeadTable:
@@ -50,6 +51,16 @@ def lifted_rise(tables: Sequence[HeadTable], heads: Sequence[str]) -> list[HeadT
     lift = np.where(np.isin(names, heads), lift + float(np.ptp(higher.mean - lower.mean)), 0.0)
     raised = replace(higher, heads=tuple(names), mean=higher.mean[:, order] + lift)
     return [raised, replace(lower, heads=tuple(names), mean=lower.mean[:, order])]
+
+
+def most_parted(tables: Sequence[HeadTable]) -> tuple[str, str]:
+    """Of two tables of the same heads the pair whose last values lie apart most in the first, by those in the second."""
+    names = tables[0].heads
+    last = [each.of(names).mean[-1] for each in tables]
+    first, second = np.triu_indices(len(names), 1)
+    apart = [np.abs(each[first] - each[second]) for each in last]
+    best = int((apart[0] / np.maximum(apart[1], 1e-12)).argmax())
+    return names[first[best]], names[second[best]]
 
 
 def traded_ends(table: HeadTable, generator: np.random.Generator) -> HeadTable:
