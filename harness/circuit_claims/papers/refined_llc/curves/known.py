@@ -54,7 +54,7 @@ def lifted_rise(tables: Sequence[HeadTable], heads: Sequence[str]) -> list[HeadT
 
 
 def most_parted(tables: Sequence[HeadTable]) -> tuple[str, str]:
-    """Of two tables of the same heads the pair whose last values lie apart most in the first, by those in the second."""
+    """Of two tables of the same heads the pair that at last lies apart most in the first, by how far in the second."""
     names = tables[0].heads
     last = [each.of(names).mean[-1] for each in tables]
     first, second = np.triu_indices(len(names), 1)
