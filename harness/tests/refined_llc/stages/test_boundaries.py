@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from circuit_claims.keeping.cells import MemoryStore
 from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import PROFILES
 from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
@@ -36,19 +37,9 @@ FEW = replace(PROFILES["quick"], bootstrap_draws=60)
 KEPT = LABELS >= FIRST_STEP
 
 
-class Kept(dict):
-    """A store in memory."""
-
-    def load(self, key):
-        return self.get(key)
-
-    def save(self, key, measurement, anew=False):
-        self[key] = measurement
-
-
 @pytest.fixture(scope="module")
 def run():
-    return RecordedRun(planted_data(seed=3), Context(Kept(), profile=FEW))
+    return RecordedRun(planted_data(seed=3), Context(MemoryStore(), profile=FEW))
 
 
 def boundaries(values, **length):

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.verdicts import apply_rule
-from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.profiles import PROFILES
-from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
-from circuit_claims.papers.refined_llc.runs.recorded_planted import LABELS, TRUE_LEVELS, planted_data, through_levels
+from circuit_claims.papers.refined_llc.runs.recorded_planted import LABELS, TRUE_LEVELS, through_levels
 from circuit_claims.papers.refined_llc.stages import boundaries as sb
 from circuit_claims.papers.refined_llc.stages import known_curves as known
 from circuit_claims.papers.refined_llc.stages.measures import FALL, llc_of, stages
@@ -29,24 +26,9 @@ FINDINGS = {
 NOT_EVEN_PLANTED = {"RL-02c", "RL-40c"}
 
 
-class Kept(dict):
-    """A store in memory."""
-
-    def load(self, key):
-        return self.get(key)
-
-    def save(self, key, measurement, anew=False):
-        self[key] = measurement
-
-
-@pytest.fixture(scope="module")
-def run():
-    return RecordedRun(planted_data(seed=3), Context(Kept(), profile=replace(PROFILES["quick"], bootstrap_draws=400)))
-
-
 @pytest.mark.parametrize("claim", FINDINGS)
-def test_a_claim_is_seldom_reproduced_where_it_is_false_and_is_where_it_is_true(run, claim):
-    finding = FINDINGS[claim](stages(run))
+def test_a_claim_is_seldom_reproduced_where_it_is_false_and_is_where_it_is_true(planted, claim):
+    finding = FINDINGS[claim](stages(planted))
     calibration = finding.calibration_for(PAPER.claim(claim))
     assert finding.measurement.unit == PAPER.claim(claim).unit
     assert calibration.worst is not None
@@ -55,14 +37,14 @@ def test_a_claim_is_seldom_reproduced_where_it_is_false_and_is_where_it_is_true(
     assert outcomes == ["reproduced"] or (claim in NOT_EVEN_PLANTED and outcomes == ["inconclusive"])
 
 
-def test_a_curve_without_the_fall_is_called_falling_in_a_twentieth(run):
+def test_a_curve_without_the_fall_is_called_falling_in_a_twentieth(planted):
     """By construction; of 200 at least one but for one time in 28,000, and at most a tenth."""
-    calibration = stages(run).fall().calibration_for(PAPER.claim("RL-02b"))
+    calibration = stages(planted).fall().calibration_for(PAPER.claim("RL-02b"))
     assert 0 < calibration.false_alarms[0].rate <= 0.10
 
 
-def test_what_is_taken_off_the_fall_leaves_the_other_stages_as_they_were(run):
-    curves = llc_of(run)
+def test_what_is_taken_off_the_fall_leaves_the_other_stages_as_they_were(planted):
+    curves = llc_of(planted)
     quiet = replace(curves, draw=lambda _: curves.values)
     before = sb.stage_changes(curves.steps, curves.values)
     after = known.without_the_fall(quiet, np.random.default_rng(0)).arrays["y"]

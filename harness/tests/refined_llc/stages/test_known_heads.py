@@ -6,10 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from circuit_claims.judging.claims import load_paper
-from circuit_claims.keeping.measure import Context
-from circuit_claims.keeping.profiles import PROFILES
-from circuit_claims.papers.refined_llc.runs.recorded import RecordedRun
-from circuit_claims.papers.refined_llc.runs.recorded_planted import planted_data
 from circuit_claims.papers.refined_llc.stages import head_quantities as hq
 from circuit_claims.papers.refined_llc.stages import known_heads as known
 from circuit_claims.papers.refined_llc.stages import run_measures as rm
@@ -27,24 +23,9 @@ FINDINGS = {
 }
 
 
-class Kept(dict):
-    """A store in memory."""
-
-    def load(self, key):
-        return self.get(key)
-
-    def save(self, key, measurement, anew=False):
-        self[key] = measurement
-
-
 @pytest.fixture(scope="module")
-def run():
-    return RecordedRun(planted_data(seed=3), Context(Kept(), profile=replace(PROFILES["quick"], bootstrap_draws=400)))
-
-
-@pytest.fixture(scope="module")
-def findings(run):
-    return {claim: make(run) for claim, make in FINDINGS.items()}
+def findings(planted):
+    return {claim: make(planted) for claim, make in FINDINGS.items()}
 
 
 @pytest.mark.parametrize("claim", FINDINGS)
