@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.api import Interval, Measurement, percentile_interval
+from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves
 from circuit_claims.papers.refined_llc.stages.boundaries import (
@@ -127,7 +127,6 @@ def _in_blocks(
 
 def share_of_fall(corrected: Measurement, published: Measurement) -> Measurement:
     """The change over LM3 of one table of `changes` as a share of another's, of the same draws."""
-    low, high = np.quantile(corrected.arrays["fall"] / published.arrays["fall"], [0.05, 0.95])
     value = float(corrected.arrays["y"][FALL] / published.arrays["y"][FALL])
-    interval = Interval(float(low), float(high), LEVEL, corrected.facts["method"])
+    interval = percentile_interval(corrected.arrays["fall"] / published.arrays["fall"], corrected.facts["method"])
     return corrected.derive("corrected fall in LM3 over the published one", value, interval=interval, unit="share")
