@@ -174,3 +174,26 @@ def test_the_null_of_a_correlation_is_that_of_each_order(ranks, within):
     )
     fast = st.correlation_null(x, y, 50, np.random.default_rng(2), within, ranks=ranks)
     assert fast == pytest.approx(slow, abs=1e-9)
+
+
+FIRST, SECOND = np.arange(8) < 3, np.arange(8) < 5
+
+
+def test_the_lead_of_pairs_covers_whatever_rows_and_columns_have_of_their_own():
+    """The 90 % interval covers the truth in 300 simulations 84 to 96 % of the time (false alarm below 1 in 1,000)."""
+    source, hits = np.random.default_rng(0), 0
+    for _ in range(300):
+        values = source.normal(size=(8, 1)) + source.normal(size=(1, 8)) + 0.3 * source.normal(size=(8, 8))
+        values += 0.7 * np.outer(FIRST, SECOND)
+        found = st.pair_difference_interval(values, FIRST, SECOND)
+        labels = np.outer(FIRST, SECOND)
+        hits += found.low <= 0.7 <= found.high
+        assert found.low <= values[labels].mean() - values[~labels].mean() <= found.high
+    assert 0.84 < hits / 300 < 0.96
+
+
+def test_pairs_with_a_single_column_are_heads():
+    values = np.random.default_rng(0).normal(size=8)
+    found = st.pair_difference_interval(values[:, None], FIRST, np.array([True]))
+    alone = st.difference_interval(values, FIRST)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))

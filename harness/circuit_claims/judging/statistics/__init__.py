@@ -9,6 +9,7 @@ choose: the units that the sentence speaks of. How often each covers is in docs/
 | anything else over drawn units, in strata or not | `bootstrap_counts`, `stratified_counts`, `percentile_interval` |
 | a mean over pairs of heads | `two_way_interval`, `pair_interval` |
 | a share of independent items, of clusters | `item_share_interval`, `cluster_share_interval` |
+| pairs of few heads with both labels, and the others | `pair_arrangements`, `pair_difference_interval` |
 | two groups of few heads | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
 | a correlation of heads; of resamples, shuffles | `correlation_interval`; `row_correlations`, `correlation_null` |
 """
@@ -33,6 +34,8 @@ from circuit_claims.judging.statistics.permutation import (
     difference_interval,
     label_p_value,
     maximum_null,
+    pair_arrangements,
+    pair_difference_interval,
     permutation_null,
     permutation_p_value,
     shuffled_orders,
@@ -66,7 +69,8 @@ __all__ = [
     "cluster_interval", "cluster_means", "cluster_share_interval", "cluster_variance", "correlation",
     "correlation_interval", "correlation_null", "difference_interval", "effective_clusters", "effective_items",
     "expanded_level", "expansion", "intraclass_correlation", "item_share_interval", "jeffreys_interval",
-    "label_p_value", "maximum_null", "or_binomial", "pair_interval", "percentile_band", "percentile_interval",
-    "percentiles", "permutation_null", "permutation_p_value", "prediction_interval", "row_correlations",
-    "shuffled_orders", "stratified_counts", "t_interval", "two_way_interval", "welch_interval",
+    "label_p_value", "maximum_null", "or_binomial", "pair_arrangements", "pair_difference_interval",
+    "pair_interval", "percentile_band", "percentile_interval", "percentiles", "permutation_null",
+    "permutation_p_value", "prediction_interval", "row_correlations", "shuffled_orders", "stratified_counts",
+    "t_interval", "two_way_interval", "welch_interval",
 ]  # fmt: skip

@@ -152,12 +152,65 @@ def difference_interval(
             f"{int(labels.sum())} with the label of {len(labels)}, {len(values)} values. Do not ask it of one group"
         )
     ways = arrangements(labels, within, generator=generator)
-    found, left = (ways - means) @ values / scale, 1 - (ways - means) @ labels / scale
-    # Under a true shift d the arrangement w is as extreme as the real one where d is past this point of it.
-    points = np.sort((found[0] - found[1:]) / left[1:])
-    rank = math.floor((1 - level) / 2 * len(ways) + 1e-9)
     groups = f"({int(labels.sum())} against {int((~labels).sum())}{'' if within is None else ', within layers'})"
     method = f"inverted permutation of labels over {len(labels)} heads {groups}, {len(ways):,} arrangements"
+    return _shifts_not_rejected(values, ways, means, level, method)
+
+
+def _shifts_not_rejected(
+    values: Float[np.ndarray, " item"],
+    ways: Bool[np.ndarray, "arrangement item"],
+    means: Float[np.ndarray, " item"] | float,
+    level: float,
+    method: str,
+) -> Interval:
+    """The shifts of the labelled items (`ways[0]`) under which no more arrangements are as extreme than `level` lets.
+
+    `means` are the labels' means, about which values count.
+    """
+    scale = float(ways[0] @ (ways[0] - means))
+    found, left = (ways - means) @ values / scale, 1 - (ways - means) @ ways[0] / scale
+    other = left > 1e-9
+    # Under a true shift d the arrangement w is as extreme as the real one where d is past this point of it.
+    points = np.sort((found[0] - found[other]) / left[other])
+    rank = math.floor((1 - level) / 2 * len(ways) + 1e-9)
     if rank < 1:
         return Interval(-math.inf, math.inf, level, f"{method}: too few to tell")
     return Interval(float(points[rank - 1]), float(points[-rank]), level, method)
+
+
+def pair_arrangements(
+    first: Bool[np.ndarray, " row"], second: Bool[np.ndarray, " column"]
+) -> Bool[np.ndarray, "arrangement pair"]:
+    """`arrangements` of the rows by those of the columns: which pairs have both labels, as they are first.
+
+    >>> pair_arrangements(np.array([True, False]), np.array([True, False])).astype(int).tolist()
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    """
+    ways = np.einsum("ar,bc->abrc", arrangements(first), arrangements(second))
+    return ways.reshape(-1, len(first) * len(second))
+
+
+def pair_difference_interval(
+    values: Float[np.ndarray, "row column"],
+    first: Bool[np.ndarray, " row"],
+    second: Bool[np.ndarray, " column"],
+    level: float = LEVEL,
+) -> Interval:
+    """By how much pairs of a labelled row and a labelled column exceed the others: shifts that no renaming rejects.
+
+    `difference_interval` for pairs of heads: names are dealt out to rows and to columns, so that whatever a row or a
+    column has of its own goes with it. Exact for pairs that differ by a shift.
+
+    >>> values = np.add.outer(np.arange(8.0), np.arange(8.0))
+    >>> values[:2, :2] += 20
+    >>> found = pair_difference_interval(values, np.arange(8) < 2, np.arange(8) < 2)
+    >>> found.low > 5, found.method
+    (True, 'inverted permutation of the names of 2 of 8 and 2 of 8 heads, 784 arrangements')
+    """
+    ways = pair_arrangements(first, second)
+    marked = f"{int(first.sum())} of {len(first)} and {int(second.sum())} of {len(second)} heads"
+    method = f"inverted permutation of the names of {marked}, {len(ways):,} arrangements"
+    return _shifts_not_rejected(
+        np.asarray(values, dtype=np.float64).ravel(), ways, float(ways[0].mean()), level, method
+    )

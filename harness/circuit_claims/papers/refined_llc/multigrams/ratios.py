@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from circuit_claims.api import Interval, Measurement, bootstrap_counts, percentile_interval
-from circuit_claims.judging.statistics import LEVEL, arrangements
+from circuit_claims.judging.statistics import LEVEL, pair_arrangements, pair_difference_interval
 
 TOP = 0.02
 KEPT = 2  # times the most affected tokens are sorted; more where a draw needs more
@@ -116,7 +116,11 @@ def path_lead(
     if not 0 < labels.sum() < labels.size:
         facts = {**source.facts, "why": "no paths between multigram heads, or no others"}
         return source.derive(quantity, None, status="partial", facts=facts)
-    lead, interval, p_value = lead_of_pairs(values, first, second)
+    lead = float(values[labels].mean() - values[~labels].mean())
+    interval = pair_difference_interval(values, first, second)
+    # As many pairs are marked in every arrangement: their sum leads where their mean does.
+    sums = pair_arrangements(first, second) @ values.ravel()
+    p_value = float((sums >= sums[0] - 1e-12 * max(1.0, abs(sums[0]))).mean())
     facts = {
         **source.facts, "closers over elsewhere": float(np.exp(values[labels].mean())),
         "the same of other paths": float(np.exp(values[~labels].mean())), "p": p_value,
@@ -126,30 +130,6 @@ def path_lead(
         quantity, float(np.exp(lead)), interval=Interval(low, high, LEVEL, interval.method), unit="times", facts=facts,
         redrawn={"heads": len(first) + len(second)},
     )  # fmt: skip
-
-
-def lead_of_pairs(
-    values: Float[np.ndarray, "row column"], first: Bool[np.ndarray, " row"], second: Bool[np.ndarray, " column"]
-) -> tuple[float, Interval, float]:
-    """By how much pairs of a marked row and a marked column exceed the others: lead, interval, one-sided p-value.
-
-    The interval holds every shift that no renaming of rows and of columns rejects, as `difference_interval` does for
-    heads: exact for pairs that differ by a shift, whatever rows and columns have of their own.
-    """
-    rows, columns = arrangements(first), arrangements(second)
-    ways = np.einsum("ar,bc->abrc", rows, columns).reshape(-1, values.size)
-    labels, share = ways[0], ways[0].mean()
-    scale = labels.sum() * (1 - share)
-    leads, same = (ways - share) @ values.ravel() / scale, (ways - share) @ labels / scale
-    # Under a true lead d a renaming is as extreme as the real names where d is past this point of it.
-    other = same < 1 - 1e-9
-    points = np.sort((leads[0] - leads[other]) / (1 - same[other]))
-    rank = int((1 - LEVEL) / 2 * len(ways) + 1e-9)
-    low, high = (points[rank - 1], points[-rank]) if rank else (-np.inf, np.inf)
-    marked = f"{first.sum()} of {len(first)} and {second.sum()} of {len(second)} heads"
-    method = f"inverted permutation of the names of {marked}, {len(ways):,} arrangements"
-    p_value = float((leads >= leads[0] - 1e-12 * max(1.0, abs(leads[0]))).mean())
-    return float(leads[0]), Interval(float(low), float(high), LEVEL, method), p_value
 
 
 def closer_ratio(
