@@ -28,6 +28,7 @@ def test_all_methods_are_compared_with_and_without_scaling():
     assert len(found) == 10
     assert {each.agreement for each in found} == {1.0}
     assert found[1].label == "k-means, sklearn, scaled"
+    assert cl.clusterings_of(cl.methods_compared(curves(), HEADS, TYPES, 3)) == found, "what is kept is what was found"
 
 
 def test_curves_of_one_kind_do_not_give_the_types():

@@ -117,6 +117,27 @@ def compare_methods(
     return found
 
 
+def methods_compared(
+    curves: Float[np.ndarray, "head step"], heads: Sequence[str], types: Sequence[str], k: int
+) -> Measurement:
+    """`compare_methods` as a measurement that can be kept; `clusterings_of` reads it. Array `clusters`: a row a way."""
+    found = compare_methods(curves, heads, types, k)
+    facts = {"heads": list(heads), "ways": [[one.method, one.scaled, one.agreement] for one in found]}
+    return Measurement("clusters by every method", None, n=len(heads),
+                       arrays={"clusters": np.array([one.clusters for one in found])}, facts=facts)  # fmt: skip
+
+
+def clusterings_of(compared: Measurement) -> list[Clustering]:
+    """What `methods_compared` found, way by way."""
+    heads = tuple(compared.facts["heads"])
+    return [
+        Clustering(method, scaled, heads, tuple(clusters), agreement)
+        for (method, scaled, agreement), clusters in zip(
+            compared.facts["ways"], compared.arrays["clusters"].tolist(), strict=True
+        )
+    ]
+
+
 def clustering_agreement(
     table: ct.HeadTable,
     types: Mapping[str, str],

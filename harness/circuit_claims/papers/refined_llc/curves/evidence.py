@@ -22,9 +22,11 @@ from circuit_claims.api import (
     ScatterPoint,
     Table,
 )
+from circuit_claims.keeping.by_content import kept
 from circuit_claims.papers.refined_llc.curves.tables import HeadTable
 
 if TYPE_CHECKING:
+    from circuit_claims.papers.refined_llc.curves.clustering import Clustering
     from circuit_claims.papers.refined_llc.curves.findings import Coefficients
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
@@ -231,14 +233,18 @@ def _ends(found: Coefficients) -> Evidence:
 
 def cluster_evidence(found: Coefficients) -> Evidence:
     """Layer 1's curves clustered by every method, against the types."""
-    from circuit_claims.papers.refined_llc.curves.clustering import compare_methods
+    from circuit_claims.papers.refined_llc.curves.clustering import clusterings_of, methods_compared
+
+    def compared(curves: HeadTable, types: list[str]) -> list[Clustering]:
+        store, k = found.run.context.store, max(2, len(set(types)))
+        return clusterings_of(kept(store, methods_compared, curves.mean.T, curves.heads, types, k))
 
     table = found.table("training mixture").of(found.layer(1))
     kinds = [found.types[head] for head in table.heads]
-    methods = compare_methods(table.mean.T, table.heads, kinds, max(2, len(set(kinds))))
+    methods = compared(table, kinds)
     both = found.table("training mixture")
     whole = [found.types[head] for head in both.heads]
-    wide = compare_methods(both.mean.T, both.heads, whole, max(2, len(set(whole))))
+    wide = compared(both, whole)
     caption = (
         f"{_where(table)} As many clusters as types. Scaled: each curve to mean 0 and variance 1. "
         "With both layers together the index is " + "; ".join(f"{one.label} {one.agreement:.2f}" for one in wide) + "."
