@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from circuit_claims.keeping.cells import MemoryStore
 from circuit_claims.keeping.measure import Context
 from circuit_claims.models.errors import DamagedWeights, RegistryError, UnsafeFile
 from circuit_claims.papers.refined_llc.runs.live import LiveRun
@@ -63,7 +64,7 @@ def test_a_checkpoint_becomes_safetensors_with_its_digests(tmp_path, saved, weig
 
 def test_a_converted_run_answers_the_claims(tmp_path, saved, weights):
     convert_checkpoints(NAME, [saved()], cache_dir=tmp_path)
-    live = LiveRun(RunFolder.open(published_folder(NAME, tmp_path)), Context(None), NAME, "published")
+    live = LiveRun(RunFolder.open(published_folder(NAME, tmp_path)), Context(MemoryStore()), NAME, "published")
     rows, total = live.position_norms()
     assert rows[3] == pytest.approx(float(weights["pos_embed.W_pos"][3].norm()), rel=1e-6)
     assert total == pytest.approx(sum(float(one.double().square().sum()) for one in weights.values()) ** 0.5, rel=1e-6)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from circuit_claims.keeping.cells import MemoryStore
+from circuit_claims.keeping.keys import closure
 from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import PROFILES
+from circuit_claims.papers.refined_llc.runs import live
 from circuit_claims.papers.refined_llc.runs.recorded import FILE
 from circuit_claims.papers.refined_llc.runs.recorded_planted import planted_numbers
 from circuit_claims.papers.refined_llc.runs.registry import published_runs
@@ -97,7 +101,7 @@ def test_a_folder_named_like_a_run_does_not_count_as_it(tmp_path):
 
 def session(tmp_path, **given):
     options = {"recorded": None, "own-run": tmp_path / "none", **given}
-    return SimpleNamespace(texts_dir=None, context=Context(None), options=options)
+    return SimpleNamespace(texts_dir=None, context=Context(MemoryStore()), options=options)
 
 
 def open_run(name, run):
@@ -137,6 +141,21 @@ def test_an_own_run_is_measured_at_each_checkpoint(tmp_path):
     assert json.loads(json.dumps(run.card()))["checkpoints"] == "0, 100"
     with pytest.raises(RunNotAvailable, match="not measured live"):
         run.llc_curve()
+
+
+def test_scores_of_a_checkpoint_are_kept_for_its_weights_and_seed(tmp_path, monkeypatch):
+    one = session(tmp_path, **{"own-run": own_run(tmp_path / "run")})
+    run, made = open_run("own-run", one), []
+    scored = live.head_type_scores
+    monkeypatch.setattr(live, "head_type_scores", lambda *given: made.append(1) or scored(*given))
+    monkeypatch.setattr(live, "closure", lambda *roots: closure(scored))  # the function in the way has no source
+    first = run.scores_at(100)
+    again = replace(run, _scores={}).scores_at(100)
+    assert len(made) == 1
+    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in vars(first))
+    replace(run, _scores={}, seed=run.seed + 1).scores_at(100)
+    replace(run, _scores={}).scores_at(0)
+    assert len(made) == 3
 
 
 def runs_project(root: Path, subjects: dict) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from circuit_claims.api import bootstrap_counts
+from circuit_claims.api import Measurement, bootstrap_counts
 from circuit_claims.heads.composition import composition
 from circuit_claims.heads.head_types import (
     OTHER_CURRENT,
@@ -26,15 +26,17 @@ from circuit_claims.heads.head_types import (
     classify,
     head_type_scores,
 )
+from circuit_claims.keeping.cells import CellPlan, fill_all
+from circuit_claims.keeping.keys import closure
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
 from circuit_claims.toy.checkpoints import RunFolder
+from circuit_claims.toy.model import AttentionOnly
 
 if TYPE_CHECKING:
     from circuit_claims.keeping.measure import Context
     from circuit_claims.models.runs import RunRow
-    from circuit_claims.toy.model import AttentionOnly
 
 BOS = 4999
 SEQUENCES = 400
@@ -107,9 +109,20 @@ class LiveRun:
     def scores_at(self, step: int) -> HeadTypeScores:
         """All head scores after `step` updates, sequence by sequence; the same sequences at every step."""
         if step not in self._scores:
-            generator = torch.Generator().manual_seed(self.seed)
-            self._scores[step] = head_type_scores(self.model(step), self.probes, generator)
+            parts = {
+                "measure": "head type scores", **closure(head_type_scores, AttentionOnly).parts(), "seed": self.seed,
+                "checkpoint": self._digests[step], "probes": asdict(self.probes),
+                "device": self.context.device.partition(":")[0],
+            }  # fmt: skip
+            plan = CellPlan({step: parts}, lambda _: [self._scored(step)])
+            arrays = fill_all(plan, self.context.store, anew=self.context.remeasure)[step].arrays
+            self._scores[step] = HeadTypeScores(**{each.name: arrays[each.name] for each in fields(HeadTypeScores)})
         return self._scores[step]
+
+    def _scored(self, step: int) -> Measurement:
+        found = head_type_scores(self.model(step), self.probes, torch.Generator().manual_seed(self.seed))
+        arrays = {each.name: getattr(found, each.name) for each in fields(found)}
+        return Measurement("scores of all heads by which they are typed", None, seed=self.seed, arrays=arrays)
 
     def head_types(self) -> Mapping[str, str]:
         """Types by the scores at the last checkpoint (`head_types.classify`)."""
