@@ -31,10 +31,10 @@ def diagnose(draws: Float[np.ndarray, "chain draw"]) -> ChainDiagnostics:
     """Diagnostics of finite draws; all NaN for fewer than eight draws a chain or draws that never move."""
     if draws.size == 0 or draws.shape[1] < FEWEST_DRAWS or np.ptp(draws) <= 1e-12 * np.abs(draws).max():
         return NONE
-    import arviz
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import arviz  # says on its first import of a day that it is being rebuilt
+
         halves = draws if len(draws) > 1 else draws[:, : draws.shape[1] // 2 * 2].reshape(2, -1)
         r_hat, bulk, tail, mcse = (
             float(np.asarray(figure).item())

@@ -59,6 +59,14 @@ class VerdictView:
         return OUTCOME_MARKS[self.record.outcome]
 
     @property
+    def same_without(self) -> str:
+        """Without which instruments the rule says the same of a judged claim, in a sentence; nothing where none."""
+        same = [name for name, outcome in self.record.without.items() if outcome == self.record.outcome]
+        if not same or self.record.outcome not in JUDGED:
+            return ""
+        return f"The same comes of {' and of '.join(same)}: the instrument adds nothing here."
+
+    @property
     def paper_and_margin(self) -> str:
         """The paper's value and the margin around it in one phrase."""
         margin = self.record.margin

@@ -122,3 +122,4 @@ def test_calibration_decides_and_is_shown_beside_the_verdict(tmp_path, share, lo
     assert "where it is false: waves shuffled" in page
     assert "where it is true: a perfect wave" in page
     assert ("the same without the instrument, which adds nothing here" in page) == (outcome == "reproduced")
+    assert page.count("The same comes of without wind: the instrument adds") == 2 * (outcome == "reproduced")
