@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,8 +17,9 @@ PATIENCE = 300.0
 # Neither running.plugin, whose asserts pytest rewrites as it imports it, nor running.command_line, which reads the
 # width of the terminal; a name that cannot be imported is passed over by the server.
 HEAVY = (
-    "torch", "numpy", "pydantic", "safetensors.torch", "tokenizers", "filelock", "platformdirs", "psutil", "hypothesis",
-    "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2", "rich.table", "typer", "_pytest.junitxml",
+    "torch", "numpy", "scipy.stats", "transformers.models.llama.modeling_llama", "pydantic", "safetensors.torch",
+    "tokenizers", "filelock", "platformdirs", "psutil", "hypothesis", "matplotlib.figure",
+    "matplotlib.backends.backend_svg", "jinja2", "rich.console", "rich.table", "typer", "_pytest.junitxml",
     "_hypothesis_pytestplugin", "hypothesis.internal.observability", "pytest_benchmark.plugin", "pytest_timeout",
     "xdist.plugin",
     "circuit_claims.report", "circuit_claims.report.figures.plots", "circuit_claims.models.resolve",
@@ -95,6 +97,8 @@ def _command(words: list[str], folder: Path, environment: dict[str, str], output
     sys.argv = words
     # A shell that runs the tests in the background has its children ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What the server imported is no garbage: without this each of pytest's collections walks through all of it.
+    gc.freeze()
     if words[0] == "pytest":
         import pytest
 
