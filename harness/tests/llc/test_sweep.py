@@ -207,7 +207,6 @@ def test_twenty_kills_at_random_leave_the_store_that_an_unbroken_sweep_leaves(tm
         child.join()
         kills += 1
         stages.append(len(contents(tmp_path / "killed")) // 2)
-    print("STAGES", took, stages)
     last = context.Process(target=work, args=(str(tmp_path / "killed"),))
     last.start()
     last.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ def model(request: pytest.FixtureRequest) -> LocalModel:
 
 @pytest.mark.weights
 def test_the_file_read_directly_equals_the_cache(model, tmp_path):
-    """Two readers, the harness's own and transformers', give the same bits for every tensor of the published file."""
+    """Two readers, the harness's own and transformers', give the same bits for the published file.
+
+    The conversion compared every tensor; here they are one of each kind from the first, a middle and the last layer.
+    """
     from circuit_claims.models.cache import default_cache
     from circuit_claims.models.progress import quiet
 
@@ -45,7 +49,11 @@ def test_the_file_read_directly_equals_the_cache(model, tmp_path):
         )
     direct, cached = open_tensors(path), model.tensors()
     assert direct.names() == cached.names()
-    different = [name for name in direct.names() if not torch.equal(direct.read(name), cached.read(name))]
+    layers = sorted({int(number) for name in direct.names() for number in re.findall(r"\.(\d+)\.", name)})
+    read = {f".{layers[at]}." for at in (0, len(layers) // 2, -1)}
+    names = [name for name in direct.names() if not re.search(r"\.\d+\.", name) or any(at in name for at in read)]
+    assert len(names) > len(direct.names()) // len(layers)
+    different = [name for name in names if not torch.equal(direct.read(name), cached.read(name))]
     assert different == []
 
 

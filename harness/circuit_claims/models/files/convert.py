@@ -9,7 +9,6 @@ Two readers must agree: the weights are transformers' reading of the file, and e
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
@@ -92,12 +91,13 @@ def _work(source: Path, folder: Path, name: str, facts: Mapping[str, Any]) -> No
     """What the process of its own does."""
     import torch
 
-    from circuit_claims.models.files.gguf import GGUFTensors
+    from circuit_claims.models.files.gguf import GGUFTensors, read_gguf
 
     torch.set_grad_enabled(False)
-    _parse_once()
     _say(phase="reading the file")
-    ours = GGUFTensors(source)
+    reader = read_gguf(source)
+    _parse_once(reader)
+    ours = GGUFTensors(source, reader)
     _check_memory(name, sum(int(tensor.n_elements) for tensor in ours._stored.values()))
     _say(phase="the tokenizer")
     _write_tokenizer(source, folder)
@@ -111,11 +111,11 @@ def _work(source: Path, folder: Path, name: str, facts: Mapping[str, Any]) -> No
     _write_manifest(folder, name, {**facts, "sha256": ours.digest})
 
 
-def _parse_once() -> None:
-    """Let every reader of this process share one parse of the file: its token lists take seconds each time."""
+def _parse_once(reader: Any) -> None:
+    """Let transformers share the parse of the file: its token lists take seconds each time."""
     import gguf
 
-    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+    gguf.__dict__["GGUFReader"] = lambda path: reader  # transformers looks it up there
 
 
 def _check_memory(name: str, n_elements: int) -> None:
