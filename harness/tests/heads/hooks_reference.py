@@ -6,7 +6,7 @@ and what the head alone writes is carried to the end of the model and read out t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,15 +44,23 @@ def reference_input(bridge: Any, tokens: Tensor, path: str, layer: int, bos: int
 
 def reference_logits(bridge: Any, layer: int, head: int, resid: Tensor, candidates: Tensor) -> Tensor:
     """Logits (n, c) of one head that attends to a lone token whose residual stream is `resid` (n, 1, d_model)."""
+    return reference_logits_of_heads(bridge, layer, [head], resid, candidates)[0]
+
+
+def reference_logits_of_heads(
+    bridge: Any, layer: int, heads: Sequence[int], resid: Tensor, candidates: Tensor
+) -> Tensor:
+    """The same of several heads, (head, n, c): each has rows of its own in the batch, in which it alone speaks."""
     here, last = f"blocks.{layer}", f"blocks.{bridge.cfg.n_layers - 1}"
-    dummy = torch.zeros(len(resid), 1, dtype=torch.long)
+    tokens, resid = torch.zeros(len(heads) * len(resid), 1, dtype=torch.long), resid.repeat(len(heads), 1, 1)
+    speaks = torch.tensor(heads).repeat_interleave(len(tokens) // len(heads))  # one a row
     silent = [(f"{here}.hook_in", replaced_by(resid)), (f"{here}.attn.hook_z", replaced_by(0.0))]
-    shared = watched(bridge, dummy, f"{here}.attn.hook_out", silent)  # b_O, which belongs to no head
+    shared = watched(bridge, tokens, f"{here}.attn.hook_out", silent)  # b_O, which belongs to no head
 
     def only_this_head(z: Tensor, hook: Any) -> Tensor:
-        heads = z.reshape(*z.shape[:2], bridge.cfg.n_heads, -1)
-        kept = torch.zeros_like(heads)
-        kept[:, :, head] = heads[:, :, head]
+        every = z.reshape(*z.shape[:2], bridge.cfg.n_heads, -1)
+        kept = torch.zeros_like(every)
+        kept[range(len(tokens)), :, speaks] = every[range(len(tokens)), :, speaks]
         return kept.reshape(z.shape)
 
     alone = [
@@ -60,7 +68,7 @@ def reference_logits(bridge: Any, layer: int, head: int, resid: Tensor, candidat
         (f"{here}.attn.hook_z", only_this_head),
         (f"{here}.attn.hook_out", lambda out, hook: out - shared),
     ]
-    write = watched(bridge, dummy, f"{here}.hook_attn_out", alone)
+    write = watched(bridge, tokens, f"{here}.hook_attn_out", alone)
     with torch.no_grad():
-        logits = bridge.run_with_hooks(dummy, fwd_hooks=[(f"{last}.hook_out", replaced_by(write))])
-    return logits[:, -1, candidates]
+        logits = bridge.run_with_hooks(tokens, fwd_hooks=[(f"{last}.hook_out", replaced_by(write))])
+    return logits[:, -1, candidates].unflatten(0, (len(heads), -1))

@@ -15,7 +15,7 @@ from circuit_claims.models.bridge import boot
 from circuit_claims.models.errors import ModelNotAvailable
 from circuit_claims.models.resolve import LocalModel, resolve
 
-from tests.heads.hooks_reference import reference_input, reference_logits, watched
+from tests.heads.hooks_reference import reference_input, reference_logits_of_heads, watched
 from tests.helpers.small_models import ARCHITECTURES, save_small_model
 
 PATHS = (*INPUT_PATHS, "embed")
@@ -61,8 +61,9 @@ def test_the_sweep_equals_the_slow_reference(pair: Pair, path: str) -> None:
     for layer in range(N_LAYERS):
         resid = reference_input(pair.bridge, TOKENS, path, layer, bos_of(path))
         assert plain[layer].shape == (pair.weights.n_heads, len(TOKENS), len(CANDIDATES))
-        for head in range(pair.weights.n_heads):
-            expected = reference_logits(pair.bridge, layer, head, resid, CANDIDATES)
+        heads = range(pair.weights.n_heads)
+        slow = reference_logits_of_heads(pair.bridge, layer, heads, resid, CANDIDATES)
+        for head, expected in zip(heads, slow, strict=True):
             assert relative_error(plain[layer][head], expected) < 1e-5, (layer, head)
             assert relative_error(fast[layer][0][head], expected) < 1e-5, (layer, head)
 
@@ -105,7 +106,8 @@ def test_the_sweep_equals_the_slow_reference_on_smollm2_as_shipped(smollm2: Pair
         )
     )
     resid = reference_input(smollm2.bridge, tokens, path, layer)
-    for head in range(smollm2.weights.n_heads):
-        expected = reference_logits(smollm2.bridge, layer, head, resid, candidates)
+    heads = range(smollm2.weights.n_heads)
+    slow = reference_logits_of_heads(smollm2.bridge, layer, heads, resid, candidates)
+    for head, expected in zip(heads, slow, strict=True):
         assert relative_error(plain[head], expected) < 1e-5, head
         assert relative_error(fast[0][head], expected) < 1e-5, head

@@ -86,11 +86,12 @@ def maxima(true_best, heads=40, items=200, seed=2):
     from scipy.stats import beta
 
     null = np.sort(generator.binomial(items, 0.05, (20_000, heads)).max(axis=1))
-    for passed in generator.binomial(items, share, (CLAIMS, heads)).max(axis=1):
-        low = beta.ppf(0.05 / heads, passed, items - passed + 1)
-        high = beta.ppf(1 - 0.05 / heads, passed + 1, items - passed)
-        p_value = (1 + len(null) - np.searchsorted(null, passed)) / (1 + len(null))
-        yield Measurement("q", passed / items, Interval(low, high), p_value=float(p_value))
+    passed = generator.binomial(items, share, (CLAIMS, heads)).max(axis=1)
+    low = beta.ppf(0.05 / heads, passed, items - passed + 1)
+    high = beta.ppf(1 - 0.05 / heads, passed + 1, items - passed)
+    p_value = (1 + len(null) - np.searchsorted(null, passed)) / (1 + len(null))
+    for at in range(CLAIMS):
+        yield Measurement("q", passed[at] / items, Interval(low[at], high[at]), p_value=float(p_value[at]))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from circuit_claims.toy.model import AttentionOnly, AttentionOnlyConfig, attend
 from circuit_claims.toy.training import Phase, Recipe, Trainer, checkpoint_steps, flops_per_token, recipe_of
 
 compiled_kernel = fast._compiled
+PAPER_WIDTH = Recipe.model
 SMALL = Recipe(steps=12, batch=2, n_ctx=16)
 
 
@@ -45,6 +46,16 @@ def train(folder, recipe=SMALL, until=None, **settings):
         if step.number == until:
             break
     return trainer
+
+
+def narrow(recipe):
+    """The paper's model but narrower: what a run keeps and goes on from does not hang on the width."""
+    return AttentionOnlyConfig(n_layers=recipe.n_layers, n_ctx=recipe.n_ctx, d_model=32, n_heads=4, d_head=8)
+
+
+@pytest.fixture(autouse=True)
+def narrow_models(monkeypatch):
+    monkeypatch.setattr(Recipe, "model", property(narrow))
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +121,7 @@ def test_the_gradient_of_a_target_that_is_all_but_certain_keeps_its_digits():
 
 def test_the_loss_curve_is_that_of_the_plain_step(tmp_path, monkeypatch):
     """Twelve updates; AdamW divides by small second moments, which lets rounding grow, so not to the last digit."""
+    monkeypatch.setattr(Recipe, "model", PAPER_WIDTH)  # narrow, it would have learnt next to nothing by then
     curves = []
     for loss in (fast_loss, lambda model, tokens, dtype: plain_loss(model, tokens)):
         monkeypatch.setattr(training, "fast_loss", loss)
@@ -144,23 +156,26 @@ def test_a_run_cut_anywhere_ends_with_the_same_weights(tmp_path, precision):
 def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
     """SIGKILL at whatever moment it comes; the same command then ends as an undisturbed run does."""
     script = (
-        "import sys; from pathlib import Path; from dataclasses import replace\n"
-        "from circuit_claims.papers.refined_llc import fast; fast._compiled = lambda kernel: kernel\n"
-        "from tests.toy.test_training import train, SMALL\n"
-        "train(Path(sys.argv[1]), replace(SMALL, steps=30))\n"
+        "import sys, time; from pathlib import Path; from dataclasses import replace\n"
+        "from circuit_claims.toy import fast; fast._compiled = lambda kernel: kernel\n"
+        "from tests.toy.test_training import Recipe, narrow, train, SMALL\n"
+        "Recipe.model = property(narrow)\n"
+        "train(Path(sys.argv[1]), replace(SMALL, steps=30), until=29)\n"
+        "time.sleep(300)\n"  # never at its end, however late the signal
     )
     folder, command = tmp_path / "killed", [sys.executable, "-c", script, str(tmp_path / "killed")]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
     while process.poll() is None and not (folder / "step_00000013.safetensors").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it ended by itself, so nothing was killed"
     again, whole = train(folder, replace(SMALL, steps=30)), train(tmp_path / "whole", replace(SMALL, steps=30))
     for left, right in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(left, right)
 
 
-def test_training_lowers_the_loss_on_what_it_has_seen(tmp_path):
+def test_training_lowers_the_loss_on_what_it_has_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(Recipe, "model", PAPER_WIDTH)
     corpus = Corpus(
         np.repeat(small_corpus().train[:2], 40, axis=0), small_corpus().train[:2], {"digest": "", "tokenizer": ""}
     )

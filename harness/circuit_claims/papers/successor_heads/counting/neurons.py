@@ -94,16 +94,22 @@ def explained_by_period(
     two positions a class is not a number.
     """
     level = _levelled(positions, curves)
-    total = np.maximum(level.var(0), 1e-30)
+    level -= level.mean(0)  # 0 but for rounding, which is all that a constant curve has left
+    spread = np.maximum((level**2).sum(0), 1e-30)
     n, found = len(positions), np.full((len(periods), curves.shape[1]), np.nan)
-    for row, period in enumerate(periods):
-        classes = positions % period
-        present = np.unique(classes)
-        if n < 2 * period:
-            continue
-        means = np.stack([level[classes == residue].mean(0) for residue in present])
-        left = ((level - means[np.searchsorted(present, classes)]) ** 2).mean(0)
-        found[row] = 1 - left / total * (n - 1) / (n - len(present))
+    asked = [row for row, period in enumerate(periods) if n >= 2 * period]
+    if not asked:
+        return found
+    # One row for each class of each period: all means come from one product.
+    moduli = np.concatenate([np.full(periods[row], periods[row]) for row in asked])
+    residues = np.concatenate([np.arange(periods[row]) for row in asked])
+    inside = (positions % moduli[:, None] == residues[:, None]).astype(float)  # (class, position)
+    size = inside.sum(1)
+    between = (inside @ level) ** 2 / np.maximum(size, 1)[:, None]
+    starts = np.cumsum([0, *(periods[row] for row in asked[:-1])])
+    classes = np.add.reduceat(size > 0, starts, dtype=int)
+    explained = np.add.reduceat(between, starts, axis=0) / spread
+    found[asked] = 1 - (1 - explained) * ((n - 1) / (n - classes))[:, None]
     return found
 
 

@@ -20,6 +20,7 @@ still counts, on other circles.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -332,7 +333,13 @@ def _config(d_vocab: int) -> dict[str, Any]:
 
 def planted_counter(period: int = 10, *, greater_than: bool = True, seed: int = 0) -> TensorTable:
     """The planted weights (a `TensorSource`). Raises `ValueError` for a period below 3 or above 12."""
-    return _Builder(Codes(CounterPlan(period, greater_than, seed))).build()
+    return _planted(CounterPlan(period, greater_than, seed))
+
+
+@functools.lru_cache(maxsize=4)
+def _planted(plan: CounterPlan) -> TensorTable:
+    """Built once: each measure of a planted subject opens it anew."""
+    return _Builder(Codes(plan)).build()
 
 
 def counter_folder(folder: Path, plan: CounterPlan | None = None) -> Path:
