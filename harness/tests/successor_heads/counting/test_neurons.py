@@ -98,3 +98,33 @@ def test_noise_has_a_period_as_often_as_the_test_allows() -> None:
 def test_too_few_indices_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 4 indices, found 3"):
         neuron_periods(torch.zeros(3, 2), np.zeros((3, 2)), np.arange(3), np.random.default_rng(0))
+
+
+def explained_class_by_class(positions: np.ndarray, curves: np.ndarray, period: int) -> np.ndarray:
+    """The plain form: the mean of each residue class in turn, what is left around it, and the classes paid for."""
+    line = np.stack([np.ones(len(positions)), positions - positions.mean()], axis=1)
+    level = curves - line @ np.linalg.lstsq(line, curves, rcond=None)[0]
+    classes, left = positions % period, np.zeros(curves.shape[1])
+    for residue in np.unique(classes):
+        members = level[classes == residue]
+        left += ((members - members.mean(0)) ** 2).sum(0)
+    n, present = len(positions), len(np.unique(classes))
+    return 1 - left / (level**2).sum(0) * (n - 1) / (n - present)
+
+
+@pytest.mark.parametrize("positions", [np.arange(1, 101), np.arange(3, 200, 7), np.arange(0, 90, 6)])
+def test_class_means_of_all_periods_are_those_of_one_class_after_the_other(positions) -> None:
+    """With every residue present, and where the positions leave some out."""
+    curves = np.random.default_rng(0).normal(size=(len(positions), 5)) + 0.1 * positions[:, None]
+    found = explained_by_period(positions, curves, PERIODS)
+    for row, period in enumerate(PERIODS):
+        if len(positions) < 2 * period:
+            assert np.isnan(found[row]).all()
+        else:
+            assert found[row] == pytest.approx(explained_class_by_class(positions, curves, period), abs=1e-10)
+
+
+def test_a_neuron_that_never_changes_has_no_period() -> None:
+    """All that is left of its curve is rounding; it must not look explained."""
+    constant = np.full((100, 3), [0.0, 0.1, 1e6])
+    assert np.abs(np.nan_to_num(explained_by_period(np.arange(100), constant, PERIODS))).max() < 0.2
