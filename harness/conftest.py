@@ -28,6 +28,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = alone or getattr(option, "benchmark_enable", False)
     if whole and asked and not alone:
         option.numprocesses = min(CORES, os.cpu_count() or 1)
+        # The slow tests lie side by side in their files: who is done takes over from the other's rest.
+        option.dist = "worksteal" if option.dist == "no" else option.dist
     if getattr(option, "numprocesses", None):
         # Workers share the cores already: threads of each would wait for those of the others.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
