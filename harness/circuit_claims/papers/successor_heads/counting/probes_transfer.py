@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circuit_claims.api import Measurement, percentile_interval
 from circuit_claims.heads.probes import Probes
-from circuit_claims.judging.statistics import percentile_band
+from circuit_claims.judging.statistics import bootstrap_counts, percentile_band
 from circuit_claims.papers.successor_heads.counting import known
 from circuit_claims.papers.successor_heads.counting.features import ModalFeatures
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS, over_probes
@@ -75,10 +75,11 @@ def successes_in_task(probes: Probes, asked: Asked, task: str, modulus: int, *, 
     return Measurement(
         f"{task} right, mod {modulus}",
         float(counts.mean()),
-        over_probes(counts, np.random.default_rng(seed)),
+        over_probes(counts, int(in_task.sum())),
         unit=f"of {int(in_task.sum())} tokens",
         n=int(in_task.sum()),
         seed=seed,
+        redrawn={"probes": len(counts)},
         arrays={"right": counts},
         facts={"chance": float(in_task.sum() / modulus)},
     )
@@ -146,7 +147,8 @@ def rows_against_features(probes: Probes, modal: ModalFeatures, *, modulus: int 
         [_cosines(_redrawn(rows, generator), _redrawn(features, generator)).numpy() for _ in range(known.DRAWS)]
     )
     off = table[~torch.eye(len(table), dtype=torch.bool) & present[None]]
-    measured = known.cosine_of(table.numpy(), drawn, present.numpy(), f"{len(rows)} probes and {len(features)} runs")
+    redrawn = {"autoencoders": len(features), "probes": len(rows)}
+    measured = known.cosine_of(table.numpy(), drawn, present.numpy(), redrawn)
     return replace(
         measured,
         seed=seed,
@@ -175,7 +177,7 @@ def _unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_m
 
 
 def _redrawn(parts: Float[Tensor, "k residue d_model"], generator: np.random.Generator) -> Tensor:
-    counts = np.bincount(generator.integers(0, len(parts), len(parts)), minlength=len(parts))
+    counts = bootstrap_counts(len(parts), 1, generator)[0]
     return torch.tensordot(torch.from_numpy(counts).to(parts), parts, dims=1)
 
 
