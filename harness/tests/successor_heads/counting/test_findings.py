@@ -131,8 +131,8 @@ def test_what_is_known_is_read_as_the_claims_are_measured(context):
     again = votes_on(curves.arrays["positions"], curves.arrays["named/curves"], ranked, least, weights)
     assert known.period_as_label(again).value == curves.value
     assert dict(again.support) == dict(curves.support)
-    cosine, drawn = features.arrays["rows/cosine"], features.arrays["rows/drawn"]
-    found = known.cosine_of(cosine, drawn, (features.arrays["feature"] >= 0).any(0), {"probes": 6})
+    cosine, present = features.arrays["rows/cosine"], (features.arrays["feature"] >= 0).any(0)
+    found = known.cosine_of(cosine, known.left_out(features), present)
     assert found.value == pytest.approx(heads.rows_and_features().measurement.value)
     for source, bias in (("head", heads.bias_of_the_head()), ("features", heads.bias_of_the_features())):
         tasks, tables = bias.measurement.facts["tasks"], bias_tables(bias.measurement)
@@ -144,7 +144,8 @@ def test_what_is_known_is_read_as_the_claims_are_measured(context):
 def test_no_feature_keeps_its_residue_and_no_residue_its_tokens(context):
     table = Counting(CounterSubject(context)).features()
     cosine = np.eye(10) + np.arange(10) / 100
-    only = replace(table, arrays={**table.arrays, "rows/cosine": cosine, "rows/drawn": np.stack([cosine] * 400)})
+    without = {f"rows/without/{name}": np.stack([cosine] * 6) for name in ("autoencoders", "probes")}
+    only = replace(table, arrays={**table.arrays, "rows/cosine": cosine, **without})
     assert float(known.features_exchanged(only, np.random.default_rng(0)).value or 0) < 0.1
     every = np.tile(np.arange(20) % 10, (3, 1))
     own = replace(table, arrays={"values/feature": every, "values/residue": every[0], "values/string": np.arange(20)})

@@ -91,6 +91,36 @@ def test_an_interval_over_probes_covers_their_mean():
     assert 860 <= covered <= 940
 
 
+def cosines(truth: float, runs: int = 8) -> Measurement:
+    """Rows and features whose directions have this cosine, each run and each probe with noise of its own."""
+    generator, size = rng(), 64
+    row = truth * np.eye(size)[0] + np.sqrt(1 - truth**2) * np.eye(size)[1]
+    features = np.eye(size)[0] + 0.5 * generator.normal(size=(runs, 10, size)) / 8
+    rows = row + 0.1 * generator.normal(size=(6, 10, size)) / 8
+
+    def of(first, second):
+        unit = [each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (first, second)]
+        return unit[0] @ np.swapaxes(unit[1], -1, -2)
+
+    whole = rows.sum(0), features.sum(0)
+    without = {"autoencoders": of(whole[0], whole[1] - features), "probes": of(whole[0] - rows, whole[1])}
+    return known.cosine_of(of(*whole), without, np.ones(10, dtype=bool))
+
+
+@pytest.mark.parametrize(("truth", "outcome"), [(0.7, "reproduced"), (0.2, "contradicted"), (0.558, "inconclusive")])
+def test_rows_and_features_are_alike_as_many_runs_would_have_it(truth, outcome):
+    found = cosines(truth)
+    assert dict(found.redrawn) == {"autoencoders": 8, "probes": 6}
+    assert found.value == pytest.approx(truth, abs=0.02)
+    assert found.interval.low <= found.value <= found.interval.high
+    assert abs(found.facts["as found"]) < abs(found.value)
+    assert apply_rule(PAPER.claim("SH-11"), found).outcome == outcome
+
+
+def test_few_runs_leave_rows_and_features_open():
+    assert apply_rule(PAPER.claim("SH-11"), cosines(0.7, runs=5)).outcome == "inconclusive"
+
+
 def comb(period: int, strings: np.ndarray = POSITIONS, noise: float = 0.3) -> np.ndarray:
     """Sixteen neurons that are functions of the index mod a period, and noise."""
     generator = np.random.default_rng(period)

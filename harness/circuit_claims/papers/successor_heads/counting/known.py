@@ -14,28 +14,39 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.api import Measurement, percentile_interval
+from circuit_claims.api import Measurement
+from circuit_claims.judging.statistics import jackknife_interval
 from circuit_claims.papers.successor_heads.counting.coverage import coverage_of
-
-DRAWS = 400
-"""Bootstrap draws over probes and autoencoders."""
 
 
 def cosine_of(
     cosine: Float[np.ndarray, "residue residue"],
-    drawn: Float[np.ndarray, "draw residue residue"],
+    without: Mapping[str, Float[np.ndarray, "unit residue residue"]],
     present: np.ndarray,
-    redrawn: Mapping[str, int],
 ) -> Measurement:
-    """Mean cosine of probe row P_i and feature f_i, from those of every row with every feature in `drawn` ones.
+    """Mean cosine of probe row P_i and feature f_i, as many autoencoders and probes would give it.
 
-    `present` says which residues have a feature, `redrawn` how many autoencoders and probes were drawn anew.
+    `cosine` has those of every row with every feature, `without` the same with one autoencoder, or one probe, left out;
+    `present` says which residues have a feature. Fact `as found`: the mean cosine of those there are.
     """
     rows = np.flatnonzero(present)
-    method = f"{len(drawn):,} bootstrap draws over {' and '.join(redrawn)}"
-    interval = percentile_interval(drawn[:, rows, rows].mean(1), method, redrawn=min(redrawn.values()))
-    value = float(cosine[rows, rows].mean())
-    return Measurement("mean cosine of P_i and f_i", value, interval, unit="cosine", n=len(rows), redrawn=redrawn)
+    found = float(cosine[rows, rows].mean())
+    value, interval = jackknife_interval(found, [each[:, rows, rows].mean(1) for each in without.values()])
+    method = interval.method.replace("units", " and ".join(without))
+    return Measurement(
+        "mean cosine of P_i and f_i",
+        value,
+        replace(interval, method=method),
+        unit="cosine",
+        n=len(rows),
+        redrawn={name: len(each) for name, each in without.items()},
+        facts={"as found": found},
+    )
+
+
+def left_out(table: Measurement) -> dict[str, Float[np.ndarray, "unit residue residue"]]:
+    """The cosines of a stored table with one autoencoder, or one probe, left out."""
+    return {name: table.arrays[f"rows/without/{name}"] for name in ("autoencoders", "probes")}
 
 
 def features_exchanged(table: Measurement, generator: np.random.Generator) -> Measurement:
@@ -48,8 +59,8 @@ def features_exchanged(table: Measurement, generator: np.random.Generator) -> Me
     while len(present) > 1 and (turned == present).any():
         turned = generator.permutation(present)
     cosine = table.arrays["rows/cosine"][np.ix_(present, turned)]
-    drawn = table.arrays["rows/drawn"][:, present][:, :, turned]
-    return cosine_of(cosine, drawn, np.ones(len(present), dtype=bool), table.facts["rows"]["redrawn"])
+    without = {name: each[:, present][:, :, turned] for name, each in left_out(table).items()}
+    return cosine_of(cosine, without, np.ones(len(present), dtype=bool))
 
 
 def residues_of_others(

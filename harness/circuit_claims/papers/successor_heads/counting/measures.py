@@ -185,9 +185,9 @@ def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> tuple[dict[str, 
         "planted": planted_at(probes, modal, PAPER_COSINE),
     }
     found = {name: rows_against_features(probes, one) for name, one in ways.items()}
-    facts = {**{name: stated(one) for name, one in found.items()}, "redrawn": dict(found["own"].redrawn)}
+    facts = {name: stated(one) for name, one in found.items()}
     own = found["own"].arrays
-    return {**facts, "cosine": own["cosine"].tolist()}, {f"rows/{name}": own[name] for name in ("cosine", "drawn")}
+    return {**facts, "cosine": own["cosine"].tolist()}, {f"rows/{name}": array for name, array in own.items()}
 
 
 @measure
