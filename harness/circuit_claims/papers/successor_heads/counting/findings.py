@@ -132,7 +132,9 @@ class Counting:
 
         def cosine(subject: Any = None, which: str = "own") -> Measurement:
             table = self.features(subject)
-            return _derived(table, "mean cosine of P_i and f_i", table.facts["rows"][which], "cosine")
+            stated = table.facts["rows"][which]
+            found = _derived(table, "mean cosine of P_i and f_i", stated, "cosine")
+            return replace(found, facts={"as found": stated["as found"]})
 
         return Finding(
             cosine(),

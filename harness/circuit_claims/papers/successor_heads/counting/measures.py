@@ -185,7 +185,7 @@ def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> tuple[dict[str, 
         "planted": planted_at(probes, modal, PAPER_COSINE),
     }
     found = {name: rows_against_features(probes, one) for name, one in ways.items()}
-    facts = {name: stated(one) for name, one in found.items()}
+    facts = {name: {**stated(one), **one.facts} for name, one in found.items()}
     own = found["own"].arrays
     return {**facts, "cosine": own["cosine"].tolist()}, {f"rows/{name}": array for name, array in own.items()}
 
