@@ -72,6 +72,7 @@ def test_a_head_that_grows_slowly_agrees_with_the_claim(series):
     assert [item.control.name for item in verdict.controls] == ["planted phase change"]
     assert verdict.controls[0].outcome == "contradicted"
     assert found.table.facts["head"] == "L1H2"
+    assert found.table.redrawn["strings"] == len(np.unique(found.table.arrays["string"]))
     assert found.table.arrays["y"][-1] == 1.0
     evidence = curve_over_training(found)
     assert evidence.x[0] == 0.0

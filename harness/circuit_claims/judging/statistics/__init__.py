@@ -8,6 +8,7 @@ choose: the units that the sentence speaks of. How often each covers is in docs/
 | a mean over rows of few clusters | `cluster_interval` |
 | anything else over drawn units, in strata or not | `bootstrap_counts`, `stratified_counts`, `percentile_interval` |
 | a mean over pairs of heads | `two_way_interval`, `pair_interval` |
+| a smooth figure that is biased for few units | `jackknife_interval` |
 | a share of independent items, of clusters | `item_share_interval`, `cluster_share_interval` |
 | pairs of few heads with both labels, and the others | `pair_arrangements`, `pair_difference_interval` |
 | two groups of few heads | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
@@ -18,6 +19,7 @@ from circuit_claims.judging.statistics.clusters import (
     cluster_interval,
     cluster_variance,
     intraclass_correlation,
+    jackknife_interval,
     pair_interval,
     t_interval,
     two_way_interval,
@@ -68,9 +70,9 @@ __all__ = [
     "FEWEST_CLUSTERS", "LEVEL", "Redrawn", "arrangements", "binomial_interval", "bootstrap_counts",
     "cluster_interval", "cluster_means", "cluster_share_interval", "cluster_variance", "correlation",
     "correlation_interval", "correlation_null", "difference_interval", "effective_clusters", "effective_items",
-    "expanded_level", "expansion", "intraclass_correlation", "item_share_interval", "jeffreys_interval",
-    "label_p_value", "maximum_null", "or_binomial", "pair_arrangements", "pair_difference_interval",
-    "pair_interval", "percentile_band", "percentile_interval", "percentiles", "permutation_null",
-    "permutation_p_value", "prediction_interval", "row_correlations", "shuffled_orders", "stratified_counts",
-    "t_interval", "two_way_interval", "welch_interval",
+    "expanded_level", "expansion", "intraclass_correlation", "item_share_interval", "jackknife_interval",
+    "jeffreys_interval", "label_p_value", "maximum_null", "or_binomial", "pair_arrangements",
+    "pair_difference_interval", "pair_interval", "percentile_band", "percentile_interval", "percentiles",
+    "permutation_null", "permutation_p_value", "prediction_interval", "row_correlations", "shuffled_orders",
+    "stratified_counts", "t_interval", "two_way_interval", "welch_interval",
 ]  # fmt: skip

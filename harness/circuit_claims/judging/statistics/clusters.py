@@ -7,6 +7,7 @@ pairs. Cases of one cluster are alike, so the number of clusters says how much w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -175,6 +176,34 @@ def pair_interval(values: Float[np.ndarray, "unit unit"], level: float = LEVEL) 
     variance, freedom = _satterthwaite(squares, weights, [n - 1, n * (n - 3) / 2])
     method = f"t over {n} units in {n * (n - 1) // 2} pairs, {freedom:.1f} degrees of freedom"
     return t_interval(mean, variance, freedom, method, level)
+
+
+def jackknife_interval(
+    value: float, without: Sequence[Float[np.ndarray, " unit"]], level: float = LEVEL
+) -> tuple[float, Interval]:
+    """A smooth figure of units of one or several kinds, all drawn anew: the figure for many units, and its interval.
+
+    `value` is the figure of all units; `without` holds, for each kind, the figures with one unit of it left out. The
+    cosine of a mean is too low where few directions are averaged, and a bootstrap draw, with fewer different ones,
+    lies below it again: the jackknife takes that bias off (Efron and Tibshirani 1993, chapters 10 and 11). t, with
+    Satterthwaite's degrees of freedom over the kinds; the whole line where a kind has fewer than two units.
+
+    >>> values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    >>> found, interval = jackknife_interval(3.5, [(21.0 - values) / 5])
+    >>> round(found, 3), round(interval.low, 3), round(interval.high, 3)
+    (3.5, 1.961, 5.039)
+    """
+    counts = [len(each) for each in without]
+    method = f"jackknife t over {' and '.join(str(count) for count in counts)} units"
+    if min(counts) < 2:
+        return value, t_interval(value, math.nan, 0.0, method, level)
+    pseudo = [count * value - (count - 1) * np.asarray(each) for count, each in zip(counts, without, strict=True)]
+    found = value + sum(float(each.mean()) - value for each in pseudo)
+    squares = np.array([each.var(ddof=1) / len(each) for each in pseudo])
+    spread = float((squares**2 / (np.array(counts) - 1)).sum())
+    freedom = float(squares.sum()) ** 2 / spread if spread > 0 else min(counts) - 1.0
+    method = f"{method}, {freedom:.1f} degrees of freedom"
+    return found, t_interval(found, float(squares.sum()), freedom, method, level)
 
 
 def welch_interval(

@@ -74,7 +74,8 @@ def test_the_planted_period_covers_more_than_shuffled_classes_and_than_other_per
     important = most_important_features(runs, here.vectors, here.successors, here.logits)
 
     def coverage(residues: np.ndarray, modulus: int):
-        return modal_coverage(modal_features(runs, here.vectors, important, residues, modulus))
+        modal = modal_features(runs, here.vectors, important, residues, modulus)
+        return modal_coverage(important, modal, residues, here.tokens.index)
 
     planted = coverage(here.residues(period), period)
     for control in (
@@ -90,7 +91,8 @@ def test_the_mode_goes_by_count_then_by_drop_and_absent_residues_have_none() -> 
     feature = np.array([[1, 1, 2, 5, 6, NOBODY, NOBODY, NOBODY, 3, 3, 3, 3]])
     drop = np.array([[0.1, 0.1, 0.9, 0.2, 0.3, 0, 0, 0, 1, 1, 1, 1]])
     residues = np.array([0, 0, 0, 1, 1, 1, 2, 2, NOBODY, NOBODY, NOBODY, NOBODY])
-    modal = modal_features(runs, vectors, Important(feature, drop, drop), residues, 4)
+    important = Important(feature, drop, drop)
+    modal = modal_features(runs, vectors, important, residues, 4)
     assert modal.feature.tolist() == [[1, 6, NOBODY, NOBODY]]
     assert modal.coverage[0] == pytest.approx([2 / 3, 1 / 3, 0, 0])
     assert modal.distinct.tolist() == [1.0]
@@ -98,7 +100,7 @@ def test_the_mode_goes_by_count_then_by_drop_and_absent_residues_have_none() -> 
     unit = runs.decoder[0] / runs.decoder[0].norm(dim=1, keepdim=True)
     assert torch.allclose(rows[:2], unit[[1, 6]], atol=1e-5)
     assert (rows[2:] == 0).all()
-    found = modal_coverage(modal)
+    found = modal_coverage(important, modal, residues, np.arange(12))
     assert found.value == pytest.approx((2 / 3 + 1 / 3) / 2)
 
 
@@ -106,9 +108,10 @@ def test_coverage_without_any_feature_is_refused() -> None:
     vectors = torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
     runs = train_autoencoders(vectors, [0], AutoencoderSettings(features=8, epochs=1))
     nothing = np.full((1, 12), NOBODY)
-    modal = modal_features(runs, vectors, Important(nothing, nothing * 0.0, nothing * 0.0), np.arange(12) % 10)
+    important = Important(nothing, nothing * 0.0, nothing * 0.0)
+    modal = modal_features(runs, vectors, important, np.arange(12) % 10)
     with pytest.raises(ValueError, match="expected tokens with a most important feature"):
-        modal_coverage(modal)
+        modal_coverage(important, modal, np.arange(12) % 10, np.arange(12))
 
 
 def test_the_control_has_the_same_length_and_other_features() -> None:

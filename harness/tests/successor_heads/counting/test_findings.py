@@ -17,6 +17,7 @@ from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.counting import known
+from circuit_claims.papers.successor_heads.counting.coverage import coverage_of
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting, not_counted_on
 from circuit_claims.papers.successor_heads.counting.neurons import votes_on
 from circuit_claims.papers.successor_heads.counting.planted.plan import CounterPlan
@@ -123,14 +124,15 @@ def test_what_is_known_is_read_as_the_claims_are_measured(context):
     """The arrays that calibration works on give the measured figures again."""
     heads = Counting(CounterSubject(context))
     features, curves = heads.features(), heads.commonest_period().measurement
-    runs = known.coverage_by_run(features.arrays["values/feature"], features.arrays["values/residue"])
-    assert runs.mean() == pytest.approx(features.value)
+    values = (features.arrays[f"values/{name}"] for name in ("feature", "residue", "string"))
+    assert coverage_of(*values, np.random.default_rng(0)).value == pytest.approx(features.value)
     ranked, least = curves.arrays["named/ranked"], curves.facts["least explained"]
-    again = votes_on(curves.arrays["positions"], curves.arrays["named/curves"], ranked, least)
+    weights = curves.arrays["named/weights"]
+    again = votes_on(curves.arrays["positions"], curves.arrays["named/curves"], ranked, least, weights)
     assert known.period_as_label(again).value == curves.value
     assert dict(again.support) == dict(curves.support)
-    cosine, drawn = features.arrays["rows/cosine"], features.arrays["rows/drawn"]
-    found = known.cosine_of(cosine, drawn, (features.arrays["feature"] >= 0).any(0), "probes and runs")
+    cosine, present = features.arrays["rows/cosine"], (features.arrays["feature"] >= 0).any(0)
+    found = known.cosine_of(cosine, known.left_out(features), present)
     assert found.value == pytest.approx(heads.rows_and_features().measurement.value)
     for source, bias in (("head", heads.bias_of_the_head()), ("features", heads.bias_of_the_features())):
         tasks, tables = bias.measurement.facts["tasks"], bias_tables(bias.measurement)
@@ -142,9 +144,10 @@ def test_what_is_known_is_read_as_the_claims_are_measured(context):
 def test_no_feature_keeps_its_residue_and_no_residue_its_tokens(context):
     table = Counting(CounterSubject(context)).features()
     cosine = np.eye(10) + np.arange(10) / 100
-    only = replace(table, arrays={**table.arrays, "rows/cosine": cosine, "rows/drawn": np.stack([cosine] * 400)})
+    without = {f"rows/without/{name}": np.stack([cosine] * 6) for name in ("autoencoders", "probes")}
+    only = replace(table, arrays={**table.arrays, "rows/cosine": cosine, **without})
     assert float(known.features_exchanged(only, np.random.default_rng(0)).value or 0) < 0.1
     every = np.tile(np.arange(20) % 10, (3, 1))
-    own = replace(table, arrays={"values/feature": every, "values/residue": every[0]})
-    assert known.coverage_by_run(every, every[0]).tolist() == [1.0] * 3
+    own = replace(table, arrays={"values/feature": every, "values/residue": every[0], "values/string": np.arange(20)})
+    assert coverage_of(every, every[0], np.arange(20), np.random.default_rng(0)).value == 1.0
     assert float(known.residues_shuffled(own, np.random.default_rng(0)).value or 0) < 0.8

@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.statistics import LEVEL
-from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores
+from circuit_claims.judging.statistics import LEVEL, Redrawn, expanded_level, expansion
+from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores, order_statistics
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,16 @@ def steepest_share(
 
 
 def steepest_interval(
-    doublings: Float[np.ndarray, " revision"], draws: Float[np.ndarray, "draw revision"], level: float = LEVEL
+    doublings: Float[np.ndarray, " revision"],
+    draws: Float[np.ndarray, "draw revision"],
+    strings: Redrawn | None = None,
+    level: float = LEVEL,
 ) -> tuple[float, float]:
-    """Percentiles of the steepest share over bootstrap draws of the curve, without interpolation (some are inf)."""
-    shares = np.sort(steepest_share(doublings, draws))
-    last = len(shares) - 1
-    return float(shares[int(np.floor((1 - level) / 2 * last))]), float(shares[int(np.ceil((1 + level) / 2 * last))])
+    """Percentiles of the steepest share over bootstrap draws of the curve, without interpolation (some are inf).
+
+    Further out for as few `strings` as were drawn anew (`judging.statistics.percentiles`).
+    """
+    return order_statistics(np.sort(steepest_share(doublings, draws)), expanded_level(strings, level))
 
 
 def emergence_curve(
@@ -114,15 +118,18 @@ def emergence_curve(
     """The curve of the head that leads at the last revision, with its band and the suddenness of its rise.
 
     `revisions` are the scores at `steps`, on one dataset and with the same bootstrap (one seed), so that every draw
-    follows the same tokens through training. The band is of max-type over revisions, the interval of the share by
-    percentiles; noise can only add to the largest of many rises, so the share leans high. Raises ValueError for
-    fewer than three revisions, steps out of order, or revisions that were not resampled alike.
+    follows the same strings through training. The band is of max-type over revisions, the interval of the share by
+    percentiles, both stretched for as few strings as each task has. Noise can only add to the largest of many rises,
+    so the share leans high. Raises ValueError for fewer than three revisions, steps out of order, or revisions that
+    were not resampled alike.
     """
     _check(steps, revisions)
     head = int(revisions[-1].ranking(metric)[0])
     value = np.asarray([scores.value(metric)[head] for scores in revisions])
     draws = np.stack([scores.draws[metric][:, head] for scores in revisions], axis=1).astype(np.float64)
+    strings = revisions[-1].resamples.sizes
     half = float(np.quantile(np.abs(draws - value).max(axis=1), level))
+    half = half * expansion(strings, level) if half else 0.0
     doublings = in_doublings(steps)
     starts, rises = rises_within_a_doubling(doublings, value)
     return EmergenceCurve(
@@ -134,7 +141,7 @@ def emergence_curve(
         high=np.clip(value + half, 0.0, 1.0),
         rise=float(value[-1] - value[0]),
         steepest=float(steepest_share(doublings, value)),
-        steepest_interval=steepest_interval(doublings, draws, level),
+        steepest_interval=steepest_interval(doublings, draws, strings, level),
         steepest_from=float(2.0 ** starts[int(rises.argmax())] - 1.0),
         widest_gap=float(np.diff(doublings).max()),
         support=float(revisions[-1].support(metric)[head]),

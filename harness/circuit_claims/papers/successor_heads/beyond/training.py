@@ -38,13 +38,14 @@ def training_curve(
     curve = emergence_curve(steps, scores, metric="score")
     low, high = (min(end, 1e9) for end in curve.steepest_interval)
     facts = {"head": curve.head, "rise": curve.rise, "from": curve.steepest_from, "widest_gap": curve.widest_gap}
-    method = f"{draws:,} bootstrap draws over tokens, the same at every step"
+    strings = scores[-1].resamples.sizes
     return Measurement(
         "largest share of the rise within one doubling of the step",
         min(curve.steepest, 1e9),
-        Interval(low, high, curve.level, method),
+        Interval(low, high, curve.level, _drawn(draws, strings)),
         unit="share of the rise",
         n=scores[0].pair_count,
+        redrawn={"strings": sum(strings)},
         seed=chosen.seed,
         arrays={
             "x": np.asarray(steps),
@@ -80,13 +81,20 @@ def grown(table: Measurement, hits: np.ndarray, generator: np.random.Generator) 
         exclude_self=False, wraps=True,
     )  # fmt: skip
     doublings, draws = in_doublings(x), scores.draws["score"].astype(np.float64)
-    low, high = (min(end, 1e9) for end in steepest_interval(doublings, draws))
+    low, high = (min(end, 1e9) for end in steepest_interval(doublings, draws, resamples.sizes))
     return table.derive(
         table.quantity,
         min(float(steepest_share(doublings, scores.score)), 1e9),
-        interval=Interval(low, high, LEVEL, f"{DRAWS:,} bootstrap draws over tokens, the same at every step"),
+        interval=Interval(low, high, LEVEL, _drawn(DRAWS, resamples.sizes)),
         unit=table.unit,
+        redrawn={"strings": sum(resamples.sizes)},
     )
+
+
+def _drawn(draws: int, strings: tuple[int, ...]) -> str:
+    """What the interval rests on, in words."""
+    over = f"{sum(strings):,} strings within {len(strings)} tasks"
+    return f"{draws:,} bootstrap draws over {over}, the same at every step, percentiles expanded for as few"
 
 
 def at_one_step(table: Measurement, generator: np.random.Generator) -> Measurement:

@@ -21,7 +21,7 @@ from circuit_claims.api import Measurement
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
-from circuit_claims.papers.successor_heads.counting.moduli import coverage_over_runs
+from circuit_claims.papers.successor_heads.counting.coverage import DRAWS, coverage_of
 
 NOBODY = -1
 ROWS_AT_ONCE = 4096
@@ -221,13 +221,23 @@ def logits_of_features(directions: Float[Tensor, "feature d_model"], logits: Log
     return (table - table.mean(1, keepdim=True)).T.numpy()
 
 
-def modal_coverage(modal: ModalFeatures, *, seed: int = 0) -> Measurement:
-    """Mean over residues of the modal coverage (SH-14), with a bootstrap over runs."""
-    present = (modal.feature != NOBODY).any(0)
-    if not present.any():
-        raise ValueError("modal coverage: expected tokens with a most important feature, found none")
+def modal_coverage(
+    important: Important,
+    modal: ModalFeatures,
+    residues: Int[np.ndarray, " n"],
+    string: Int[np.ndarray, " n"],
+    *,
+    seed: int = 0,
+) -> Measurement:
+    """Mean over residues of the modal coverage (SH-14), autoencoders and strings drawn anew.
+
+    `residues` as in `modal_features`, `string` numbers the spellings of the same tokens. Raises `ValueError` where no
+    token has a most important feature.
+    """
+    counted = residues != NOBODY
+    generator = np.random.default_rng(seed)
     return replace(
-        coverage_over_runs(modal.coverage[:, present].mean(1), np.random.default_rng(seed)),
+        coverage_of(important.feature[:, counted], residues[counted], string[counted], generator, DRAWS),
         seed=seed,
         arrays={"coverage": modal.coverage, "feature": modal.feature, "strength": modal.strength},
         facts={"distinct features": float(modal.distinct.mean())},

@@ -11,7 +11,7 @@ import numpy as np
 
 from circuit_claims.api import Finding, Interval, Measurement
 from circuit_claims.heads.whole_model import one_booted_model
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.judging.statistics import FEWEST_CLUSTERS, LEVEL
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
 from circuit_claims.papers.successor_heads.counting import known, moduli, swapped
@@ -80,7 +80,15 @@ class Counting:
         """
         runs = self._amounts.autoencoders
         runs = PLANTED_RUNS if isinstance(subject, CounterSubject) else runs
-        return {"head": list(leader_by_score(subject).pair), "runs": runs, "probes": self._amounts.probe_seeds}
+        return {"head": list(leader_by_score(subject).pair), "runs": runs, "probes": self._probe_seeds(subject)}
+
+    def _probe_seeds(self, subject: Any) -> int:
+        """How many probes of MLP_0 are trained: over fewer than `FEWEST_CLUSTERS` nothing would be decided.
+
+        A model that splits numbers has none to train them on, and keeps the profile's number.
+        """
+        seeds = self._amounts.probe_seeds
+        return seeds if splits_numbers(subject.tokens) else max(seeds, FEWEST_CLUSTERS)
 
     def _planted(self, **plan: Any) -> CounterSubject:
         return CounterSubject(self.subject.context, CounterPlan(**plan))
@@ -111,9 +119,9 @@ class Counting:
         return Finding(
             table,
             self._with_planted(self.features, shuffled_index=shuffled),
-            false={"residues shuffled among the tokens": partial(known.residues_shuffled, table)},
+            false={"residues shuffled among the strings": partial(known.residues_shuffled, table)},
             oracles={
-                f"{COVERAGE:.1%} of the same tokens have their residue's own feature": lambda: (
+                f"{COVERAGE:.1%} of the same strings have their residue's own feature": lambda: (
                     known.own_feature_of_each(table, COVERAGE, _seeded())
                 )
             },
@@ -124,7 +132,9 @@ class Counting:
 
         def cosine(subject: Any = None, which: str = "own") -> Measurement:
             table = self.features(subject)
-            return _derived(table, "mean cosine of P_i and f_i", table.facts["rows"][which], "cosine")
+            stated = table.facts["rows"][which]
+            found = _derived(table, "mean cosine of P_i and f_i", stated, "cosine")
+            return replace(found, facts={"as found": stated["as found"]})
 
         return Finding(
             cosine(),
@@ -137,7 +147,8 @@ class Counting:
 
     def probes(self, subject: Any = None, **changes: str) -> Measurement:
         """The stored table of probes."""
-        return probe_table(subject or self.subject, seeds=self._amounts.probe_seeds, **changes)
+        asked = subject or self.subject
+        return probe_table(asked, seeds=self._probe_seeds(asked), **changes)
 
     def _of_probes(self, read: Callable[[Measurement], Measurement]) -> Finding:
         def measured(subject: Any = None, **changes: str) -> Measurement:
@@ -191,16 +202,16 @@ class Counting:
 
         False: that probe knows them as well as the paper's mod-10 probe knows other tasks; true: the paper's count.
         """
-        table, quick, paper = self.probes(), moduli.QUICK, {"days": 0, "months": 8}[task]
+        table, paper = self.probes(), {"days": 0, "months": 8}[task]
 
         def knowing(generator: np.random.Generator) -> Measurement:
-            return moduli.count_in_task(table, moduli.with_task_known(table, task, RIGHT, generator), task, quick)
+            return moduli.count_in_task(table, moduli.with_task_known(table, task, RIGHT, generator), task)
 
         def as_in_the_paper() -> Measurement:
-            return moduli.count_in_task(table, moduli.with_so_many_right(table, task, paper), task, quick)
+            return moduli.count_in_task(table, moduli.with_so_many_right(table, task, paper), task)
 
         return replace(
-            self._of_probes(lambda one: moduli.count_in_task(one, moduli.right_of(one), task, DRAWS)),
+            self._of_probes(lambda one: moduli.count_in_task(one, moduli.right_of(one), task)),
             false={f"a probe right on {RIGHT:.0%} of the same {task}": knowing},
             oracles={f"a probe right on {paper} of the same {task}": as_in_the_paper},
         )
@@ -216,7 +227,7 @@ class Counting:
         return Finding(
             table,
             self._with_planted(measured, **shuffled),
-            false={"indices shuffled among the tokens": partial(known.indices_shuffled, table)},
+            false={"indices shuffled among the strings": partial(known.indices_shuffled, table)},
             oracles={
                 "the same neurons as functions of the index mod 10": lambda: known.functions_of_the_index(
                     table, _seeded()
@@ -469,8 +480,8 @@ class Counting:
 
 def _derived(table: Measurement, quantity: str, stated: dict[str, Any], unit: str = "share of tokens") -> Measurement:
     interval = Interval(stated["low"], stated["high"], LEVEL, stated["method"])
-    n = int(stated.get("n", table.n))
-    return table.derive(quantity, stated["value"], interval=interval, unit=unit, n=n)
+    n, redrawn = int(stated.get("n", table.n)), stated.get("redrawn", {})
+    return table.derive(quantity, stated["value"], interval=interval, unit=unit, n=n, redrawn=redrawn)
 
 
 def _shares(table: Measurement, quantity: str, stated: dict[str, Any]) -> Measurement:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Interval, Measurement, measure
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import Measurement, measure
+from circuit_claims.papers.successor_heads.counting.coverage import DRAWS, coverage_of
+from circuit_claims.papers.successor_heads.counting.known import residues_of_others
+from circuit_claims.papers.successor_heads.counting.moduli import string_numbers
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
 
@@ -69,7 +71,8 @@ def mod_ten_features_table(subject: Any, *, head: list[int], runs: int, probes: 
 
     Arrays: `directions` (residue, d_model) of length 1, `contrast` (residue) the length an edit of scale 1 gives them,
     `random` (draw, residue, d_model), `logits` (candidate, residue) of each feature through the head, `coverage`;
-    `values/feature` (run, token) the most important features of the tokens that have a residue, `values/residue`.
+    `values/feature` (run, token) the most important features of the tokens that have a residue, `values/residue` and
+    `values/string`, their spellings numbered.
     """
     import torch
 
@@ -86,24 +89,23 @@ def mod_ten_features_table(subject: Any, *, head: list[int], runs: int, probes: 
     logits = found.head_logits(weights, (head[0], head[1]), torch.from_numpy(tokens.tokens))
     important = found.most_important_features(trained, vectors, torch.from_numpy(tokens.successor), logits)
     residues = _value_residues(tokens)
-    modal = found.modal_features(trained, vectors, important, residues)
-    shuffled = found.modal_features(trained, vectors, important, _shuffled(residues))
-    coverage = found.modal_coverage(modal)
+    modal, string = found.modal_features(trained, vectors, important, residues), string_numbers(tokens.texts)
+    coverage = found.modal_coverage(important, modal, residues, string)
     arrays, shown = _figures(found.mod_ten_features(modal), vectors, residues, tokens, logits)
     arrays["random"] = np.stack([_random(trained, modal, seed) for seed in range(RANDOM_DRAWS)])
-    arrays |= {"values/feature": important.feature[:, residues >= 0], "values/residue": residues[residues >= 0]}
+    parts = {"feature": important.feature, "residue": residues, "string": string}
+    arrays |= {f"values/{name}": part[..., residues >= 0] for name, part in parts.items()}
     rows, cosines = _rows(vectors, tokens, modal, probes)
-    arrays |= cosines
     facts = {
         "head": head,
         "shown": shown,
-        "shuffled": stated(found.modal_coverage(shuffled)),
+        "shuffled": _by_chance(arrays),
         "rows": rows,
         "between runs": _between(mean_max_cosine(trained)),
         "runs": runs,
         "values": _values(tokens),
     }
-    return replace(coverage, arrays={**coverage.arrays, **arrays}, facts={**coverage.facts, **facts})
+    return replace(coverage, arrays={**coverage.arrays, **arrays, **cosines}, facts={**coverage.facts, **facts})
 
 
 def _figures(
@@ -140,10 +142,11 @@ def _value_residues(tokens: Any) -> np.ndarray:
     return np.where(chosen, tokens.index % 10, -1)
 
 
-def _shuffled(residues: np.ndarray) -> np.ndarray:
-    moved = residues.copy()
-    moved[residues >= 0] = np.random.default_rng(0).permutation(residues[residues >= 0])
-    return moved
+def _by_chance(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """SH-14's control: the same coverage where the residues are dealt out anew to the strings."""
+    feature, residue, string = (arrays[f"values/{name}"] for name in ("feature", "residue", "string"))
+    dealt = residues_of_others(residue, string, np.random.default_rng(0))
+    return stated(coverage_of(feature, dealt, string, np.random.default_rng(0), DRAWS))
 
 
 def _random(trained: Any, modal: Any, seed: int) -> np.ndarray:
@@ -159,7 +162,8 @@ def stated(measured: Measurement) -> dict[str, Any]:
     interval = measured.interval
     if interval is None:
         raise ValueError(f"{measured.quantity}: expected an interval, found none")
-    return {"value": measured.value, "low": interval.low, "high": interval.high, "method": interval.method}
+    ends = {"low": interval.low, "high": interval.high, "method": interval.method}
+    return {"value": measured.value, **ends, "redrawn": dict(measured.redrawn)}
 
 
 def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
@@ -181,9 +185,9 @@ def _rows(vectors: Any, tokens: Any, modal: Any, seeds: int) -> tuple[dict[str, 
         "planted": planted_at(probes, modal, PAPER_COSINE),
     }
     found = {name: rows_against_features(probes, one) for name, one in ways.items()}
-    facts = {name: stated(one) for name, one in found.items()}
+    facts = {name: {**stated(one), **one.facts} for name, one in found.items()}
     own = found["own"].arrays
-    return {**facts, "cosine": own["cosine"].tolist()}, {f"rows/{name}": own[name] for name in ("cosine", "drawn")}
+    return {**facts, "cosine": own["cosine"].tolist()}, {f"rows/{name}": array for name, array in own.items()}
 
 
 @measure
@@ -232,9 +236,8 @@ def greater_than_table(
     """The greater-than bias of a head (`source` "head") or of its mod-10 features ("features"; `vectors` says which).
 
     The paper's numbers where the tokenizer has them, else digits, number words and ordinals. `order` "shuffled" puts
-    every task in a wrong order. `weights` "untrained" draws the weights as before training, `UNTRAINED` times: one such
-    head puts all tokens' logits in much the same chance order, so a bias of one draw says nothing, their mean does.
-    Arrays `<task>/logits`: of the values where the head reads each value, or each feature.
+    every task in a wrong order; `weights` "untrained" draws the weights as before training, `UNTRAINED` times, for one
+    such head puts all logits in an order by accident. Arrays `<task>/logits`: of the values, a row a value or feature.
     """
     from circuit_claims.papers.successor_heads.steering import greater_than as bias_of
     from circuit_claims.papers.successor_heads.steering.arithmetic import HeadLogits
@@ -259,17 +262,14 @@ def greater_than_table(
     return Measurement(
         f"greater-than bias of the {source}",
         bias.value,
-        Interval(*bias.interval(generator, draws), LEVEL, f"{draws:,} bootstrap draws over {source} within each task"),
+        bias.interval(generator, draws),
         unit="share of pairs",
         n=bias.n,
+        redrawn=bias.redrawn,
         seed=0,
         arrays=arrays,
-        facts={"by task": dict(zip(bias.tasks, map(_mean, bias.shares), strict=True)), **facts},
+        facts={"by task": bias.by_task, **facts},
     )
-
-
-def _mean(shares: np.ndarray) -> float:
-    return float(shares.mean())
 
 
 def _with_logits(readout: Any, tasks: Any, tables: list[np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

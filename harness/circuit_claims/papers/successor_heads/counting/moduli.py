@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from circuit_claims.api import Interval, Measurement, first_of, percentile_interval
-from circuit_claims.judging.statistics import bootstrap_counts
+from circuit_claims.judging.statistics import bootstrap_counts, cluster_interval
 
 DRAWS = 2000
 QUICK = 400
@@ -115,20 +115,25 @@ COUNTED_IN = {"days": (7, "days of seven"), "months": (12, "months of twelve")}
 """The modulus whose probe is asked about each of these tasks (SH-12b, SH-12c), and the claim's unit."""
 
 
-def count_in_task(table: Measurement, right: np.ndarray, task: str, draws: int) -> Measurement:
-    """How many of a task's tokens the probes of its own modulus get right, on average; `right` as in `right_of`."""
+def count_in_task(table: Measurement, right: np.ndarray, task: str) -> Measurement:
+    """How many of a task's tokens the probes of its own modulus get right, on average; `right` as in `right_of`.
+
+    There are no more days or months than these: what might have come out otherwise is the training of the probe.
+    """
     modulus, unit = COUNTED_IN[task]
     here = _in_task(table, task)
     counts = right[table.facts["moduli"].index(modulus)][:, here].sum(1)
+    asked = int(here.sum())
     return table.derive(
-        f"{task} right", float(counts.mean()), interval=over_probes(counts, np.random.default_rng(0), draws), unit=unit,
-        n=int(here.sum()),
+        f"{task} right", float(counts.mean()), interval=over_probes(counts, asked), unit=unit, n=asked,
+        redrawn={"probes": len(counts)},
     )  # fmt: skip
 
 
 def with_task_known(table: Measurement, task: str, share: float, generator: np.random.Generator) -> np.ndarray:
-    """The same tokens, of which the probes of a task's modulus get this share right, drawn token by token."""
-    return _with_row(table, task, generator.random(_in_task(table, task).sum()) < share)
+    """The same tokens, of which each probe of a task's modulus gets this share right, drawn token by token."""
+    probes = table.arrays["predictions"].shape[1]
+    return _with_row(table, task, generator.random((probes, _in_task(table, task).sum())) < share)
 
 
 def with_so_many_right(table: Measurement, task: str, count: int) -> np.ndarray:
@@ -146,10 +151,11 @@ def _in_task(table: Measurement, task: str) -> np.ndarray:
     return table.arrays["task"] == table.facts["tasks"].index(task)
 
 
-def over_probes(counts: np.ndarray, generator: np.random.Generator, draws: int = DRAWS) -> Interval:
-    """The interval of a mean over probes, drawn anew."""
-    means = counts[generator.integers(0, len(counts), (draws, len(counts)))].mean(1)
-    return percentile_interval(means, f"{draws:,} bootstrap draws over {len(counts)} probes")
+def over_probes(counts: Int[np.ndarray, " probe"], asked: int) -> Interval:
+    """The interval of the mean number right of those `asked`, over probes that are trained anew."""
+    found = cluster_interval(counts, np.arange(len(counts)))
+    method = f"{found.method.replace('clusters', 'probes')}, within 0 to {asked}"
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, float(asked)), method=method)
 
 
 def _redrawn(table: Measurement) -> dict[str, int]:
@@ -165,11 +171,3 @@ def _first(
         quantity, found.leader, support=found.support, rivals=found.rivals, redrawn=_redrawn(table),
         facts={"skill or drop": dict(zip(names, np.round(estimate, 4).tolist(), strict=True))},
     )  # fmt: skip
-
-
-def coverage_over_runs(each: Float[np.ndarray, " run"], generator: np.random.Generator,
-                       draws: int = DRAWS) -> Measurement:  # fmt: skip
-    """SH-14: the mean over runs of their mean modal coverage, runs drawn anew."""
-    means = each[generator.integers(0, len(each), (draws, len(each)))].mean(1)
-    interval = percentile_interval(means, f"{draws:,} bootstrap draws over {len(each)} runs", redrawn=len(each))
-    return Measurement("mean modal coverage", float(each.mean()), interval, unit="share of tokens", n=len(each))

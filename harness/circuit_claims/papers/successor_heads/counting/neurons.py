@@ -9,7 +9,6 @@ classes explain most of the curve, after its straight line is taken off, each mo
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.api import Measurement, percentile_interval
+from circuit_claims.api import Measurement, first_of, percentile_interval
+from circuit_claims.judging.statistics import bootstrap_counts
 from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
 from circuit_claims.papers.successor_heads.counting.features import NOBODY, Logits, successor_probability
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
@@ -72,9 +72,7 @@ def firing_by_index(
 ) -> tuple[Int[np.ndarray, " position"], Float[np.ndarray, "position neuron"]]:
     """Each neuron's mean value at every index that has a token (forms averaged), indices ascending."""
     positions, places = np.unique(index, return_inverse=True)
-    sums = np.zeros((len(positions), hidden.shape[1]))
-    np.add.at(sums, places, hidden.numpy().astype(np.float64))
-    return positions, sums / np.bincount(places)[:, None]
+    return positions, _by_index(hidden.numpy().astype(np.float64), index) / np.bincount(places)[:, None]
 
 
 def spectra(curves: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, "frequency neuron"]:
@@ -110,6 +108,35 @@ def explained_by_period(
     classes = np.add.reduceat(size > 0, starts, dtype=int)
     explained = np.add.reduceat(between, starts, axis=0) / spread
     found[asked] = 1 - (1 - explained) * ((n - 1) / (n - classes))[:, None]
+    return found
+
+
+def explained_in_draws(
+    positions: Int[np.ndarray, " position"],
+    curves: Float[np.ndarray, "position neuron"],
+    weights: Int[np.ndarray, "draw position"],
+) -> Float[np.ndarray, "draw period neuron"]:
+    """`explained_by_period` of each of `PERIODS` where a draw takes each position so often; -inf where it says nothing.
+
+    Positions drawn twice hold a curve no better: a draw is charged for its classes as one of as many positions of equal
+    weight as carry as much. The straight line is that of the whole curve.
+    """
+    level, weights = _levelled(positions, curves), weights.astype(np.float64)
+    sizes, sums = weights.sum(1), weights @ level
+    whole = weights @ level**2  # (draw, neuron)
+    total = np.maximum(whole - sums**2 / sizes[:, None], 1e-30)
+    worth = sizes**2 / (weights**2).sum(1)
+    found = np.full((len(weights), len(PERIODS), curves.shape[1]), -np.inf)
+    for row, period in enumerate(PERIODS):
+        left, classes = whole.copy(), np.zeros(len(weights))
+        for residue in np.unique(positions % period):
+            members = positions % period == residue
+            size = weights[:, members].sum(1)
+            left -= (weights[:, members] @ level[members]) ** 2 / np.maximum(size, 1)[:, None]
+            classes += size > 0
+        free = worth - classes
+        charged = 1 - left / total * ((worth - 1) / np.maximum(free, 1))[:, None]
+        found[:, row] = np.where((free >= classes)[:, None], charged, -np.inf)
     return found
 
 
@@ -180,24 +207,26 @@ def commonest_period(
     """The commonest period of the firing curves of the `top` neurons (SH-13).
 
     Only neurons whose curve has a period at all count (p below `alpha` / `top` against shuffled indices); 0 where none
-    has. The interval and the support come from ranking the neurons anew in bootstrap draws over tokens.
+    has. Strings (all tokens of one index) are drawn anew, and in each draw the neurons ranked and their periods found.
     """
     generator = np.random.default_rng(seed)
     found = neuron_periods(hidden, drops, index, generator, top=top, shuffles=shuffles)
     least = _chance(found, generator, shuffles, alpha / top)
-    ranked = np.stack([found.neurons, *(_ranked(drops, generator)[:top] for _ in range(DRAWS // 4))])
-    named, places = np.unique(ranked, return_inverse=True)
+    weights = bootstrap_counts(len(found.positions), DRAWS // 4, generator)
+    redrawn = np.argsort(-(weights @ _by_index(drops, index)), axis=1, kind="stable")[:, :top]
+    named, places = np.unique(np.vstack([found.neurons, redrawn]), return_inverse=True)
+    ranked = places.reshape(-1, top)
     positions, curves = firing_by_index(hidden[:, torch.from_numpy(named)], index)
-    votes = votes_on(positions, curves, places.reshape(ranked.shape), least)
     return replace(
-        votes,
+        votes_on(positions, curves, ranked, least, weights),
         quantity=f"commonest period of the top {top} neurons",
         seed=seed,
         arrays={
             **tables(found),
             "spectra": spectra(found.curves),
             "named/curves": curves,
-            "named/ranked": places.reshape(ranked.shape).astype(np.int32),
+            "named/ranked": ranked.astype(np.int32),
+            "named/weights": weights.astype(np.int16),
         },
         facts={
             "periodic": int((found.p_value < alpha / top).sum()),
@@ -210,22 +239,33 @@ def commonest_period(
 def votes_on(
     positions: Int[np.ndarray, " position"],
     curves: Float[np.ndarray, "position neuron"],
-    ranked: Int[np.ndarray, "draw place"],
+    ranked: Int[np.ndarray, "row place"],
     least: float,
+    weights: Int[np.ndarray, "draw position"],
 ) -> Measurement:
-    """The commonest period of the neurons in the first row of `ranked`, and how often each is in the other rows.
+    """The commonest period of the neurons in the first row of `ranked`, and of those in each other row in its draw.
 
-    Neurons are columns of `curves`, the most important first in each row; one whose best period explains no more than
-    `least` has no vote.
+    Neurons are columns of `curves`, the most important first in each row; `weights` says how often each draw takes the
+    string of each position. A neuron whose best period explains no more than `least` of the whole curve has no vote.
     """
-    period_of, explained = best_periods(explained_by_period(positions, curves))
-    value, *draws = (_vote(period_of, explained > least, row) for row in ranked)
+    by_period, redrawn = explained_by_period(positions, curves), explained_in_draws(positions, curves, weights)
+    period_of, explained = best_periods(by_period)
+    drawn_period = best_periods(redrawn.swapaxes(0, 1).reshape(len(PERIODS), -1))[0].reshape(len(weights), -1)
+    sure = explained > least
+    votes = np.stack(
+        [_votes(periods[row], sure[row]) for periods, row in zip([period_of, *drawn_period], ranked, strict=True)]
+    )
+    found = first_of([str(period) for period in PERIODS], votes[0], votes[1:].astype(np.float64))
+    leading = np.where(votes.max(1) > 0, np.asarray(PERIODS)[votes.argmax(1)], 0)
+    method = f"{len(weights):,} bootstrap draws over strings"
     return Measurement(
         f"commonest period of {ranked.shape[1]} neurons",
-        float(value),
-        percentile_interval(np.array(draws), f"{len(draws):,} bootstrap draws over tokens"),
+        float(leading[0]),
+        percentile_interval(leading[1:], method, redrawn=len(positions)),
         unit="indices",
-        support={str(period): count / len(draws) for period, count in Counter(draws).items()},
+        support=found.support,
+        rivals=found.rivals,
+        redrawn={"strings": len(positions)},
         n=ranked.shape[1],
     )
 
@@ -256,12 +296,14 @@ def _chance(found: NeuronPeriods, generator: np.random.Generator, shuffles: int,
     return float(np.quantile(np.concatenate(null), 1 - alpha))
 
 
-def _ranked(drops: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    counts = np.bincount(generator.integers(0, len(drops), len(drops)), minlength=len(drops))
-    return np.argsort(-(counts @ drops), kind="stable")
+def _by_index(values: Float[np.ndarray, "n neuron"], index: Int[np.ndarray, " n"]) -> np.ndarray:
+    """Sums over the tokens of each index, indices ascending: forms of one string together."""
+    positions, places = np.unique(index, return_inverse=True)
+    sums = np.zeros((len(positions), values.shape[1]))
+    np.add.at(sums, places, values)
+    return sums
 
 
-def _vote(period_of: np.ndarray, sure: np.ndarray, neurons: np.ndarray) -> int:
-    """The commonest period among these neurons; of two as common, the one of the more important neuron."""
-    votes = Counter(int(period_of[neuron]) for neuron in neurons if sure[neuron])
-    return votes.most_common(1)[0][0] if votes else 0
+def _votes(periods: np.ndarray, sure: np.ndarray) -> Int[np.ndarray, " period"]:
+    """How many of some neurons have each period, of those that have one at all."""
+    return np.bincount(periods[sure] - PERIODS[0], minlength=len(PERIODS))

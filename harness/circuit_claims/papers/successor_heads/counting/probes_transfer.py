@@ -75,10 +75,11 @@ def successes_in_task(probes: Probes, asked: Asked, task: str, modulus: int, *, 
     return Measurement(
         f"{task} right, mod {modulus}",
         float(counts.mean()),
-        over_probes(counts, np.random.default_rng(seed)),
+        over_probes(counts, int(in_task.sum())),
         unit=f"of {int(in_task.sum())} tokens",
         n=int(in_task.sum()),
         seed=seed,
+        redrawn={"probes": len(counts)},
         arrays={"right": counts},
         facts={"chance": float(in_task.sum() / modulus)},
     )
@@ -130,28 +131,29 @@ def _within(probes: Probes, own: Tensor, index: np.ndarray, left_out: np.ndarray
 
 
 def rows_against_features(probes: Probes, modal: ModalFeatures, *, modulus: int = 10, seed: int = 0) -> Measurement:
-    """Mean cosine of the probe's rows P_i with the features f_i (SH-11: 0.70764), bootstrap over probes and runs.
+    """Mean cosine of the probe's rows P_i with the features f_i (SH-11: 0.70764), probes and autoencoders drawn anew.
 
     `facts["mismatched"]` is the mean cosine of P_i with f_j, j different from i: what any row has with any feature.
+    Arrays `without/autoencoders` and `without/probes` hold the cosines with each of them left out.
     """
     rows = probes.weights[:, probes.columns(modulus)]
     rows = _unit(rows - rows.mean(1, keepdim=True)).float()  # (probe, residue, d_model)
     features = modal.directions.float()  # (run, residue, d_model)
-    generator = np.random.default_rng(seed)
     present = torch.from_numpy((modal.feature >= 0).any(0))
     if not present.any():
         raise ValueError("rows against features: expected tokens with a most important feature, found none")
     table = _cosines(rows.mean(0), features.mean(0))
-    drawn = np.stack(
-        [_cosines(_redrawn(rows, generator), _redrawn(features, generator)).numpy() for _ in range(known.DRAWS)]
-    )
     off = table[~torch.eye(len(table), dtype=torch.bool) & present[None]]
-    measured = known.cosine_of(table.numpy(), drawn, present.numpy(), f"{len(rows)} probes and {len(features)} runs")
+    without = {
+        "autoencoders": _cosines(rows.mean(0), _each_left_out(features)).numpy(),
+        "probes": _cosines(_each_left_out(rows), features.mean(0)).numpy(),
+    }
+    measured = known.cosine_of(table.numpy(), without, present.numpy())
     return replace(
         measured,
         seed=seed,
-        arrays={"cosine": table.numpy(), "drawn": drawn},
-        facts={"mismatched": float(off.mean()) if len(off) else None},
+        arrays={"cosine": table.numpy(), **{f"without/{name}": each for name, each in without.items()}},
+        facts={**measured.facts, "mismatched": float(off.mean()) if len(off) else None},
     )
 
 
@@ -165,18 +167,18 @@ def planted_at(probes: Probes, modal: ModalFeatures, cosine: float, modulus: int
 
 
 def _cosines(
-    rows: Float[Tensor, "residue d_model"], features: Float[Tensor, "residue d_model"]
-) -> Float[Tensor, "residue residue"]:
-    return _unit(rows) @ _unit(features).T
+    rows: Float[Tensor, "*unit residue d_model"], features: Float[Tensor, "*unit residue d_model"]
+) -> Float[Tensor, "*unit residue residue"]:
+    return _unit(rows) @ _unit(features).mT
 
 
 def _unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
     return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
-def _redrawn(parts: Float[Tensor, "k residue d_model"], generator: np.random.Generator) -> Tensor:
-    counts = np.bincount(generator.integers(0, len(parts), len(parts)), minlength=len(parts))
-    return torch.tensordot(torch.from_numpy(counts).to(parts), parts, dims=1)
+def _each_left_out(parts: Float[Tensor, "k residue d_model"]) -> Float[Tensor, "k residue d_model"]:
+    """Sums over all parts but one, for each; their directions are those of the means."""
+    return parts.sum(0) - parts
 
 
 def _two_way(right: np.ndarray, seed: int) -> Float[np.ndarray, " draw"]:

@@ -10,31 +10,95 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.api import binomial_interval
-from circuit_claims.judging.statistics import percentiles
+from circuit_claims.api import Interval, percentile_interval
+from circuit_claims.judging.statistics import bootstrap_counts, cluster_interval, or_binomial, stratified_counts
 from circuit_claims.papers.successor_heads.steering.arithmetic import RESIDUES, HeadLogits
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 
 NEAREST = 2
+DRAWS_AT_ONCE = 100
+"""Bootstrap draws held at a time: two hundred numbers have ten thousand pairs."""
 TASKS = ("numbers", "number words", "ordinal words")
 """Tasks of values that do not turn around."""
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Pairs of values of one task, one at each distance above and below a successor; rows in the order of `centre`.
+
+    `source` is who is read (the place of a string, or a feature), `successor` the place that the pair lies around,
+    `above` and `below` the places compared, `won` whether the greater one has the higher logit (ties: a half).
+    `values` is how many strings the task has.
+    """
+
+    task: str
+    values: int
+    source: Int[np.ndarray, " pair"]
+    successor: Int[np.ndarray, " pair"]
+    above: Int[np.ndarray, " pair"]
+    below: Int[np.ndarray, " pair"]
+    won: Float[np.ndarray, " pair"]
+
+    @cached_property
+    def _begins(self) -> Int[np.ndarray, " centre"]:
+        """Where the pairs of each centre begin: a source, and a place around which its pairs lie."""
+        moved = (np.diff(self.source) != 0) | (np.diff(self.successor) != 0)
+        return np.concatenate([[0], 1 + np.flatnonzero(moved)])
+
+    @cached_property
+    def sources(self) -> Int[np.ndarray, " source"]:
+        """Who is read, each once."""
+        return np.unique(self.source)
+
+    def share(
+        self, strings: Float[np.ndarray, "draw value"], features: Float[np.ndarray, "draw feature"] | None = None
+    ) -> Float[np.ndarray, " draw"]:
+        """The mean over sources of the mean over their centres of the share of pairs that the greater value wins.
+
+        `strings` says how often each draw takes each value, `features` each feature; None where the sources are strings
+        themselves. A pair counts as often as both its values are there.
+        """
+        drawn = strings.T  # (value, draw): rows lie together in memory
+        # A hair more than never, so that no centre is empty.
+        weight = drawn[self.above] * drawn[self.below] + 1e-9  # (pair, draw)
+        total = np.add.reduceat(weight, self._begins)
+        weight *= self.won[:, None]
+        won = np.add.reduceat(weight, self._begins) / total  # (centre, draw)
+        # A head reads each string around one place, a feature around every value it could mean.
+        around = np.ones_like(won) if features is None else drawn[self.successor[self._begins]] + 1e-9
+        member = (self.sources[:, None] == self.source[self._begins]).astype(np.float64)  # (source, centre)
+        each = member @ (won * around) / (member @ around)
+        taken = (drawn if features is None else features.T)[self.sources] + 1e-9
+        return (each * taken).sum(0) / taken.sum(0)
+
+    def shares(self) -> Float[np.ndarray, " source"]:
+        """The share of each source, as it is."""
+        centres = np.add.reduceat(self.won, self._begins) / np.diff([*self._begins, len(self.won)])
+        centre = self.source[self._begins]
+        return np.asarray([centres[centre == one].mean() for one in self.sources])
 
 
 @dataclass(frozen=True)
 class Bias:
     """Shares of pairs (s + d, s - d) in which the greater value has the higher logit, ties counted half.
 
-    One share a source (a token, or a feature in one task), grouped by task; `value` is the mean over tasks of the mean
-    over a task's sources, so that two hundred numbers do not drown ten ordinals. 0.5: no bias.
+    `value` is the mean over tasks of the mean over a task's sources (tokens, or features), so that two hundred numbers
+    do not drown ten ordinals. 0.5: no bias. `features`: how many features there are, 0 where strings are read.
     """
 
-    tasks: tuple[str, ...]
-    shares: tuple[Float[np.ndarray, " source"], ...]
+    pairs: tuple[Comparisons, ...]
+    features: int = 0
+
+    @cached_property
+    def shares(self) -> tuple[Float[np.ndarray, " source"], ...]:
+        """The share of each source, by task."""
+        return tuple(one.shares() for one in self.pairs)
 
     @property
     def value(self) -> float:
@@ -42,36 +106,80 @@ class Bias:
         return float(np.mean([shares.mean() for shares in self.shares]))
 
     @property
+    def by_task(self) -> dict[str, float]:
+        """Mean over a task's sources, for each task with values on both sides of a successor."""
+        return {one.task: float(shares.mean()) for one, shares in zip(self.pairs, self.shares, strict=True)}
+
+    @property
     def n(self) -> int:
         """How many sources there are."""
         return sum(len(shares) for shares in self.shares)
 
+    @property
+    def redrawn(self) -> dict[str, int]:
+        """What is drawn anew: strings, whether read or compared, and features."""
+        strings = {"strings": sum(one.values for one in self.pairs)}
+        return {**strings, "features": self.features} if self.features else strings
+
     def draws(self, generator: np.random.Generator, draws: int) -> Float[np.ndarray, " draw"]:
-        """The value in bootstrap draws over the sources of each task."""
-        means = [generator.choice(shares, (draws, len(shares))).mean(axis=1) for shares in self.shares]
-        return np.mean(means, axis=0)
+        """The value in bootstrap draws over the strings of each task and over features.
 
-    def interval(self, generator: np.random.Generator, draws: int) -> tuple[float, float]:
-        """90 % interval: the bootstrap's, expanded for as few sources as a task has, and never narrower than the exact
-        binomial one of all of them (sources that all agree have a bootstrap of no width)."""
-        low, high = percentiles(self.draws(generator, draws), redrawn=[len(shares) for shares in self.shares])
-        if low < high:
-            return low, high
-        return binomial_interval(round(self.value * self.n), self.n)
+        A string that is not drawn is neither read nor compared: a head that puts a task's strings in one order,
+        whatever it reads, shows one accident and not as many as it reads. A feature is drawn for all tasks at once.
+        """
+        sizes = [one.values for one in self.pairs]
+        strings = stratified_counts(np.repeat(np.arange(len(sizes)), sizes), draws, generator)
+        features = bootstrap_counts(self.features, draws, generator).astype(float) if self.features else None
+        by_task = np.split(strings, np.cumsum(sizes)[:-1], axis=1)
+        found = []
+        for at in np.array_split(np.arange(draws), -(-draws // DRAWS_AT_ONCE)):
+            chosen = None if features is None else features[at]
+            each = [one.share(drawn[at], chosen) for one, drawn in zip(self.pairs, by_task, strict=True)]
+            found.append(np.mean(each, axis=0))
+        return np.concatenate(found)
+
+    def interval(self, generator: np.random.Generator, draws: int) -> Interval:
+        """The bootstrap's, expanded for as few strings read as a task has, or features; never narrower than the exact
+        binomial one of all sources where these all agree."""
+        few = self.features or [len(shares) for shares in self.shares]
+        over = "strings and features" if self.features else "strings"
+        method = f"{draws:,} bootstrap draws over {over}, whether read or compared"
+        found = percentile_interval(self.draws(generator, draws), method, redrawn=few)
+        if found.width > 1e-9:
+            return found
+        low, high = or_binomial((found.low, found.high), self.value * self.n, self.n)
+        return Interval(low, high, found.level, f"exact binomial over {self.n} sources that all agree")
 
 
-def share_above(logits: Float[np.ndarray, " c"], at: int) -> float:
-    """Share of distances d >= 2 at which candidate at + d outdoes candidate at - d; nan where none has both.
+@dataclass(frozen=True)
+class BiasOverDraws:
+    """The bias of many draws of the weights: the mean of their values, and an interval over the draws."""
 
-    >>> share_above(np.asarray([0.0, 1.0, 2.0, 3.0, 4.0]), 2)
-    1.0
-    """
-    reach = min(at, len(logits) - 1 - at)
-    distances = np.arange(NEAREST, reach + 1)
-    if not len(distances):
-        return float("nan")
-    above, below = logits[at + distances], logits[at - distances]
-    return float(np.mean((above > below) + 0.5 * (above == below)))
+    biases: tuple[Bias, ...]
+
+    @property
+    def value(self) -> float:
+        """Mean over draws."""
+        return float(np.mean([bias.value for bias in self.biases]))
+
+    @property
+    def n(self) -> int:
+        """How many draws there are."""
+        return len(self.biases)
+
+    @property
+    def by_task(self) -> dict[str, float]:
+        """The mean alone: draws stand in the place of tasks."""
+        return {"draws of the weights": self.value}
+
+    @property
+    def redrawn(self) -> dict[str, int]:
+        """What is drawn anew."""
+        return {"draws of the weights": self.n}
+
+    def interval(self, generator: np.random.Generator, draws: int) -> Interval:
+        """Student's t over the draws of the weights; nothing else is drawn."""
+        return cluster_interval(np.asarray([bias.value for bias in self.biases]), np.arange(self.n))
 
 
 def head_bias(readout: HeadLogits, tasks: Sequence[Items], orders: Sequence[Sequence[int]] | None = None) -> Bias:
@@ -91,7 +199,6 @@ def head_tables(readout: HeadLogits, tasks: Sequence[Items]) -> list[Float[np.nd
 def bias_of_logits(
     tasks: Sequence[str],
     tables: Sequence[Float[np.ndarray, "value value"]],
-    *,
     orders: Sequence[Sequence[int] | np.ndarray] | None = None,
 ) -> Bias:
     """The bias of a head from its logits, with each task's strings in their own order or in another."""
@@ -99,13 +206,13 @@ def bias_of_logits(
     for number, table in enumerate(tables):
         order = np.arange(len(table)) if orders is None else np.asarray(orders[number])
         logits = table[np.ix_(order, order)]  # (value, value)
-        found.append(np.asarray([share_above(row, place + 1) for place, row in enumerate(logits[:-1])]))
-    return _bias(tasks, found)
+        found.append(_comparisons(tasks[number], logits, [(place, place + 1) for place in range(len(logits) - 1)]))
+    return Bias(_known(tasks, found))
 
 
-def over_draws(biases: Sequence[Bias]) -> Bias:
-    """One bias of many draws of the weights: each draw's value is a source, so the interval is one over draws."""
-    return Bias(("draws of the weights",), (np.asarray([bias.value for bias in biases]),))
+def over_draws(biases: Sequence[Bias]) -> BiasOverDraws:
+    """One bias of many draws of the weights: the interval is one over draws."""
+    return BiasOverDraws(tuple(biases))
 
 
 def feature_bias(readout: HeadLogits, tasks: Sequence[Items], vectors: Float[Tensor, "residue d_model"]) -> Bias:
@@ -131,34 +238,45 @@ def bias_of_feature_logits(
 ) -> Bias:
     """The bias of features from their logits of the values that have these indices."""
     found = []
-    for table, index in zip(tables, indices, strict=True):
-        shares = [
-            _nanmean([share_above(row, place) for place, number in enumerate(index) if _meant(number, residue)])
-            for residue, row in enumerate(table)
+    for task, table, index in zip(tasks, tables, indices, strict=True):
+        centres = [
+            (residue, place)
+            for residue in range(len(table))
+            for place, number in enumerate(index)
+            if _meant(number, residue)
         ]
-        found.append(np.asarray(shares))
-    return _bias(tasks, found)
+        found.append(_comparisons(task, table, centres))
+    return Bias(_known(tasks, found), features=RESIDUES)
 
 
 def _meant(index: int, residue: int) -> bool:
     return index % RESIDUES == (residue + 1) % RESIDUES
 
 
-def _nanmean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+def _comparisons(
+    task: str, logits: Float[np.ndarray, "source value"], centres: Sequence[tuple[int, int]]
+) -> Comparisons:
+    """All pairs around the place of each centre (source, place), in the logits of that source."""
+    rows = [
+        (source, place, place + distance, place - distance)
+        for source, place in centres
+        for distance in range(NEAREST, min(place, logits.shape[1] - 1 - place) + 1)
+    ]
+    source, successor, above, below = np.asarray(rows, dtype=np.int64).reshape(-1, 4).T
+    greater, lesser = logits[source, above], logits[source, below]
+    won = (greater > lesser) + 0.5 * (greater == lesser)
+    return Comparisons(task, logits.shape[1], source, successor, above, below, won)
 
 
-def _bias(tasks: Sequence[str], found: Sequence[np.ndarray]) -> Bias:
-    known = [(task, shares[~np.isnan(shares)]) for task, shares in zip(tasks, found, strict=True)]
-    kept = [(task, shares) for task, shares in known if len(shares)]
+def _known(tasks: Sequence[str], found: Sequence[Comparisons]) -> tuple[Comparisons, ...]:
+    kept = tuple(one for one in found if len(one.won))
     if not kept:
         names = ", ".join(tasks) or "none"
         raise ValueError(
             f"greater-than bias: expected a task with values on both sides of a successor, found {names}"
             "\n  Choose a subject whose tokenizer has digits, number words or ordinals as single tokens."
         )
-    return Bias(tuple(task for task, _ in kept), tuple(shares for _, shares in kept))
+    return kept
 
 
 def mean_profile(

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.api import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import Measurement
 
 if TYPE_CHECKING:
     # Costs what collecting the claims should not.
@@ -61,6 +60,7 @@ def bias_tables(table: Measurement) -> list[np.ndarray]:
 
 
 def _of_bias(table: Measurement, bias: Bias, generator: np.random.Generator) -> Measurement:
-    low, high = bias.interval(generator, DRAWS)
-    interval = Interval(low, high, LEVEL, f"{DRAWS:,} bootstrap draws over sources within each task")
-    return table.derive(table.quantity, bias.value, interval=interval, unit=table.unit, n=bias.n)
+    return table.derive(
+        table.quantity, bias.value, interval=bias.interval(generator, DRAWS), unit=table.unit, n=bias.n,
+        redrawn=bias.redrawn,
+    )  # fmt: skip

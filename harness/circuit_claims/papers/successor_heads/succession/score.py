@@ -319,7 +319,7 @@ class SuccessorScores:
         leader, runner_up = (int(row) for row in self.ranking(metric)[:2])
         value = float(_ratio(self.value(metric)[None])[0])
         ratios = np.sort(_ratio(self.draws[metric]))
-        low, high = _order_statistics(ratios, expanded_level(self.resamples.sizes, level))
+        low, high = order_statistics(ratios, expanded_level(self.resamples.sizes, level))
         if np.isfinite(value * value / low) and np.isfinite(high):
             low, high = min(low, value * value / high), max(high, value * value / low)
         return LeadRatio(leader, runner_up, value, float(low), float(high), level)
@@ -386,8 +386,8 @@ def _ratio(values: Float[np.ndarray, "draw head"]) -> Float[np.ndarray, " draw"]
     return np.where(top[:, 1] > 0, ratio, 1.0)
 
 
-def _order_statistics(ordered: Float[np.ndarray, " draw"], level: float) -> tuple[float, float]:
-    """Percentiles without interpolation, which infinite draws would turn into nan."""
+def order_statistics(ordered: Float[np.ndarray, " draw"], level: float) -> tuple[float, float]:
+    """Ends of the central `level` of sorted draws, without the interpolation that infinite ones would turn into nan."""
     last = len(ordered) - 1
     low, high = int(np.floor((1 - level) / 2 * last)), int(np.ceil((1 + level) / 2 * last))
     return float(ordered[low]), float(ordered[high])
