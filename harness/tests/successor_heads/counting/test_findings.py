@@ -7,14 +7,17 @@ changed its code or its settings.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from circuit_claims.heads import probes
 from circuit_claims.judging.claims import load_paper
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping.measure import Context
+from circuit_claims.keeping.store import Store
 from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.counting import known
 from circuit_claims.papers.successor_heads.counting.coverage import coverage_of
@@ -51,9 +54,19 @@ ABOUT_TEN = ("SH-10", "SH-11", "SH-12", "SH-12b", "SH-13", "SH-14", "SH-15", "SH
 SMALL = profile_of("quick", autoencoders=6)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_training():
+    """What is planted is exact: probes find it in a quarter of the epochs that real weights are given."""
+    short = partial(probes.train_probes, settings=probes.ProbeSettings(epochs=probes.ProbeSettings.epochs // 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probes, "train_probes", short)
+        yield
+
+
 @pytest.fixture(scope="module")
-def context(shared_store) -> Context:
-    return Context(shared_store, profile=SMALL)
+def context(shared_store, short_training) -> Context:
+    # A place of its own: the keys do not know of the shorter training.
+    return Context(Store(shared_store.root / "short training"), profile=SMALL)
 
 
 @pytest.mark.parametrize("name", FINDINGS)
