@@ -11,6 +11,7 @@ choose: the units that the sentence speaks of. How often each covers is in docs/
 | a share of independent items, of clusters | `item_share_interval`, `cluster_share_interval` |
 | pairs of few heads with both labels, and the others | `pair_arrangements`, `pair_difference_interval` |
 | two groups of few heads | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
+| draws, at each point of a curve, for arithmetic of one's own | `percentile_band`; `percentiles`, `expansion` |
 | a correlation of heads; of resamples, shuffles | `correlation_interval`; `row_correlations`, `correlation_null` |
 """
 
