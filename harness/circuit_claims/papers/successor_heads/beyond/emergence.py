@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import LEVEL
 from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Interval, Measurement, measure
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import LEVEL, Interval, Measurement, measure
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
 

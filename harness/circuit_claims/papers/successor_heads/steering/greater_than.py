@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from circuit_claims.api import binomial_interval
-from circuit_claims.judging.statistics import percentiles
+from circuit_claims.api import binomial_interval, percentiles
 from circuit_claims.papers.successor_heads.steering.arithmetic import RESIDUES, HeadLogits
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.api import Interval, Measurement
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import LEVEL, Interval, Measurement
 
 if TYPE_CHECKING:
     # Costs what collecting the claims should not.
