@@ -220,11 +220,12 @@ def fill_all(plan: CellPlan[Name], store: CellStore, **how: Any) -> dict[Name, M
 def one_at_a_time(store: CellStore, what: str) -> Iterator[None]:
     """Of several processes on one store the first does `what`; the others wait, and then find what it kept.
 
-    For work that reads the store once and writes much. `what` is a word of letters and hyphens, one for each work.
+    Else each would do the same work of minutes. `what` is a word of the work's own. A store in memory is nobody else's.
 
-    >>> store = MemoryStore()  # a process of its own: nobody to wait for
-    >>> with one_at_a_time(store, "comparison"):
-    ...     store.save("key", Measurement("compared", 1))
+    >>> plan = CellPlan({"seed": {"measure": "seed"}}, lambda names: [Measurement("seed", 7) for _ in names])
+    >>> with one_at_a_time(store := MemoryStore(), "comparison"):
+    ...     print(fill_all(plan, store)["seed"].value)
+    7
     """
     if not isinstance(store, Store):
         yield
