@@ -298,7 +298,7 @@ def test_of_several_on_one_store_one_does_the_work(tmp_path):
 
 def test_other_work_on_a_store_is_not_waited_for(tmp_path):
     with one_at_a_time(Store(tmp_path), "drawing"), one_at_a_time(Store(tmp_path), "judging"):
-        pass
+        assert {path.stem for path in tmp_path.glob("*.lock")} == {"drawing", "judging"}
 
 
 def test_ctrl_c_in_a_terminal_keeps_what_is_done(tmp_path):
