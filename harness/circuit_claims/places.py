@@ -11,7 +11,7 @@ CHECKOUT = PACKAGE.parents[1]
 def shipped(folder: str, *below: str) -> Path:
     """Something that ships with the harness, by where it lies in a clone: in `claims` or in `fixtures`.
 
-    >>> shipped("claims", "successor_heads", "paper.toml").is_file()
+    >>> shipped("fixtures", "models.toml").is_file()
     True
     """
     inside = PACKAGE / folder
