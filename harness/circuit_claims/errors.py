@@ -20,4 +20,9 @@ class ClaimsError(Exception):
 
 
 class InputError(ClaimsError, ValueError):
-    """A value somebody gave (an option, an argument, a setting) that cannot be used."""
+    """A value somebody gave (an option, an argument, a setting) that cannot be used.
+
+    >>> raise InputError("--rows 0: expected at least 1 row, found 0. Type: --rows 64")
+    Traceback (most recent call last):
+    circuit_claims.errors.InputError: --rows 0: expected at least 1 row, found 0. Type: --rows 64
+    """

@@ -8,10 +8,15 @@ PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parents[1]
 
 
-def _data(name: str) -> Path:
-    inside = PACKAGE / name
-    return inside if inside.is_dir() else CHECKOUT / name
+def shipped(folder: str, *below: str) -> Path:
+    """Something that ships with the harness, by where it lies in a clone: in `claims` or in `fixtures`.
+
+    >>> shipped("fixtures", "models.toml").is_file()
+    True
+    """
+    inside = PACKAGE / folder
+    return (inside if inside.is_dir() else CHECKOUT / folder).joinpath(*below)
 
 
-FIXTURES = _data("fixtures")
-CLAIMS = _data("claims")
+FIXTURES = shipped("fixtures")
+CLAIMS = shipped("claims")

@@ -1,13 +1,21 @@
-"""No import circle: whoever reads a module can read what it stands on first, whichever import runs when."""
+"""No import circle: whoever reads a module can read what it stands on first, whichever import runs when.
+
+And papers go through the face: what import-linter sees of the package, here for the files that are none of its modules.
+"""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import circuit_claims
+import pytest
+from circuit_claims.places import CHECKOUT, CLAIMS
 
 PACKAGE = Path(circuit_claims.__file__).parent
 ROOT = PACKAGE.name
+GUESTS = (CLAIMS, PACKAGE / "running/authoring/templates", CHECKOUT / "harness/tests/api/third_paper.py")
+CONTRACT = "papers-through-the-face"
 
 
 def runtime_imports(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -62,6 +70,46 @@ def circles(found: dict[str, set[str]]) -> list[list[str]]:
 
 def test_no_module_reaches_itself():
     assert circles(graph(PACKAGE)) == []
+
+
+def behind_the_face() -> tuple[str, ...]:
+    """The rooms that the contract for papers closes to them."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = (each for each in project["tool"]["importlinter"]["contracts"] if each["id"] == CONTRACT)
+    return tuple(contract["forbidden_modules"])
+
+
+def past_the_face(source: str) -> list[str]:
+    """The modules behind the face that a file imports from, in functions and for type checkers too."""
+    asked = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            asked += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            asked += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in asked if any(f"{name}.".startswith(f"{room}.") for room in behind_the_face())]
+
+
+@pytest.mark.parametrize("place", GUESTS, ids=lambda place: place.stem)
+def test_what_is_written_for_papers_imports_nothing_behind_the_face(place):
+    files = [place] if place.is_file() else [path for end in ("py", "py.template") for path in place.rglob(f"*.{end}")]
+    found = {path.name: past_the_face(path.read_text(encoding="utf-8")) for path in files}
+    assert files
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from circuit_claims.judging.statistics import LEVEL",
+        "from circuit_claims import keeping",
+        "def late():\n    import circuit_claims.running.plugin",
+        "from circuit_claims.errors import InputError",
+    ],
+)
+def test_an_import_past_the_face_is_seen(line):
+    assert past_the_face(line)
+    assert not past_the_face("from circuit_claims.api import LEVEL\nfrom circuit_claims.heads.probes import Probes")
 
 
 def test_a_circle_through_a_function_is_seen(tmp_path):

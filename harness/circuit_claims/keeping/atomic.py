@@ -59,6 +59,12 @@ def write_text_atomically(path: Path, text: str) -> None:
     """`write_bytes_atomically` of `text` as UTF-8 with its line ends as they are.
 
     Lone surrogates, which no UTF-8 file can hold, are written as visible `\\udcXX` escapes.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "table.json"
+    >>> write_text_atomically(path, "[]")
+    >>> path.read_text()
+    '[]'
     """
     write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))
 

@@ -42,7 +42,14 @@ def twice(number: float) -> Measurement:
 
 
 def kept(store: CellStore, function: Callable[..., Measurement], *given: Any, anew: bool = False) -> Measurement:
-    """`function(*given)` from the store, or made and kept there; made and not kept where `given` has no digest."""
+    """`function(*given)` from the store, or made and kept there; made and not kept where `given` has no digest.
+
+    For what is made of measured tables; what is measured of a subject is kept by `measure`. `anew`: nothing is read.
+
+    >>> from circuit_claims.keeping.cells import MemoryStore
+    >>> kept(MemoryStore(), twice, 21.0).value
+    42.0
+    """
     try:
         parts = {"by content": getattr(function, "__qualname__", "partial"), **content_of(function, *given)}
     except (NoDigest, SourceMissing):

@@ -18,20 +18,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
+from filelock import FileLock
+
 from circuit_claims.judging.measurement import Measurement
 from circuit_claims.keeping.executors import Executor, Failure, InProcess, Outcomes, WorkerDied
-from circuit_claims.keeping.store import key_of
+from circuit_claims.keeping.store import Store, key_of
 
 Name = TypeVar("Name", bound=Hashable)
 
 
 class CellStore(Protocol):
-    """Where cells are kept; `circuit_claims.keeping.store.Store` is one."""
+    """Where cells are kept: a folder, or the memory of a process. `context.store` of a run is one.
+
+    >>> def count(store: CellStore, keys: Sequence[str]) -> int:
+    ...     return sum(store.load(key) is not None for key in keys)
+    >>> count(MemoryStore(), ["0" * 64])
+    0
+    """
 
     def load(self, key: str) -> Measurement | None:
         """The cell under `key`, None where there is none."""
@@ -43,7 +51,13 @@ class CellStore(Protocol):
 
 
 class MemoryStore:
-    """A store that lasts as long as the process."""
+    """A store that lasts as long as the process: for tests, and for what need not be kept.
+
+    >>> store = MemoryStore()
+    >>> store.save("a key", Measurement("answer", 42))
+    >>> store.load("a key").value
+    42
+    """
 
     def __init__(self) -> None:
         self._cells: dict[str, Measurement] = {}
@@ -66,6 +80,14 @@ class CellPlan(Generic[Name]):
     of a group (as `group` tells them; each cell alone, if not said), or of `groups_per_call` groups, and returns their
     measurements in that order. Groups are made in the order of their first cells, those that are `late` last.
     `prepare` is called once, here and beforehand, if anything is missing.
+
+    What decides a cell is its subject, its settings and its code: put `closure(function).parts()` among the parts.
+
+    >>> def squares(names):
+    ...     return [Measurement("square", name**2) for name in names]
+    >>> plan = CellPlan({name: {"measure": "square", "of": name} for name in (2, 3)}, squares)
+    >>> [cell.value for cell in fill_all(plan, MemoryStore()).values()]
+    [4, 9]
     """
 
     cells: Mapping[Name, Mapping[str, Any]]
@@ -95,6 +117,11 @@ class Progress:
     """Cells done of all in one step of the work, the one just done, and the seconds the rest may take.
 
     `stored` says that it was there already, which tells nothing about the speed. `cell` is None where none is named.
+
+    >>> def line(step: Progress) -> str:
+    ...     return f"{step.done} of {step.total} {step.step}"
+    >>> line(Progress("cells", 3, 8, seconds_left=12.0))
+    '3 of 8 cells'
     """
 
     step: str
@@ -110,7 +137,13 @@ Report = Callable[[Progress], None]
 
 @dataclass
 class Meter:
-    """Counts what is done of `total` and reports it, over one plan or several; safe to be called from threads."""
+    """Counts what is done of `total` and reports it, over one plan or several; safe to be called from threads.
+
+    >>> meter = Meter("heads", 2, lambda step: print(step.done, "of", step.total, step.step))
+    >>> meter.begin()
+    >>> meter.tick("1:6")
+    1 of 2 heads
+    """
 
     step: str
     total: int
@@ -169,9 +202,37 @@ def fill(
 
 
 def fill_all(plan: CellPlan[Name], store: CellStore, **how: Any) -> dict[Name, Measurement]:
-    """Every cell of a plan by name, in the plan's order; see `fill`."""
+    """Every cell of a plan by name, in the plan's order, from the store or made and kept there; see `fill` for `how`.
+
+    >>> store, plan = MemoryStore(), CellPlan({"a": {"of": 1}}, lambda names: [Measurement("one", 1) for _ in names])
+    >>> fill_all(plan, store, progress=lambda step: print("there already:", step.stored))["a"].value
+    there already: False
+    1
+    >>> fill_all(plan, store, progress=lambda step: print("there already:", step.stored))["a"].value
+    there already: True
+    1
+    """
     cells = dict(fill(plan, store, **how))
     return {name: cells[name] for name in plan.cells}
+
+
+@contextmanager
+def one_at_a_time(store: CellStore, what: str) -> Iterator[None]:
+    """Of several processes on one store the first does `what`; the others wait, and then find what it kept.
+
+    Else each would do the same work of minutes. `what` is a word of the work's own. A store in memory is nobody else's.
+
+    >>> plan = CellPlan({"seed": {"measure": "seed"}}, lambda names: [Measurement("seed", 7) for _ in names])
+    >>> with one_at_a_time(store := MemoryStore(), "comparison"):
+    ...     print(fill_all(plan, store)["seed"].value)
+    7
+    """
+    if not isinstance(store, Store):
+        yield
+        return
+    store.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(store.root / f"{what}.lock"):
+        yield
 
 
 def _made(

@@ -22,7 +22,12 @@ from circuit_claims.keeping.profiles import PROFILES, Profile
 class Context:
     """Where measurements of one run are kept and made: the store, the device, and what was already measured.
 
-    `tell` says a line at once to whoever waits for a long measurement.
+    `tell` says a line at once to whoever waits for a long measurement. A run makes its own; for a test of a measure:
+
+    >>> from circuit_claims.keeping.cells import MemoryStore
+    >>> context = Context(MemoryStore(), profile=PROFILES["quick"])
+    >>> context.device, context.profile.shuffles
+    ('cpu', 200)
     """
 
     store: CellStore

@@ -12,6 +12,10 @@ class Profile:
     """`bootstrap_draws` for intervals, `shuffles` for nulls, and how many default subjects are asked (None: all).
 
     `amounts` are the papers' own, by the paper's id: what only that paper's measures can do less or more of.
+
+    >>> quick = Profile("quick", 500, 200, default_subjects=1, amounts={"induction_heads": {"rows": 16}})
+    >>> quick.amounts_of("induction_heads")["rows"]
+    16
     """
 
     name: str
@@ -35,3 +39,8 @@ PROFILES: Mapping[str, Profile] = {
     "standard": Profile("standard", bootstrap_draws=2_000, shuffles=1_000, default_subjects=None),
     "full": Profile("full", bootstrap_draws=10_000, shuffles=10_000, default_subjects=None),
 }
+"""The profiles by name, without the papers' amounts: for measuring without a run of the claims, as tests do.
+
+>>> PROFILES["quick"].bootstrap_draws
+500
+"""

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from circuit_claims.errors import ClaimsError, InputError
-from circuit_claims.running.console import ClaimsDir, ModelName, ModelsDir, Offline, err, out, refuse_unwritable
+from circuit_claims.running.console import (
+    ClaimsDir,
+    ModelName,
+    ModelsDir,
+    Offline,
+    command_context,
+    err,
+    out,
+    refuse_unwritable,
+)
 from circuit_claims.running.machine import patient_threads
 
 if TYPE_CHECKING:
@@ -146,15 +155,13 @@ def llc(
     offline: Offline = False,
 ) -> None:
     """Refined local learning coefficients of parts of a model by SGLD; a killed run goes on where it stopped."""
-    from circuit_claims.keeping.store import Store
     from circuit_claims.running.commands.llc import estimate_lines, run_llc
-    from circuit_claims.running.machine import choose_device
-    from circuit_claims.running.run import default_store
 
     refuse_unwritable(json_file)
+    context = command_context(device)
     found = run_llc(
         model, weights, text, n_beta=n_beta, gamma=gamma, eps=eps, chains=chains, draws=draws, batch=batch,
-        length=length, seed=seed, trace_probes=trace_probes, device=choose_device(device), store=Store(default_store()),
+        length=length, seed=seed, trace_probes=trace_probes, device=context.device, store=context.store,
         json_path=json_file, models_dir=models_dir, offline=offline, progress=_tell_progress,
     )  # fmt: skip
     for line in estimate_lines(found):

@@ -1,15 +1,27 @@
-"""What the sub-commands of `claims` share, the papers' among them: two consoles, common arguments, one error."""
+"""What the sub-commands of `claims` share, the papers' among them: two consoles, common arguments, where results go.
+
+A paper's contribution names its commands, which are functions for typer; `out` is what is asked for, `err` all else.
+
+>>> from circuit_claims.running import console
+>>> def heads(model: console.ModelName, offline: console.Offline = False) -> None:
+...     console.out.print(f"{model}: 144 heads")
+>>> heads("gpt2")
+gpt2: 144 heads
+"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from circuit_claims.errors import InputError
+
+if TYPE_CHECKING:
+    from circuit_claims.keeping.measure import Context
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -21,7 +33,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing from any
 def _models_dir(path: Path | None) -> Path | None:
     if path is None:
         return None
-    from circuit_claims.running.run import refuse_missing
+    from circuit_claims.running.options import refuse_missing
 
     return refuse_missing("--models-dir", path)
 
@@ -34,6 +46,19 @@ ClaimsDir = Annotated[
     Path | None,
     typer.Option("--claims-dir", help="The folder with the papers (claims/ here, or what ships, unless given)."),
 ]
+
+
+def command_context(device: str = "auto") -> Context:
+    """The context of a command: the store that `pytest claims/` keeps measurements in, and the `device` chosen.
+
+    Raises `InputError` for a device that is not here.
+    """
+    from circuit_claims.keeping.measure import Context
+    from circuit_claims.keeping.store import Store
+    from circuit_claims.running.machine import choose_device
+    from circuit_claims.running.run import default_store
+
+    return Context(Store(default_store()), choose_device(device))
 
 
 def refuse_unwritable(path: Path | None) -> None:

@@ -36,7 +36,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class TextUse:
-    """Which text a test measures on, as the report names it; `stand_in` if it is not the one the claim is about."""
+    """Which text a test measures on, as the report names it; `stand_in` if it is not the one the claim is about.
+
+    >>> TextUse("source files of Python 3.12, standing in for code of the Pile", stand_in=True).stand_in
+    True
+    """
 
     label: str
     stand_in: bool
@@ -45,6 +49,11 @@ class TextUse:
 @dataclass
 class Judge:
     """Judges the claims of one test on one subject. `judge("AB-05", finding, evidence=[...])` records a verdict.
+
+    A test has it as its argument `judge`, and may hand it on:
+
+    >>> def judge_lead(judge: Judge, lead: Finding, bars: Evidence) -> None:
+    ...     judge("AB-05", lead, evidence=[bars])
 
     `text` is set where the test measures on a text: on another than the paper's, even the paper's own model
     generalises.

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from circuit_claims.errors import InputError
+
 SHORT = pytest.StashKey[frozenset[str]]()
 GROUP = "claims"
 SUBJECT_ARGUMENT = "subject"
@@ -69,6 +71,27 @@ class ClaimsOption:
             return {"action": "store_true", "dest": self.destination, "default": False}
         choices = {"choices": self.choices} if self.choices else {}
         return {"dest": self.destination, "default": self.default, **choices}
+
+
+def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = False) -> Path | None:
+    """The path an option names, None for none: what the `check` of a `ClaimsOption` for a path returns.
+
+    Raises `InputError` for a folder (with `file_too` also a file) that is not there: it would be passed over.
+
+    >>> refuse_missing("--my-run", ".") == Path(".")
+    True
+    """
+    if given is None or not str(given):
+        return None
+    path = Path(given)
+    if path.is_dir() or (file_too and path.is_file()):
+        return path
+    found = "a file" if path.exists() else "nothing of that name"
+    wanted = "a folder or a file" if file_too else "a folder"
+    raise InputError(
+        f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
+        f"  Type: {option} with the right path, or leave the option out."
+    )
 
 
 OPTIONS = (

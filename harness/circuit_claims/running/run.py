@@ -22,7 +22,7 @@ from circuit_claims.keeping.measure import Context
 from circuit_claims.keeping.profiles import Profile
 from circuit_claims.keeping.store import Store
 from circuit_claims.running.contributions import function_of
-from circuit_claims.running.options import spelled
+from circuit_claims.running.options import refuse_missing, spelled
 from circuit_claims.running.papers import Papers
 from circuit_claims.running.selection import Selection, parse_subjects
 
@@ -31,7 +31,11 @@ RUN = pytest.StashKey["Run"]()
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a run of `pytest claims/` knows before it measures."""
+    """Everything a run of `pytest claims/` knows before it measures. `options` are those that the papers bring.
+
+    >>> def open_run(row: RunRow, run: Run) -> MyRun:  # `open` of a paper's `SubjectKind`
+    ...     return MyRun(row.name, run.options["folder"], run.context)
+    """
 
     papers: Papers
     selection: Selection
@@ -146,21 +150,6 @@ def _checked(option: Any, papers: Papers) -> dict[str, Any]:
             given = function_of(paper, one.check)(spelled(one.plain, option), given)
         found[one.name] = given
     return found
-
-
-def refuse_missing(option: str, given: str | Path | None, *, file_too: bool = False) -> Path | None:
-    """The path an option names, None for none; `ValueError` for one that is not there: it would be passed over."""
-    if given is None or not str(given):
-        return None
-    path = Path(given)
-    if path.is_dir() or (file_too and path.is_file()):
-        return path
-    found = "a file" if path.exists() else "nothing of that name"
-    wanted = "a folder or a file" if file_too else "a folder"
-    raise InputError(
-        f"{option} {given}\n  expected  {wanted} that is there\n  found     {found}, looked for from {Path.cwd()}\n"
-        f"  Type: {option} with the right path, or leave the option out."
-    )
 
 
 def default_store() -> Path:

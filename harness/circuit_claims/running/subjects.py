@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """One model of a run. Measures take it first; what it reads is verified on the way."""
+    """One model of a run. Measures take it first; what it reads is verified on the way.
+
+    >>> def has_two_layers(subject: Subject) -> bool:  # `has` of a paper's `Trait`
+    ...     return subject.card()["n_layers"] > 1
+    """
 
     name: str
     model: LocalModel

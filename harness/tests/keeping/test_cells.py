@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.cells import CellPlan, MemoryStore, Meter, fill, fill_all
+from circuit_claims.keeping.cells import CellPlan, MemoryStore, Meter, fill, fill_all, one_at_a_time
 from circuit_claims.keeping.executors import Failure, InProcess, Processes, Threads, WorkerDied, in_order
 from circuit_claims.keeping.store import Store
 
@@ -279,6 +279,26 @@ def test_two_writers_leave_what_one_leaves(tmp_path):
     assert [process.wait() for process in both] == [0, 0]
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     assert not list((tmp_path / "two").rglob(".draft*"))
+
+
+def test_of_several_on_one_store_one_does_the_work(tmp_path):
+    made = []
+
+    def work():
+        with one_at_a_time(Store(tmp_path / "new" / "store"), "drawing"):
+            fill_all(plan(lambda names: made.extend(names) or draw_slowly(names)), Store(tmp_path / "new" / "store"))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == list(NAMES)
+
+
+def test_other_work_on_a_store_is_not_waited_for(tmp_path):
+    with one_at_a_time(Store(tmp_path), "drawing"), one_at_a_time(Store(tmp_path), "judging"):
+        assert {path.stem for path in tmp_path.glob("*.lock")} == {"drawing", "judging"}
 
 
 def test_ctrl_c_in_a_terminal_keeps_what_is_done(tmp_path):

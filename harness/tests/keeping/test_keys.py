@@ -217,6 +217,56 @@ def test_measures_of_one_module_hang_on_their_own_code_alone(found):
     assert "transformers" not in found["probe_table"].libraries
 
 
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """All measures' closures with some modules of the package read as if more stood in them."""
+    real = keys._file
+
+    def measured(more):
+        for room, lines in more.items():
+            text = real(f"circuit_claims.{room}").read_text(encoding="utf-8")
+            (tmp_path / f"{room}.py").write_text(text + lines, encoding="utf-8")
+        files = {f"circuit_claims.{room}": tmp_path / f"{room}.py" for room in more}
+        monkeypatch.setattr(keys, "_file", lambda asked: files.get(asked) or real(asked))
+        keys.forget()
+        return measures()
+
+    yield measured
+    keys.forget()
+
+
+DONE = "\nprint('another thing is done')\n"
+
+
+def test_what_else_the_face_hands_on_changes_no_key(edited, found):
+    """Whoever imports from the face hangs on the names that are asked for, not on all that stand in it."""
+    rooms = ("running.plugin", "running.judge", "running.run", "keeping.cells", "judging.evidence", "places")
+    face = (
+        "\nfrom circuit_claims.judging.statistics import jeffreys_interval as another\n\n\n"
+        "def one_more():\n    return another\n"
+    )
+    assert edited({**dict.fromkeys(rooms, DONE), "api": face}) == found
+
+
+def test_what_a_measure_asks_the_face_for_changes_its_key(edited, found):
+    after = edited({"judging.statistics.resampling": DONE})
+    changed = {name for name in found if after[name] != found[name]}
+    assert changed == {
+        name for name, each in found.items() if "circuit_claims.judging.statistics.resampling" in each.modules
+    }
+    assert {"formation", "head_scores"} <= changed
+    assert changed != set(found)
+
+
+def test_a_name_of_the_face_is_as_good_as_one_of_its_room(on_disk):
+    on_disk.change("core.py", "from .deep", "from circuit_claims.judging.statistics import percentiles\nfrom .deep")
+    on_disk.change("core.py", "return scale", "return percentiles(rows) and scale")
+    before = on_disk.closure()
+    on_disk.change("core.py", "circuit_claims.judging.statistics", "circuit_claims.api")
+    assert on_disk.closure() == before
+    assert "circuit_claims.judging.statistics.resampling:percentiles" in before.definitions
+
+
 @pytest.mark.parametrize(
     ("measure", "room"),
     [

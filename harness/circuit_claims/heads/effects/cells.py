@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from circuit_claims.heads.effects.settings import Ablations, HeadSettings
 from circuit_claims.heads.effects.views import most_attended, most_promoted
 from circuit_claims.judging.measurement import Cost, Measurement
 from circuit_claims.keeping.cells import CellPlan, CellStore, Meter, Report, fill_all
-from circuit_claims.keeping.executors import Threads, in_order
+from circuit_claims.keeping.executors import In, Out, Threads, in_order
 from circuit_claims.keeping.keys import closure
 
 MOST_THREADS = 8
@@ -127,7 +127,7 @@ class Plan:
                 return runs
 
             parts = [self.reference[at : at + self.batch] for at in range(0, len(self.reference), self.batch)]
-            passes = in_order(self.executor(), gather, parts)
+            passes = self.side_by_side(gather, parts)
             self._opened.append(Opened(model, reference_of((run for runs in passes for run in runs), self.ablations)))
         return self._opened[0]
 
@@ -145,6 +145,10 @@ class Plan:
         """
         before = torch.get_num_threads()
         return Threads(self.workers, partial(torch.set_num_threads, 1), partial(torch.set_num_threads, before))
+
+    def side_by_side(self, work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+        """`work` of each item (of each context, say) on the plan's threads, in the items' order."""
+        return in_order(self.executor(), work, items)
 
     def runs(self, model: AblationModel, rows: Int[np.ndarray, "context pos"]) -> list[Pass]:
         """Passes of some contexts, `batch` at a time."""

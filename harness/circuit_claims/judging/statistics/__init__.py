@@ -7,12 +7,17 @@ choose: the units that the sentence speaks of. How often each covers is in docs/
 |---|---|
 | a mean over rows of few clusters | `cluster_interval` |
 | anything else over drawn units, in strata or not | `bootstrap_counts`, `stratified_counts`, `percentile_interval` |
+| the same: means over rows; each point of a curve; ends alone | `cluster_means`; `percentile_band`; `percentiles` |
+| the same, for arithmetic of one's own | `expansion`, `expanded_level`; `LEVEL`, `FEWEST_CLUSTERS` |
 | a mean over pairs of heads | `two_way_interval`, `pair_interval` |
 | a smooth figure that is biased for few units | `jackknife_interval` |
 | a share of independent items, of clusters | `item_share_interval`, `cluster_share_interval` |
+| a share whose draws may all agree; its bounds alone | `or_binomial`; `binomial_interval` |
+| the best of many heads; anything under shuffles | `maximum_null`; `permutation_null`, `permutation_p_value` |
 | pairs of few heads with both labels, and the others | `pair_arrangements`, `pair_difference_interval` |
 | two groups of few heads | `arrangements`, `label_p_value`, `difference_interval`, `welch_interval` |
-| a correlation of heads; of resamples, shuffles | `correlation_interval`; `row_correlations`, `correlation_null` |
+| a correlation; of heads | `correlation`; `correlation_interval` |
+| correlations of resamples, of shuffles | `row_correlations`, `correlation_null` |
 """
 
 from circuit_claims.judging.statistics.clusters import (

@@ -16,10 +16,18 @@ from jaxtyping import Float, Int, Shaped
 from circuit_claims.judging.measurement import Interval
 
 LEVEL = 0.90
-"""Coverage of every interval unless a claim says otherwise."""
+"""Coverage of every interval unless a claim says otherwise.
+
+>>> Interval(0.2, 0.4).level == LEVEL
+True
+"""
 
 FEWEST_CLUSTERS = 6
-"""Below this many units drawn anew nothing is concluded: an interval over them rests on its assumptions alone."""
+"""Below this many units drawn anew nothing is concluded: an interval over them rests on its assumptions alone.
+
+>>> 5 < FEWEST_CLUSTERS  # five documents decide nothing
+True
+"""
 
 Redrawn = float | Sequence[int]
 """How many units were drawn anew: their number, or `effective_clusters` where they are of unequal sizes; in strata that
@@ -108,6 +116,9 @@ def percentiles(
     """The ends of the central `level` of some draws; further out where `redrawn` says that few units were drawn anew.
 
     Leave `redrawn` out only where nothing was: draws of a known error, of a null, of a Monte Carlo estimate.
+
+    >>> percentiles(np.arange(101.0), level=0.50), percentiles(np.arange(101.0), level=0.50, redrawn=8)[1] > 75
+    ((25.0, 75.0), True)
     """
     low, high = percentile_band(draws, level, redrawn)
     return float(low), float(high)
@@ -138,7 +149,12 @@ def _count(redrawn: Redrawn) -> str:
 def percentile_band(
     draws: Float[np.ndarray, "draw *points"], level: float = LEVEL, redrawn: Redrawn | None = None
 ) -> tuple[Float[np.ndarray, "*points"], Float[np.ndarray, "*points"]]:
-    """The same at each point of a curve, each point's own (not simultaneous): low and high."""
+    """The ends of `percentiles` at each point of a curve, each point's own (not simultaneous): low and high.
+
+    >>> low, high = percentile_band(np.stack([np.arange(101.0), np.arange(101.0) * 2], axis=1), level=0.50)
+    >>> low.tolist(), high.tolist()
+    ([25.0, 50.0], [75.0, 150.0])
+    """
     central = expanded_level(redrawn, level)
     low, high = np.quantile(draws, [(1 - central) / 2, (1 + central) / 2], axis=0)
     return low, high

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from circuit_claims.running.console import err, out
+from circuit_claims.api import console, shipped
 
 
 def record_cells_command(
@@ -20,21 +20,20 @@ def record_cells_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Measure the refined coefficients of a run's heads that ship with it; a killed recording goes on."""
-    from circuit_claims.keeping.store import Store
     from circuit_claims.papers.refined_llc.recording.record import parse_rows, record_cells
-    from circuit_claims.places import FIXTURES
-    from circuit_claims.running.machine import choose_device
-    from circuit_claims.running.run import default_store
 
+    context = console.command_context(device)
     found = record_cells(
-        folder or FIXTURES / "attention_only" / "two_layer", parse_rows(rows or []), Store(default_store()), into=into,
-        folders=texts or [], device=choose_device(device), precision=precision, hours=hours,
-        tell=lambda line: err.print(line, markup=False),
-        progress=lambda step: err.print(
+        folder or shipped("fixtures", "attention_only", "two_layer"), parse_rows(rows or []), context.store, into=into,
+        folders=texts or [], device=context.device, precision=precision, hours=hours,
+        tell=lambda line: console.err.print(line, markup=False),
+        progress=lambda step: console.err.print(
             f"{step.done} of {step.total}: {step.cell}; about {step.seconds_left / 3600:.1f} h left", markup=False
         ),
     )  # fmt: skip
-    out.print(f"{found.cells} cells in {found.folder}, {found.missing} still to measure", markup=False, soft_wrap=True)
+    console.out.print(
+        f"{found.cells} cells in {found.folder}, {found.missing} still to measure", markup=False, soft_wrap=True
+    )
 
 
 def convert_checkpoint(
@@ -44,7 +43,7 @@ def convert_checkpoint(
     """Turn the authors' .pth checkpoints, which are pickles, into safetensors: tensors only, no code is run."""
     from circuit_claims.papers.refined_llc.runs.published import convert_checkpoints
 
-    with err.status("reading tensors, nothing else"):
+    with console.err.status("reading tensors, nothing else"):
         written = convert_checkpoints(name, files)
     for path in written:
-        out.print(f"{name}: {path}", markup=False, soft_wrap=True)
+        console.out.print(f"{name}: {path}", markup=False, soft_wrap=True)

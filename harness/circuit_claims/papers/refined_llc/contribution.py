@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from circuit_claims.running.contributions import Contribution, SubjectKind
-from circuit_claims.running.options import ClaimsOption
+from circuit_claims.api import ClaimsOption, Contribution, SubjectKind
 
 HERE = "circuit_claims.papers.refined_llc"
 RUNS = f"{HERE}.runs.registry"

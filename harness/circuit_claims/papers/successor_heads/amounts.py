@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from circuit_claims.keeping.profiles import PROFILES, Profile
-
-if TYPE_CHECKING:
-    from circuit_claims.keeping.measure import Context
+from circuit_claims.api import PROFILES, Context, Profile
 
 PAPER = "successor_heads"
 

@@ -11,30 +11,29 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from circuit_claims.running.console import ModelName, ModelsDir, Offline, err, out, refuse_unwritable
+from circuit_claims.api import console, write_text_atomically
 
 
 def sweep(
-    model: ModelName,
+    model: console.ModelName,
     path: Annotated[str, typer.Option(help="Input path: mlp0, embed+mlp0, block0, residual or embed.")] = "mlp0",
     exclude_self: Annotated[bool, typer.Option(help="Leave the input token itself out of the comparison.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole result here.")] = None,
-    models_dir: ModelsDir = None,
-    offline: Offline = False,
+    models_dir: console.ModelsDir = None,
+    offline: console.Offline = False,
     top: Annotated[int, typer.Option(min=1, help="How many heads to print.")] = 10,
 ) -> None:
     """Score every head of a model as a successor head. Ask this of any model: does it have one?"""
-    from circuit_claims.keeping.atomic import write_text_atomically
     from circuit_claims.models.resolve import resolve
     from circuit_claims.papers.successor_heads.succession.measures import sweep_model
 
-    refuse_unwritable(json_file)
+    console.refuse_unwritable(json_file)
     local = resolve(model, models_dir=models_dir, offline=offline)
-    with err.status(f"scoring every head of {escape(local.name)}"):
+    with console.err.status(f"scoring every head of {escape(local.name)}"):
         found = sweep_model(local, path=path, exclude_self=exclude_self).to_json(model)
     if json_file is not None:
         write_text_atomically(json_file, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    out.print(sweep_table(found, top))
+    console.out.print(sweep_table(found, top))
 
 
 def sweep_table(found: Mapping[str, Any], top: int) -> Table:

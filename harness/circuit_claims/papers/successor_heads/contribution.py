@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from circuit_claims.api import Contribution, Presupposition, Trait
 from circuit_claims.papers.successor_heads.amounts import AMOUNTS
-from circuit_claims.running.contributions import Contribution, Presupposition, Trait
 
 HERE = "circuit_claims.papers.successor_heads"
 LONG_CONTEXT = 512

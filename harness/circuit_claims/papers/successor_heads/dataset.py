@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from circuit_claims.errors import InputError
+from circuit_claims.api import InputError
 from circuit_claims.heads.groups import Group
 
 Form = Literal["plain", "space", "inverted", "inverted+space"]

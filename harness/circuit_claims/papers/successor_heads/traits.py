@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from circuit_claims.api import Subject
 from circuit_claims.papers.successor_heads.contribution import LONG_CONTEXT
 from circuit_claims.papers.successor_heads.dataset import splits_numbers, succession
-from circuit_claims.running.subjects import Subject
 
 
 def whole_numbers(subject: Subject) -> bool:

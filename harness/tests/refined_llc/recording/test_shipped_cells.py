@@ -7,7 +7,7 @@ from circuit_claims.heads.head_types import all_heads
 from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.refined_llc.recording.recorded import NEXT_TOKEN, REFERENCE, UNTRAINED, open_cells
 from circuit_claims.papers.refined_llc.runs.live import LiveRun
-from circuit_claims.papers.refined_llc.runs.registry import FIXTURES
+from circuit_claims.places import FIXTURES
 from circuit_claims.toy.checkpoints import RunFolder
 
 HEADS = set(all_heads(2, 8))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from circuit_claims.llc.slices import digest
-from circuit_claims.papers.refined_llc.runs.registry import FIXTURES
+from circuit_claims.places import FIXTURES
 from circuit_claims.toy.checkpoints import RunFolder
 
 FOLDER = FIXTURES / "attention_only" / "two_layer"

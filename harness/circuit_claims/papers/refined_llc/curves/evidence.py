@@ -21,8 +21,8 @@ from circuit_claims.api import (
     Scatter,
     ScatterPoint,
     Table,
+    kept,
 )
-from circuit_claims.keeping.by_content import kept
 from circuit_claims.papers.refined_llc.curves.tables import HeadTable
 
 if TYPE_CHECKING:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Measurement
-from circuit_claims.judging.statistics import FEWEST_CLUSTERS
-from circuit_claims.keeping.by_content import kept
+from circuit_claims.api import FEWEST_CLUSTERS, Finding, Measurement, TextUse, kept, one_at_a_time
 from circuit_claims.papers.refined_llc.curves import known
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.clustering import (
@@ -33,7 +31,6 @@ from circuit_claims.papers.refined_llc.curves.roles import (
     use_of,
     words_for,
 )
-from circuit_claims.running.judge import TextUse
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.multigrams.findings import PathAblations
@@ -490,7 +487,7 @@ def _opened(run: LiveRun) -> Coefficients:
     table, device = cr.open_cells(run), run.context.device
     if run.context.remeasure:
         return Coefficients(run, cr.remeasure(run, table, run.context.tell, device=device), (), live=True)
-    with cr.one_at_a_time(run.context.store):
+    with one_at_a_time(run.context.store, "comparison"):
         generator = np.random.default_rng(cr.comparison_seed(run, table))
         again = cr.measure_again(run, table, generator, device=device, store=run.context.store)
     return Coefficients(run, table, again)

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from circuit_claims.running.judge import TextUse
+from circuit_claims.api import TextUse, shipped
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
@@ -83,8 +83,6 @@ def words_for(names: Collection[str], where: str = "") -> str:
 
 def record_command(run: LiveRun, more: str = "") -> str:
     """What records this run's cells, as it would be typed."""
-    from circuit_claims.places import FIXTURES
-
     folder = run.run.folder
-    shipped = folder.resolve().is_relative_to(FIXTURES)
-    return " ".join(filter(None, ["claims record-cells", "" if shipped else shlex.quote(str(folder)), more]))
+    own = folder.resolve().is_relative_to(shipped("fixtures"))
+    return " ".join(filter(None, ["claims record-cells", "" if own else shlex.quote(str(folder)), more]))

@@ -14,23 +14,20 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from circuit_claims.api import (
+    LEVEL,
     Interval,
     Measurement,
     Rival,
-    cluster_interval,
-    order_of,
-    percentile_interval,
-    permutation_p_value,
-)
-from circuit_claims.judging.measurement import Status
-from circuit_claims.judging.statistics import (
-    LEVEL,
     arrangements,
+    cluster_interval,
     correlation,
     correlation_interval,
     correlation_null,
     difference_interval,
     label_p_value,
+    order_of,
+    percentile_interval,
+    permutation_p_value,
     row_correlations,
 )
 
@@ -81,7 +78,7 @@ class HeadTable:
         return self.mean + generator.normal(size=(draws, *self.mean.shape)) * self.error
 
     @property
-    def status(self) -> Status:
+    def status(self) -> Literal["complete", "partial"]:
         """Complete unless more than a tenth of the estimates failed the gate."""
         return "complete" if np.mean(~self.sound) <= SPOILT else "partial"
 
@@ -168,7 +165,7 @@ def rise_between_texts(higher: HeadTable, lower: HeadTable, heads: Sequence[str]
     low, high = (more.low, more.high) if own is None else (min(own.low, more.low), min(own.high, more.high))
     value = min(apart, float(rises[labels].mean()))
     interval = Interval(low, max(low, high), LEVEL, f"t over the heads, and {more.method}")
-    status: Status = "complete" if "complete" == higher.status == lower.status else "partial"
+    status: Literal["complete", "partial"] = "complete" if "complete" == higher.status == lower.status else "partial"
     facts = {
         "own rise": float(rises[labels].mean()), "the others' rise": float(rises[~labels].mean()),
         "rises": dict(zip(names, rises.tolist(), strict=True)), "heads": list(heads),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.api import Finding, Measurement, percentile_interval
+from circuit_claims.api import Finding, Measurement, TextUse, percentile_interval
 from circuit_claims.papers.refined_llc.curves import tables as ct
 from circuit_claims.papers.refined_llc.curves.known import CALIBRATION
 from circuit_claims.papers.refined_llc.curves.roles import use_of
@@ -32,7 +32,6 @@ from circuit_claims.papers.refined_llc.multigrams.ratios import (
     overlaps,
     path_lead,
 )
-from circuit_claims.running.judge import TextUse
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.multigrams.labels import Rules

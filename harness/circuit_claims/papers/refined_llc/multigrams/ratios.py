@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from circuit_claims.api import Interval, Measurement, bootstrap_counts, percentile_interval
-from circuit_claims.judging.statistics import LEVEL, pair_arrangements, pair_difference_interval
+from circuit_claims.api import (
+    LEVEL,
+    Interval,
+    Measurement,
+    bootstrap_counts,
+    pair_arrangements,
+    pair_difference_interval,
+    percentile_interval,
+)
 
 TOP = 0.02
 KEPT = 2  # times the most affected tokens are sorted; more where a draw needs more

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.errors import ClaimsError
-from circuit_claims.keeping.atomic import write_bytes_atomically, write_text_atomically
+from circuit_claims.api import ClaimsError, write_bytes_atomically, write_text_atomically
 from circuit_claims.llc.estimate import LLCEstimate
 from circuit_claims.llc.sgld import SGLDSettings
 

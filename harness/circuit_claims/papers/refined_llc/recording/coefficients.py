@@ -18,9 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.api import Measurement
-from circuit_claims.keeping.cells import CellPlan, CellStore, MemoryStore, Meter, Progress, Report, fill_all
-from circuit_claims.keeping.keys import closure
+from circuit_claims.api import CellPlan, CellStore, Measurement, MemoryStore, Meter, Progress, closure, fill_all
 from circuit_claims.llc.losses import Loss
 from circuit_claims.llc.module_potential import held_still
 from circuit_claims.llc.refined import Speed
@@ -98,7 +96,7 @@ def measure_cells(
     keys: Sequence[CellKey],
     given: Ingredients,
     kept: CellStore | None = None,
-    progress: Report | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Cell]:
     """Each cell, from `kept` where its chains are there, measured and kept where they are not.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.errors import ClaimsError
+from circuit_claims.api import ClaimsError
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.papers.refined_llc.recording.cells import Cell, CellKey
 

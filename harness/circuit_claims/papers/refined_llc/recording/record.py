@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuit_claims.keeping.cells import CellStore, MemoryStore, Report
-from circuit_claims.keeping.measure import Context
+from circuit_claims.api import CellStore, Context, MemoryStore, Progress
 from circuit_claims.llc.losses import NextToken
 from circuit_claims.llc.sgld import SGLDSettings
 from circuit_claims.llc.slices import digest
@@ -75,7 +74,7 @@ def record_cells(
     precision: str = "fp32",
     hours: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
-    progress: Report | None = None,
+    progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Recorded:
     """Measure the cells of the run in `folder`, most needed first, and write them to `into` (beside the run).

@@ -5,21 +5,16 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
+from circuit_claims.api import CellStore, Measurement, kept
 from circuit_claims.heads.head_types import all_heads
-from circuit_claims.judging.measurement import Measurement
-from circuit_claims.keeping.by_content import kept
-from circuit_claims.keeping.cells import CellStore
-from circuit_claims.keeping.store import Store
 from circuit_claims.llc.losses import DivergenceFrom, Loss, NextToken
 from circuit_claims.papers.refined_llc.curves.roles import NEXT_TOKEN, REFERENCE, STANDARD, record_command, text_for
 from circuit_claims.papers.refined_llc.recording.cells import CellsError, CellTable, load_cells, seconds_each
@@ -28,13 +23,13 @@ from circuit_claims.papers.refined_llc.recording.compare import CellComparison, 
 from circuit_claims.papers.refined_llc.recording.rows import comparable
 from circuit_claims.papers.refined_llc.recording.texts import rows_here
 from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
-from circuit_claims.places import CHECKOUT
 from circuit_claims.toy.checkpoints import RunFolder
 from circuit_claims.toy.model import AttentionOnly
 
 if TYPE_CHECKING:
     from circuit_claims.papers.refined_llc.runs.live import LiveRun
 
+HERE = Path(__file__).parent
 FOLDER, ONE_LAYER, UNTRAINED = "recorded_cells", "one_layer", "untrained"
 
 
@@ -124,17 +119,6 @@ def measure_again(
     return found
 
 
-@contextmanager
-def one_at_a_time(store: CellStore) -> Iterator[None]:
-    """Of several processes on one store the first makes what the others then find there."""
-    if not isinstance(store, Store):
-        yield
-        return
-    store.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.root / "comparison.lock"):
-        yield
-
-
 def comparison_seed(run: LiveRun, table: CellTable) -> int:
     """The seed of this machine's comparison with live cells, drawn at random where there was none.
 
@@ -182,7 +166,7 @@ def remeasure(run: LiveRun, table: CellTable, tell: Any = None, *, device: str =
 
 def recording_facts() -> dict[str, Any]:
     """On what machine, when and at which commit cells are being measured: what the report shows beside them."""
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
     return {
         "hardware": f"{_processor()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from circuit_claims.places import CLAIMS, PACKAGE
+from pathlib import Path
 
-INSTALLED = CLAIMS.is_relative_to(PACKAGE)
+import circuit_claims
+from circuit_claims.api import shipped
+
+INSTALLED = shipped("claims").is_relative_to(Path(circuit_claims.__file__).parent)
 CLAIMS_OF_RUNS = "pytest --pyargs circuit_claims.claims.refined_llc" if INSTALLED else "pytest claims/refined_llc"
 GIVE_RECORDED = f"{CLAIMS_OF_RUNS} --claims-recorded DIR"
 # A wheel holds the run's card and losses; its checkpoints stand in the repository.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from circuit_claims.api import Measurement, bootstrap_counts
+from circuit_claims.api import CellPlan, Context, Measurement, bootstrap_counts, closure, fill_all
 from circuit_claims.heads.composition import composition
 from circuit_claims.heads.head_types import (
     OTHER_CURRENT,
@@ -26,8 +26,6 @@ from circuit_claims.heads.head_types import (
     classify,
     head_type_scores,
 )
-from circuit_claims.keeping.cells import CellPlan, fill_all
-from circuit_claims.keeping.keys import closure
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunKind, RunNotAvailable, Score
@@ -35,7 +33,6 @@ from circuit_claims.toy.checkpoints import RunFolder
 from circuit_claims.toy.model import AttentionOnly
 
 if TYPE_CHECKING:
-    from circuit_claims.keeping.measure import Context
     from circuit_claims.models.runs import RunRow
 
 BOS = 4999

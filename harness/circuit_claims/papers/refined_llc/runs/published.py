@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_claims.keeping.atomic import write_text_atomically
+from circuit_claims.api import write_text_atomically
 from circuit_claims.models.errors import DamagedWeights, RegistryError, UnsafeFile
 from circuit_claims.models.files.safe_files import sha256_of
 from circuit_claims.papers.refined_llc.runs.registry import published_folder, published_runs

@@ -18,17 +18,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from circuit_claims.api import Context
 from circuit_claims.models.errors import DamagedWeights
 from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_RECORDED
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves, RunNotAvailable, Score
-
-if TYPE_CHECKING:
-    from circuit_claims.keeping.measure import Context
 
 NAME = "recorded-run"
 ENVIRONMENT = "CIRCUIT_CLAIMS_RECORDED"

@@ -8,20 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuit_claims.errors import InputError
+from circuit_claims.api import InputError, refuse_missing, shipped
 from circuit_claims.models.cache import default_cache
 from circuit_claims.models.runs import RunRow, load_runs
 from circuit_claims.papers.refined_llc.runs.how_to_give import GIVE_OWN, GIVE_RECORDED
-from circuit_claims.places import CLAIMS, FIXTURES
 
 if TYPE_CHECKING:
+    from circuit_claims.api import Run
     from circuit_claims.papers.refined_llc.runs.training_run import RunKind, TrainingRun
-    from circuit_claims.running.run import Run
 
 
 def published_runs() -> tuple[str, ...]:
     """The names of the authors' published runs."""
-    rows = load_runs(CLAIMS / "refined_llc" / "runs.toml")
+    rows = load_runs(shipped("claims", "refined_llc", "runs.toml"))
     return tuple(row.name for row in rows.values() if row.kind == "published")
 
 
@@ -32,8 +31,8 @@ def published_folder(name: str, cache_dir: Path | None = None) -> Path:
 
 def recorded_numbers(option: str, given: str) -> Path:
     """Where `--claims-recorded` points; `InputError` for what is not the authors' file: no test could use it."""
+    from circuit_claims.api import refuse_missing
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedData, RecordedDataError, find_recorded
-    from circuit_claims.running.run import refuse_missing
 
     place = refuse_missing(option, given, file_too=True)
     try:
@@ -46,8 +45,6 @@ def recorded_numbers(option: str, given: str) -> Path:
 
 def own_folder(option: str, given: str) -> Path | None:
     """Where `--claims-own-run` points; `InputError` for a folder that is not there."""
-    from circuit_claims.running.run import refuse_missing
-
     return refuse_missing(option, given)
 
 
@@ -64,7 +61,7 @@ def open_own(row: RunRow, run: Run) -> TrainingRun:
     from circuit_claims.papers.refined_llc.runs.training_run import RunNotAvailable
     from circuit_claims.toy.checkpoints import CARD
 
-    folder = run.options.get("own-run") or FIXTURES / row.source
+    folder = run.options.get("own-run") or shipped("fixtures", row.source)
     if not (folder / CARD).is_file() or not _has_checkpoints(folder):
         raise RunNotAvailable(row.name, f"no checkpoints in {folder.name}: they come with the repository", GIVE_OWN)
     return _open_live(row, "own", folder, run)
@@ -94,7 +91,7 @@ def recorded_state(row: RunRow) -> str:
 
 def own_state(row: RunRow) -> str:
     """For `claims doctor`: whether the project's own run is here."""
-    if _has_checkpoints(FIXTURES / row.source):
+    if _has_checkpoints(shipped("fixtures", row.source)):
         return "here, shipped with the project"
     return f"not here: its checkpoints come with the project's repository. Type: {GIVE_OWN}"
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from circuit_claims.api import Context
 from circuit_claims.models.errors import ModelNotAvailable
-
-if TYPE_CHECKING:
-    from circuit_claims.keeping.measure import Context
 
 RunKind = Literal["recorded", "own", "published"]
 Score = Literal["previous", "prefix"]

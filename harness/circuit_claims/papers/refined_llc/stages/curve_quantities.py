@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from circuit_claims.api import Measurement, percentile_interval
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import LEVEL, Measurement, percentile_interval
 from circuit_claims.papers.refined_llc.runs.training_run import RunCurves
 from circuit_claims.papers.refined_llc.stages.boundaries import (
     FIRST_STEP,

@@ -11,14 +11,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from circuit_claims.api import (
+    LEVEL,
     Interval,
     Measurement,
+    Ranking,
     bootstrap_counts,
+    first_of,
+    order_of,
     percentile_interval,
     permutation_p_value,
 )
-from circuit_claims.judging.ranking import Ranking, first_of, order_of
-from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.papers.refined_llc.runs.recorded import PREFIX_FROM, PREVIOUS_FROM
 from circuit_claims.papers.refined_llc.runs.training_run import Score
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Interval, Measurement, measure, percentile_interval
-from circuit_claims.judging.statistics import LEVEL, percentile_band
+from circuit_claims.api import LEVEL, Finding, Interval, Measurement, measure, percentile_band, percentile_interval
 from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, RunCurves, TrainingRun
 from circuit_claims.papers.refined_llc.stages import known_curves as known
 from circuit_claims.papers.refined_llc.stages.boundaries import (

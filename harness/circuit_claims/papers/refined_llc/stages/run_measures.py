@@ -18,8 +18,8 @@ from circuit_claims.api import (
     Finding,
     Measurement,
     measure,
+    percentile_band,
 )
-from circuit_claims.judging.statistics import percentile_band
 from circuit_claims.papers.refined_llc.runs.training_run import Rearranged, Score, TrainingRun
 from circuit_claims.papers.refined_llc.stages.head_quantities import (
     FORMED,

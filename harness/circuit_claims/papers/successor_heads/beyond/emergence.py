@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.judging.statistics import LEVEL, Redrawn, expanded_level, expansion
+from circuit_claims.api import LEVEL, expanded_level, expansion
 from circuit_claims.papers.successor_heads.succession.score import Metric, SuccessorScores, order_statistics
 
 
@@ -98,7 +98,7 @@ def steepest_share(
 def steepest_interval(
     doublings: Float[np.ndarray, " revision"],
     draws: Float[np.ndarray, "draw revision"],
-    strings: Redrawn | None = None,
+    strings: float | Sequence[int] | None = None,
     level: float = LEVEL,
 ) -> tuple[float, float]:
     """Percentiles of the steepest share over bootstrap draws of the curve, without interpolation (some are inf).

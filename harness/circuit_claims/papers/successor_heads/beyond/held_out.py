@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Measurement, measure, permutation_p_value
-from circuit_claims.judging.statistics import cluster_share_interval
+from circuit_claims.api import Finding, Measurement, cluster_share_interval, measure, permutation_p_value
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of, weights_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from circuit_claims.api import permutation_p_value
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import LEVEL, permutation_p_value
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.dataset import Vocabulary, roman_dataset
 from circuit_claims.papers.successor_heads.succession.nulls import BAND_LEVEL

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Interval, Measurement, measure
-from circuit_claims.judging.statistics import LEVEL
+from circuit_claims.api import LEVEL, Finding, Interval, Measurement, measure
 from circuit_claims.papers.successor_heads.succession.measures import Settings, sweep_of
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject
 

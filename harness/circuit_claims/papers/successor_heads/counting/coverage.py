@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int
 
-from circuit_claims.api import Measurement, percentile_interval
-from circuit_claims.judging.statistics import bootstrap_counts, stratified_counts
+from circuit_claims.api import Measurement, bootstrap_counts, percentile_interval, stratified_counts
 
 NOBODY = -1
 DRAWS = 2000

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circuit_claims.api import Bars, Curve, Curves, Evidence, GridMap, Measurement, Table, TextBlock
-from circuit_claims.judging.statistics import percentile_band
+from circuit_claims.api import Bars, Curve, Curves, Evidence, GridMap, Measurement, Table, TextBlock, percentile_band
 from circuit_claims.papers.successor_heads.counting.findings import USUAL_TASKS, Counting
 from circuit_claims.papers.successor_heads.steering.quantities import SCALE_OF, USUAL, success_rate, tables_of, tasks_of
 

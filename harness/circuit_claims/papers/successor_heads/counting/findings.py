@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Interval, Measurement
+from circuit_claims.api import FEWEST_CLUSTERS, LEVEL, Finding, Interval, Measurement, Profile
 from circuit_claims.heads.whole_model import one_booted_model
-from circuit_claims.judging.statistics import FEWEST_CLUSTERS, LEVEL
-from circuit_claims.keeping.profiles import Profile
 from circuit_claims.papers.successor_heads.amounts import ProfileAmounts, amounts_of
 from circuit_claims.papers.successor_heads.counting import known, moduli, swapped
 from circuit_claims.papers.successor_heads.counting.measures import (

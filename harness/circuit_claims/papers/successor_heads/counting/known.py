@@ -14,8 +14,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.api import Measurement
-from circuit_claims.judging.statistics import jackknife_interval
+from circuit_claims.api import Measurement, jackknife_interval
 from circuit_claims.papers.successor_heads.counting.coverage import coverage_of
 
 

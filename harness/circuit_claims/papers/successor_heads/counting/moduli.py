@@ -15,8 +15,14 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuit_claims.api import Interval, Measurement, first_of, percentile_interval
-from circuit_claims.judging.statistics import bootstrap_counts, cluster_interval
+from circuit_claims.api import (
+    Interval,
+    Measurement,
+    bootstrap_counts,
+    cluster_interval,
+    first_of,
+    percentile_interval,
+)
 
 DRAWS = 2000
 QUICK = 400

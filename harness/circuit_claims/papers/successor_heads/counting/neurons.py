@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.api import Measurement, first_of, percentile_interval
-from circuit_claims.judging.statistics import bootstrap_counts
+from circuit_claims.api import Measurement, bootstrap_counts, first_of, percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
 from circuit_claims.papers.successor_heads.counting.features import NOBODY, Logits, successor_probability
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS

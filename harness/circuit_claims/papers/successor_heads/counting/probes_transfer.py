@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.api import Measurement, percentile_interval
+from circuit_claims.api import Measurement, percentile_band, percentile_interval
 from circuit_claims.heads.probes import Probes
-from circuit_claims.judging.statistics import percentile_band
 from circuit_claims.papers.successor_heads.counting import known
 from circuit_claims.papers.successor_heads.counting.features import ModalFeatures
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS, over_probes

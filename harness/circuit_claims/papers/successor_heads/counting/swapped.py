@@ -11,8 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from circuit_claims.api import Interval, Measurement, bootstrap_counts
-from circuit_claims.judging.statistics import LEVEL, item_share_interval, or_binomial, percentiles
+from circuit_claims.api import (
+    LEVEL,
+    Interval,
+    Measurement,
+    bootstrap_counts,
+    item_share_interval,
+    or_binomial,
+    percentiles,
+)
 
 QUICK = 400
 

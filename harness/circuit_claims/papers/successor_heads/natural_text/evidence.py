@@ -18,8 +18,8 @@ from circuit_claims.api import (
     StackedRow,
     Table,
     bootstrap_counts,
+    expanded_level,
 )
-from circuit_claims.judging.statistics import expanded_level
 from circuit_claims.papers.successor_heads.natural_text import quantities
 from circuit_claims.papers.successor_heads.natural_text.behaviours import (
     BEHAVIOURS,

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Measurement, measure
+from circuit_claims.api import Context, Measurement, measure
 from circuit_claims.heads.effects.settings import ABLATIONS, EFFECTS, Ablation, Effect
-from circuit_claims.keeping.measure import Context
 from circuit_claims.papers.successor_heads.natural_text.behaviours import OTHER, VARIANTS, Line, label_cases
 from circuit_claims.papers.successor_heads.natural_text.cases import find_examples, possible
 from circuit_claims.texts import Text
@@ -187,7 +186,6 @@ def views_of(plan: Plan, heads: np.ndarray, asked: Bool[np.ndarray, "head contex
     import torch
 
     from circuit_claims.heads.effects.views import most_attended, most_promoted, promoted_in
-    from circuit_claims.keeping.executors import in_order
 
     opened = plan.opened()
     model, readout = opened.model, opened.readout((int(heads[0][0]), int(heads[0][1])))
@@ -206,7 +204,7 @@ def views_of(plan: Plan, heads: np.ndarray, asked: Bool[np.ndarray, "head contex
         return positions, seen[0][1].cpu().numpy(), promoted.cpu().numpy(), logits.cpu().numpy(), raised
 
     pairs = list(zip(plan.contexts, asked.swapaxes(0, 1), strict=True))
-    looked = in_order(plan.executor(), lambda pair: look(*pair), pairs)
+    looked = plan.side_by_side(lambda pair: look(*pair), pairs)
     attended, attention, promoted, logits, raised = zip(*looked, strict=True)
     return Views(
         attended=np.stack(attended, axis=1).astype(np.int16),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from circuit_claims.api import Evidence, Finding, Measurement
+from circuit_claims.api import Evidence, Finding, Judge, Measurement, TextUse
 from circuit_claims.heads.effects.results import Head
 from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.natural_text import known, quantities
@@ -27,7 +27,6 @@ from circuit_claims.papers.successor_heads.natural_text.planted_reader import HE
 from circuit_claims.papers.successor_heads.natural_text.planted_reader import PlantedReader, planted_text
 from circuit_claims.papers.successor_heads.succession.measures import Settings, SuccessorScoreTable
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
-from circuit_claims.running.judge import Judge, TextUse
 from circuit_claims.texts import Text
 
 PAPER_HEADS: Mapping[str, tuple[int, int]] = {"pythia-1.4b": (12, 0)}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.keeping.measure import Context
+from circuit_claims.api import Context
 from circuit_claims.papers.successor_heads.dataset import DIGITS, PAPER_TASKS, Task, spell
 from circuit_claims.texts import Document, Text
 

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.api import Interval, Measurement, bootstrap_counts, percentile_interval
-from circuit_claims.judging.measurement import Rival
-from circuit_claims.judging.ranking import first_of
-from circuit_claims.judging.statistics import LEVEL, cluster_share_interval, expansion
+from circuit_claims.api import (
+    LEVEL,
+    Interval,
+    Measurement,
+    Rival,
+    bootstrap_counts,
+    cluster_share_interval,
+    expansion,
+    first_of,
+    percentile_interval,
+)
 from circuit_claims.papers.successor_heads.natural_text.behaviours import BEHAVIOURS, NAMED, OTHER, effective_number
 from circuit_claims.papers.successor_heads.natural_text.cases import matched_cases
 

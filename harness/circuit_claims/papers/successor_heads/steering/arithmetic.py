@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.api import bootstrap_counts
-from circuit_claims.judging.statistics import or_binomial, percentiles
+from circuit_claims.api import bootstrap_counts, or_binomial, percentiles
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Mlp
 from circuit_claims.papers.successor_heads.counting.features import one_head
 from circuit_claims.papers.successor_heads.steering.tokens import Items

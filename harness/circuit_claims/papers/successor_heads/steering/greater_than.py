@@ -16,8 +16,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuit_claims.api import Interval, percentile_interval
-from circuit_claims.judging.statistics import bootstrap_counts, cluster_interval, or_binomial, stratified_counts
+from circuit_claims.api import (
+    Interval,
+    bootstrap_counts,
+    cluster_interval,
+    or_binomial,
+    percentile_interval,
+    stratified_counts,
+)
 from circuit_claims.papers.successor_heads.steering.arithmetic import RESIDUES, HeadLogits
 from circuit_claims.papers.successor_heads.steering.tokens import Items
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circuit_claims.api import Interval, Measurement, percentile_interval
-from circuit_claims.judging.statistics import LEVEL, percentiles
+from circuit_claims.api import LEVEL, Interval, Measurement, percentile_interval, percentiles
 
 if TYPE_CHECKING:
     from circuit_claims.papers.successor_heads.steering.arithmetic import SteeringTable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Interval, Measurement, measure
+from circuit_claims.api import Context, Finding, Interval, Measurement, MemoryStore, Subject, measure
 from circuit_claims.papers.successor_heads.dataset import (
     SuccessionDataset,
     assemble_dataset,
@@ -118,15 +118,10 @@ def sweeps_of(subject: Any, settings: Settings, paths: Sequence[str], draws: int
 
 def sweep_model(model: Any, *, path: str, exclude_self: bool) -> Any:
     """The sweep that `claims sweep` prints, of a model on this machine; nothing is looked up in the store."""
-    from circuit_claims.keeping.cells import MemoryStore
-    from circuit_claims.keeping.measure import Context
-    from circuit_claims.keeping.profiles import PROFILES
-    from circuit_claims.running.subjects import Subject
-
-    profile = PROFILES["standard"]
-    subject = Subject(model.name, model, Context(MemoryStore()))
+    context = Context(MemoryStore())
     settings = Settings(path=path, exclude_self=exclude_self)
-    return sweep_of(subject, settings, profile.bootstrap_draws, profile.shuffles)
+    draws, shuffles = context.profile.bootstrap_draws, context.profile.shuffles
+    return sweep_of(Subject(model.name, model, context), settings, draws, shuffles)
 
 
 @measure

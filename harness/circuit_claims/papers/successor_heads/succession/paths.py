@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_claims.api import Finding, Measurement, measure, order_of
-from circuit_claims.judging.statistics import cluster_share_interval
+from circuit_claims.api import Finding, Measurement, cluster_share_interval, measure, order_of
 from circuit_claims.papers.successor_heads.amounts import amounts_of
 from circuit_claims.papers.successor_heads.succession.measures import Settings, dataset_of, sweeps_of, weights_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from circuit_claims.keeping.measure import Context
+from circuit_claims.api import Context
 from circuit_claims.papers.successor_heads.dataset import DIGITS, PAPER_TASKS, ROMAN, Form, Task, spell
 
 if TYPE_CHECKING:

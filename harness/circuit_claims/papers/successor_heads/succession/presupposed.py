@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from circuit_claims.api import Measurement
-from circuit_claims.judging.verdicts import ALPHA
 from circuit_claims.papers.successor_heads.succession import quantities
+
+P_AT_MOST = 0.05
 
 
 def no_successor_head(subject: Any) -> tuple[str, Measurement] | None:
@@ -25,7 +26,7 @@ def stands_out(table: Measurement) -> tuple[str, Measurement] | None:
     lead, best = quantities.lead_over_runner_up(table), quantities.best_head(table)
     assert lead.interval is not None
     assert best.p_value is not None
-    if best.p_value <= ALPHA and lead.interval.low > 1:
+    if best.p_value <= P_AT_MOST and lead.interval.low > 1:
         return None
     reason = (
         f"no successor head: {best.facts['head']} leads with {best.value:.3f} (p = {best.p_value:.2g} under the null "

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuit_claims.errors import InputError
-from circuit_claims.judging.statistics import (
+from circuit_claims.api import (
     LEVEL,
+    InputError,
     expanded_level,
     expansion,
     percentile_band,

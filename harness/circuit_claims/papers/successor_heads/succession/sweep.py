@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from circuit_claims.api import LEVEL
 from circuit_claims.heads.ov_circuit import group_logits
-from circuit_claims.judging.statistics import LEVEL
 from circuit_claims.models.architectures.layers import CircuitWeights
 from circuit_claims.papers.successor_heads.dataset import SuccessionDataset
 from circuit_claims.papers.successor_heads.succession.nulls import BAND_LEVEL, NullOfBestHead, shuffled_null
