@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 300.0
 # Neither running.plugin, whose asserts pytest rewrites as it imports it, nor running.command_line, which reads the
@@ -27,6 +28,13 @@ HEAVY = (
     "circuit_claims.papers.successor_heads.succession.sweep", "circuit_claims.heads.planted",
     "circuit_claims.papers.successor_heads.succession.measures",
 )  # fmt: skip
+
+
+def forkserver() -> Any:
+    """The context whose processes are forked from the server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(HEAVY))
+    return context
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,7 @@ class Command:
         environment: Mapping[str, str] | None = None,
         output: Path | None = None,
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(HEAVY))
+        context = forkserver()
         handle, name = tempfile.mkstemp(".txt", "output-", output or _outputs().name)
         os.close(handle)
         self.output = Path(name)

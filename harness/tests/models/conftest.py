@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests.helpers.forked_converter import ForkedConverter
 from tests.helpers.small_gguf import PAIRS, save_small_gguf
 from tests.helpers.small_models import ARCHITECTURES, save_small_model
+
+
+@pytest.fixture(autouse=True)
+def converter_starts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions run in a process of their own all the same, but one that has its imports behind it."""
+    started = SimpleNamespace(Popen=ForkedConverter, PIPE=subprocess.PIPE)
+    monkeypatch.setattr("circuit_claims.models.files.convert.subprocess", started)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from tests.helpers.forked import Command, run
 from tests.helpers.subjects import save_planted_subject
 
 ROOT = Path(__file__).resolve().parents[3]
-KILLS = 8
+KILLS = 6
 CLAIMS = str(ROOT / "claims" / "successor_heads" / "test_succession.py")
 # Relative values: they stand in the re-run lines, and so the bytes of two runs in two folders can be the same.
 WORDS = ("--subjects", "../planted", "--store", "store", "--report", "out", "--profile", "quick", "--offline")
@@ -76,13 +76,13 @@ def killed_after(place, name, seconds):
     raise AssertionError(f"{name}: no run was still going when it was to be killed")
 
 
-@pytest.mark.timeout(1800)  # sixteen runs: a minute on a quiet machine, far more on a busy one
+@pytest.mark.timeout(1800)  # twelve runs: a minute on a quiet machine, far more on a busy one
 def test_kills_at_any_moment_change_nothing_in_the_final_results(place, undisturbed):
     wanted, seconds = undisturbed
     draw = random.Random(20240101)
     verdicts = set()
     for number in range(KILLS):
-        # One kill at a random moment of each eighth of the run, so that the writing of the report has its share.
+        # One kill at a random moment of each sixth of the run, so that the writing of the report has its share.
         folder = killed_after(place, f"kill-{number}", (number + draw.random()) / KILLS * seconds)
         verdicts.add(what_is_there_can_be_read(folder))
         again = run(PYTEST, folder, place[1])
