@@ -197,3 +197,90 @@ def test_pairs_with_a_single_column_are_heads():
     found = st.pair_difference_interval(values[:, None], FIRST, np.array([True]))
     alone = st.difference_interval(values, FIRST)
     assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_the_jackknife_of_a_mean_is_students_t_of_it():
+    values = np.random.default_rng(0).normal(2.0, 1.0, 9)
+    found, interval = st.jackknife_interval(values.mean(), [(values.sum() - values) / 8])
+    low, high = stats.t.interval(0.90, 8, values.mean(), stats.sem(values))
+    assert found == pytest.approx(values.mean())
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert interval.level == 0.90
+    assert interval.method == "jackknife t over 9 units, 8.0 degrees of freedom"
+
+
+def test_the_jackknife_takes_off_the_bias_of_a_squared_mean():
+    """The square of a mean of n lies above the squared truth by its variance over n, which the jackknife finds."""
+    values = np.array([1.0, 4.0, 2.0, 7.0, 3.0])
+    without = ((values.sum() - values) / 4) ** 2
+    found, _ = st.jackknife_interval(values.mean() ** 2, [without])
+    assert found == pytest.approx(values.mean() ** 2 - values.var(ddof=1) / 5)
+
+
+def test_the_jackknife_of_two_kinds_adds_their_variances():
+    """A sum of two means is Welch's case: both variances, and Satterthwaite's degrees of freedom."""
+    first, second = np.random.default_rng(1).normal(size=6), np.random.default_rng(2).normal(3.0, 4.0, size=11)
+    whole = first.mean() + second.mean()
+    without = [(first.sum() - first) / 5 + second.mean(), first.mean() + (second.sum() - second) / 10]
+    found, interval = st.jackknife_interval(whole, without, level=0.95)
+    welch = stats.ttest_ind(first, -second, equal_var=False).confidence_interval(0.95)
+    assert found == pytest.approx(whole)
+    assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high))
+    assert interval.method.startswith("jackknife t over 6 and 11 units, ")
+
+
+def test_the_jackknife_of_one_unit_says_nothing():
+    found, interval = st.jackknife_interval(0.4, [np.array([0.3, 0.5]), np.array([0.4])])
+    assert found == 0.4
+    assert (interval.low, interval.high) == (-math.inf, math.inf)
+
+
+def test_means_of_drawn_clusters_are_those_of_their_rows():
+    """Against the plain form: the rows of each cluster, as often as it was taken."""
+    values, clusters = np.random.default_rng(0).normal(size=(7, 2)), np.array([5, 5, 1, 1, 1, 9, 9])
+    found = st.cluster_means(values, clusters, 50, np.random.default_rng(3))
+    counts = st.bootstrap_counts(3, 50, np.random.default_rng(3))
+    for taken, mean in zip(counts, found, strict=True):
+        rows = np.concatenate([values[clusters == name] for name, times in zip((1, 5, 9), taken, strict=True)
+                               for _ in range(times)])  # fmt: skip
+        assert mean == pytest.approx(rows.mean(0))
+
+
+def test_clusters_of_unequal_sizes_carry_less_than_their_number():
+    assert st.effective_clusters(np.array([4, 4, 4])) == 3.0
+    assert st.effective_clusters(np.array([3, 1])) == pytest.approx(16 / 10)
+
+
+def test_a_share_of_independent_items_is_jeffreys_or_exact():
+    found, exact = st.item_share_interval(3, 1_200), st.item_share_interval(3, 1_200, level=0.95, exact=True)
+    assert (found.low, found.high) == pytest.approx(stats.beta.ppf([0.05, 0.95], 3.5, 1197.5))
+    low, high = stats.binomtest(3, 1_200).proportion_ci(0.95, method="exact")
+    assert (exact.low, exact.high) == pytest.approx((low, high))
+    assert (found.level, exact.level) == (0.90, 0.95)
+    assert found.method == "Jeffreys' interval of 1,200 independent items"
+    assert exact.method == "exact binomial interval of 1,200 independent items"
+
+
+def test_the_wider_end_of_two_intervals_counts_on_each_side():
+    low, high = stats.binomtest(5, 20).proportion_ci(0.80, method="exact")
+    assert st.or_binomial((0.0, 0.3), 5, 20, 0.80) == pytest.approx((0.0, high))
+    assert st.or_binomial((0.24, 0.9), 5, 20, 0.80) == pytest.approx((low, 0.9))
+
+
+def test_the_highest_of_all_heads_is_taken_draw_by_draw():
+    scores = np.array([[[0.1, 0.3], [0.5, 0.2]], [[0.2, 0.0], [-1.0, 0.1]]])
+    assert st.maximum_null(scores).tolist() == [0.5, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("redrawn", "words"),
+    [
+        (1_200, "1,200 units"),
+        (1_411.76, "1,411.8 effective units"),
+        ([7, 12], "19 units in 2 strata"),
+        (np.array([600, 600]), "1,200 units in 2 strata"),
+    ],
+)
+def test_an_interval_says_how_many_units_it_was_expanded_for(redrawn, words):
+    found = st.percentile_interval(np.arange(101.0), "draws", redrawn=redrawn)
+    assert found.method == f"draws, percentiles expanded for {words}"
