@@ -93,3 +93,42 @@ def test_a_claim_that_was_not_judged_names_only_the_line_that_would_run_it():
     assert text.splitlines()[-2:] == ["  reason    no weights", "  to run    claims fetch gpt2"]
     assert "re-run" not in text
     assert "measured" not in text
+
+
+def test_a_verdict_is_said_line_for_line():
+    found = Measurement("score", 0.2, Interval(0.1, 0.3, 0.95, "rows"), "share", p_value=0.0123, n=1_041, seed=3)
+    controls = (
+        Control("nothing", "fail", Measurement("score", 0.9, Interval(0.9, 0.9))),
+        Control("planted", "pass", Measurement("score", 1.0, Interval(1.0, 1.0))),
+    )
+    asked = claim(controls=["nothing"], positive_controls=["planted"], unit="share")
+    verdict = judge(asked, found, controls)
+    ways = {"re-run": "pytest x", "to run": "", "a longer way": "claims y"}
+    assert verdict_text(asked, "gpt2", "generalisation", found, verdict, ways).splitlines() == [
+        "TY-01 on gpt2: failed (generalisation)",
+        f"  claim     {asked.title}",
+        "  paper     at least 0.5 (margin 0)   stated in the paper, section 1",
+        "  measured  0.2 share   95% interval [0.1, 0.3]   p = 0.012 under the null   n = 1,041, rows, seed 3",
+        "  controls  nothing 0.9, planted 1   NOT AS THEY MUST BE",
+        "  reason    control 'nothing' must fail but came out reproduced",
+        "  flip      would no longer be contradicted at a margin of 0.2 or more",
+        "  re-run    pytest x",
+        "  a longer way claims y",
+    ]
+
+
+def test_what_was_not_measured_has_no_line_of_its_own():
+    text = verdict_text(claim(), "gpt2", "reproduction", None, not_judged("not here", "no weights"), {})
+    assert [line.split()[0] for line in text.splitlines()] == ["TY-01", "claim", "paper", "reason"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "text"),
+    [
+        ("at_most", 0.5, "at most 0.5"), ("existence", 0.5, "one above 0.5"),
+        ("correlation", -0.5, "correlation at or beyond -0.5"),
+        ("curve", [[0, 1.0], [10, 0.1234]], "the curve through (0, 1), (10, 0.123)"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_claim_has_its_phrase(kind, expected, text):
+    assert paper_says(claim(kind=kind, expected=expected)).startswith(f"{text} (margin 0)")

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from circuit_claims.judging.claims import Claim
-from circuit_claims.judging.measurement import Measurement
+from circuit_claims.judging.measurement import Measurement, Rival
 from circuit_claims.judging.ranking import first_of, order_of
 from circuit_claims.judging.verdicts import apply_rule
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 BASE = {
     "id": "TY-01", "paper": "toy", "title": "t", "locus": "s", "quantity": "q", "unit": "u", "trust": "P",
@@ -93,15 +94,6 @@ def test_equal_values_lead_nobody_and_are_no_order():
     assert order_of(names(3), np.ones(3), draws).support == {"no order": 1.0}
 
 
-def test_one_label_alone_has_no_rival():
-    assert first_of(["a"], np.ones(1), np.ones((4, 1))).rivals == {}
-
-
-def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"expected estimates of shape \(2,\) and draws of shape \(draws, 2\)"):
-        first_of(["a", "b"], np.ones(2), np.ones((4, 3)))
-
-
 @given(st.integers(2, 6), st.integers(0, 10_000))
 def test_shares_are_shares_and_two_labels_cannot_both_be_surely_beaten_by_each_other(count, seed):
     generator = np.random.default_rng(seed)
@@ -114,3 +106,59 @@ def test_shares_are_shares_and_two_labels_cannot_both_be_surely_beaten_by_each_o
         assert 0.0 <= rival.ahead <= 1.0
     for one, other in (("0", "1"), ("1", "0")):
         assert order.rivals[f"{one} > {other}"].ahead + order.rivals[f"{other} > {one}"].ahead <= 1 + 1e-9
+
+
+FIVE = np.array([[3.0, 1.0, 2.0], [3.0, 3.0, 2.0], [1.0, 2.0, 0.0], [5.0, 4.0, 4.0], [2.0, 2.5, 1.0]])
+
+
+def test_support_counts_the_resamples_that_each_leads_alone():
+    ranking = first_of(["a", "b", "c"], np.array([2.8, 2.5, 1.8]), FIVE)
+    assert ranking.leader == "a"
+    assert ranking.support == {"a": 2 / 5, "b": 2 / 5, "no leader": pytest.approx(1 / 5)}
+
+
+def test_a_single_label_leads_and_has_no_rival():
+    ranking = first_of(["a"], np.array([1.0]), np.array([[1.0], [2.0]]))
+    assert (ranking.leader, ranking.support, ranking.rivals) == ("a", {"a": 1.0}, {})
+
+
+def test_one_rival_is_ahead_in_the_plain_share_of_resamples():
+    ranking = first_of(["a", "b"], np.array([2.8, 2.5]), FIVE[:, :2])
+    assert ranking.rivals == {"a": Rival("b", 2 / 5), "b": Rival("a", 2 / 5)}
+
+
+def test_of_several_rivals_the_one_with_the_greatest_studentised_lead_counts_with_all_allowed_for():
+    """By hand: c leads a by less than b does, but far more surely."""
+    generator = np.random.default_rng(0)
+    estimate, spread = np.array([0.0, 3.0, 2.0]), np.array([0.1, 3.0, 0.4])
+    draws = estimate + generator.normal(size=(4_000, 3)) * spread
+    against = first_of(["a", "b", "c"], estimate, draws).rivals["a"]
+    deviation = np.std(draws[:, 2] - draws[:, 0], ddof=1)
+    bound = 1 - 2 * stats.norm.sf(2.0 / deviation)
+    assert against.label == "c"
+    assert against.ahead == pytest.approx(min(bound, (draws[:, 2] > draws[:, 0]).mean()))
+    # Who is ahead of nobody stands against nobody.
+    assert first_of(["a", "b", "c"], estimate, draws).rivals["b"].ahead == 0.0
+
+
+def test_an_order_counts_whole_orders_and_pairs_and_ties_are_none():
+    ranking = order_of(["a", "b", "c"], np.array([2.8, 2.5, 1.8]), FIVE)
+    assert ranking.leader == "a > b > c"
+    assert ranking.support == {"a > c > b": 1 / 5, "b > a > c": 2 / 5, "no order": pytest.approx(2 / 5)}
+    # b is ahead of a in two of five: three pairs leave nothing of that; a is ahead of c in all.
+    assert ranking.rivals["a > b"] == Rival("b", 0.0)
+    assert ranking.rivals["c > a"] == Rival("a", 1.0)
+    assert ranking.rivals["b > c"].ahead == 0.0  # c is ahead of b in one of five
+    assert ranking.rivals["c > b"].ahead == 0.0  # and b of c in three, with a tie
+    assert set(ranking.rivals) == {"a > b", "b > a", "a > c", "c > a", "b > c", "c > b"}
+
+
+@pytest.mark.parametrize("rank", [first_of, order_of])
+def test_shapes_that_do_not_fit_are_refused_with_both(rank):
+    words = (
+        r"a ranking of 2 labels: expected estimates of shape \(2,\) and draws of shape \(draws, 2\), found \(3,\) and"
+    )
+    with pytest.raises(ValueError, match=words + r" \(5, 3\)"):
+        rank(["a", "b"], np.zeros(3), FIVE)
+    with pytest.raises(ValueError, match="found"):
+        rank(["a", "b", "c"], np.zeros(3), FIVE[:, :2])
