@@ -178,13 +178,21 @@ class _Walk:
         else:
             self.whole(module)
 
+    def nobodys(self, module: str) -> bool:
+        """Whether a module belongs to no library: an author's own helpers, digested as the measure beside them is."""
+        top = _top(module)
+        if top in sys.stdlib_module_names or top in IDLE or library_version(top) or _module(top) is None:
+            return False
+        self.packages.add(top)
+        return True
+
     def library(self, module: str) -> None:
         """Note the library that a module belongs to; Python's own and those that compute nothing are left out."""
         self.libraries |= {_top(module)} - sys.stdlib_module_names - IDLE
 
     def follow(self, name: str, path: tuple[str, ...]) -> None:
         """Whatever `path` means in the module called `name`: a definition, something imported there, a submodule."""
-        if _top(name) not in self.packages:
+        if _top(name) not in self.packages and not self.nobodys(name):
             self.library(name)
             return
         module = None if _apart(name) else _module(name)

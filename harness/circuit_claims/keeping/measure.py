@@ -8,14 +8,23 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.measurement import Cost, Measurement
 from circuit_claims.keeping.cells import CellPlan, CellStore, fill_all
 from circuit_claims.keeping.keys import closure_of_measure
 from circuit_claims.keeping.profiles import PROFILES, Profile
+
+# Which measure is at work: what it reads of the run beside its key would be kept under the wrong one.
+_MEASURING: ContextVar[str] = ContextVar("measuring", default="")
+
+
+class ProfileInMeasure(ClaimsError, RuntimeError):
+    """A measure asked how much to measure: its figure would be kept for every profile alike."""
 
 
 @dataclass
@@ -37,6 +46,14 @@ class Context:
     memo: dict[str, Measurement] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda line: None
 
+    def __getattribute__(self, name: str) -> Any:
+        if name == "profile" and (measuring := _MEASURING.get()):
+            raise ProfileInMeasure(
+                f"{measuring} read context.profile: expected how much is measured among its parameters, which stand in "
+                "its key\n  Read the profile in the test, and hand the numbers on: measure(subject, rows=amounts.rows)"
+            )
+        return super().__getattribute__(name)
+
 
 class Measurable(Protocol):
     """What a measure function takes first: something with an identity (digests) and the run's context."""
@@ -53,7 +70,9 @@ def measure(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
 
     The key digests the code that the figure hangs on (`keys.closure_of_measure`: the function's, the subject's, with
     the versions of the libraries they use), the measure's name, the subject's identity, every parameter (defaults
-    filled in) and the kind of device. A measure never sees a claim.
+    filled in) and the kind of device. A measure never sees a claim, and cannot read the run's profile
+    (`ProfileInMeasure`): how much is measured comes as parameters. A file that it reads is no part of its key: hand on
+    what stands in the file, or its digest.
 
     >>> @measure
     ... def mean_score(subject, *, seed: int = 0) -> Measurement:
@@ -85,7 +104,11 @@ def _found_or_made(
 
     def make(_names: Sequence[str]) -> list[Measurement]:
         started = time.perf_counter()
-        made = run()
+        before = _MEASURING.set(name)
+        try:
+            made = run()
+        finally:
+            _MEASURING.reset(before)
         cost = Cost(seconds=time.perf_counter() - started, peak_bytes=peak_bytes())
         return [replace(made, cost=cost, facts={**made.facts, "key": plan.keys[name]})]
 

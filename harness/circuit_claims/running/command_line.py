@@ -41,7 +41,8 @@ def main() -> None:
     """
     patient_threads()
     try:
-        add_commands_of_papers(app)
+        if not asks_for_own(sys.argv[1:]):
+            add_commands_of_papers(app)
         app()
     except ClaimsError as error:
         _refuse(str(error))
@@ -56,6 +57,12 @@ def main() -> None:
 def _refuse(message: str) -> NoReturn:
     err.print(message, markup=False, soft_wrap=True)
     sys.exit(2)
+
+
+def asks_for_own(words: list[str]) -> bool:
+    """Whether the first word is a command of the harness's own: then no paper's code is needed, and none is run."""
+    named = {each.name or getattr(each.callback, "__name__", "").replace("_", "-") for each in app.registered_commands}
+    return bool(words) and words[0] in named
 
 
 def add_commands_of_papers(to: typer.Typer) -> None:

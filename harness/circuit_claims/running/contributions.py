@@ -83,11 +83,11 @@ class Contribution:
 
     `options` are typed `--claims-NAME`, and `--NAME` where nobody else has that; an opener finds them in
     `run.options[name]`. `amounts` says by the profile's name how much is measured: an object of the paper's own, for
-    its measures to read with `context.profile.amounts_of(paper_id)`. `traits` are by the name in `requires`,
-    `presuppositions` by the name in `presupposes`,
-    `subject_kinds` by the `kind` in runs.toml, `commands` by the word after `claims` (functions for typer), `figures`
-    by the `type` of a subclass of `Evidence`: `draw(record, name)`, with the fields as they stand in the event, gives
-    a `circuit_claims.report.figures.evidence.Exhibit`.
+    its tests to read with `context.profile.amounts_of(paper_id)` and hand to measures as parameters. `traits` are by
+    the name in `requires`, `presuppositions` by the name in `presupposes`, `subject_kinds` by the `kind` in runs.toml,
+    `commands` by the word after `claims` (functions for typer), `figures` by the `type` of a subclass of `Evidence`:
+    `draw(record, name)`, with the fields as they stand in the event, gives a
+    `circuit_claims.report.figures.evidence.Exhibit`.
     `card(subject)` gives lines for every subject's card in the report, an empty dict where it has nothing to say.
 
     >>> added = Contribution(traits={"two_layers": Trait("fewer than two layers", "measures:has_two_layers")})

@@ -162,6 +162,20 @@ def test_another_version_of_a_library_is_another_key_and_another_build_is_not(on
     assert on_disk.key()["source"] == before["source"]
 
 
+def test_helpers_that_belong_to_no_library_count_as_the_measure_beside_them(on_disk, tmp_path):
+    (tmp_path / "lab_helpers.py").write_text("def factor():\n    return 2\n\ndef other():\n    return 1\n")
+    on_disk.change("core.py", "def mean(rows):\n    return scale", "from lab_helpers import factor\n\n"
+                   "def mean(rows):\n    return factor() * scale")  # fmt: skip
+    before = on_disk.closure()
+    assert "lab_helpers:factor" in before.definitions
+    assert "lab_helpers" not in before.libraries
+    helpers = tmp_path / "lab_helpers.py"
+    helpers.write_text(helpers.read_text().replace("return 1", "return 5"))
+    assert on_disk.closure() == before
+    helpers.write_text(helpers.read_text().replace("return 2", "return 3"))
+    assert on_disk.closure().digest != before.digest
+
+
 def test_a_module_passed_on_as_a_value_counts_whole(on_disk):
     on_disk.change("measures.py", "tables.ROWS", "vars(tables)['ROWS']")
     before = on_disk.key()

@@ -13,7 +13,7 @@ from circuit_claims.judging.measurement import Measurement, Rival
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping import measure as measuring
 from circuit_claims.keeping.keys import closure
-from circuit_claims.keeping.measure import Context, measure
+from circuit_claims.keeping.measure import Context, ProfileInMeasure, measure
 from circuit_claims.keeping.store import Store, to_json
 from circuit_claims.papers.successor_heads.amounts import profile_of
 from circuit_claims.papers.successor_heads.beyond.evidence import numerals_null
@@ -106,6 +106,22 @@ def test_a_measure_is_made_once_a_run_and_again_when_asked_to(fresh):
     assert counted(Thing(again)).origin == "live"
     assert counted(Thing(again)).origin == "live"
     assert len(MADE) == 2, "measured again once, then remembered for the rest of the run"
+
+
+@measure
+def as_much_as_the_run(subject) -> Measurement:
+    """Reads how much to measure off the run, where its key does not see it."""
+    return Measurement("rows", float(subject.context.profile.shuffles))
+
+
+def test_a_measure_cannot_read_what_its_key_does_not_hold(fresh):
+    """Kept once, its figure would be that of one profile under the name of another."""
+    with pytest.raises(ProfileInMeasure, match=r"as_much_as_the_run read context\.profile: expected how much"):
+        as_much_as_the_run(Thing(fresh()))
+    context = fresh()
+    assert context.profile.shuffles > 0, "outside a measure it is read as ever"
+    counted(Thing(context))
+    assert context.profile.shuffles > 0
 
 
 def key(context, *, name="thing", **parameters) -> str:

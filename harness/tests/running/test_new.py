@@ -41,6 +41,14 @@ def claims_of(root, *words):
     return done, {(verdict["claim"], verdict["subject"]): verdict for verdict in verdicts}
 
 
+def test_its_lines_are_no_longer_than_the_project_s(home):
+    """What is written inside the clone meets the clone's own lint."""
+    written = [path for path in (home / "claims").rglob("*") if path.suffix in (".py", ".toml")]
+    assert len(written) > 6
+    long = [(path.name, line) for path in written for line in path.read_text().splitlines() if len(line) > 120]
+    assert [entry for entry in long if entry[0].endswith(".py")] == []
+
+
 def test_it_passes_as_it_stands_where_there_are_no_weights(home):
     done, verdicts = claims_of(home, "claims/induction_trial")
     assert done.status == 0, done.text
