@@ -179,6 +179,20 @@ def test_deviations_need_reason_and_date(tmp_path):
     assert load_deviations(tmp_path / "none.toml") == ()
 
 
+def test_a_deviation_that_cannot_be_used_is_named_with_its_file(tmp_path):
+    path = tmp_path / "deviations.toml"
+    assert load_deviations(path) == ()
+    path.write_text("")
+    assert load_deviations(path) == ()
+    path.write_text('[[deviation]]\nclaim = "TY-01"\n\n[[deviation]]\nsubject = "gpt2"\n')
+    with pytest.raises(ClaimError) as error:
+        load_deviations(path)
+    assert str(error.value).splitlines()[0] == f"{path}: deviation TY-01 cannot be used"
+    path.write_text('[[deviation]]\nsubject = "gpt2"\n')
+    with pytest.raises(ClaimError, match="deviation without claim cannot be used"):
+        load_deviations(path)
+
+
 def test_every_claim_of_the_project_names_a_margin_reason_and_a_control():
     papers = load_papers(Path(__file__).resolve().parents[3] / "claims")
     claims = [claim for paper in papers for claim in paper.claims]

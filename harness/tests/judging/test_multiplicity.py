@@ -62,5 +62,11 @@ def test_q_values_by_hand_within_each_family():
     assert found == pytest.approx({"a": 0.03, "b": 0.045, "c": 0.5, "d": 0.03})
 
 
+def test_of_three_families_none_counts_for_another():
+    chances = {"a": 0.01, "b": 0.04, "c": 0.5, "d": 0.02}
+    families = {"a": "x", "b": "x", "c": "y", "d": "z"}
+    assert q_values(chances, families) == pytest.approx({"a": 0.02, "b": 0.04, "c": 0.5, "d": 0.02})
+
+
 def test_no_chances_no_q_values():
     assert q_values({}, {}) == {}
