@@ -69,6 +69,27 @@ def test_a_short_option_that_another_plugin_has_is_left_to_it(tmp_path, first):
     assert "--claims-profile quick" in events(root / "out", "verdict")[0]["rerun"]
 
 
+def test_lines_to_type_use_the_long_name_of_an_option_that_another_plugin_has(tmp_path):
+    root = make_project(tmp_path, HOLDS, conftest="")
+    (root / "conftest.py").write_text(OWNS_PROFILE.replace("profile", "device"))
+    paper = root / "claims" / "toy" / "paper.toml"
+    paper.write_text(paper.read_text().replace('cost = "seconds"', 'cost = "gpu hours"'))
+    words = ["--claims-device", "cpu", "--offline", "--report", "out", "--store", "store", "claims/"]
+    status, text = run(root, *words)
+    assert status == 0, text
+    assert verdicts(root / "out")["TY-01"]["command"] == "pytest claims/ --claims-device cuda"
+
+
+def test_a_refused_option_is_called_by_the_name_that_works_here(tmp_path):
+    root = make_project(tmp_path, HOLDS)
+    (root / "conftest.py").write_text(OWNS_PROFILE.replace("profile", "store"))
+    (root / "a-file").touch()
+    status, text = run(root, "--claims-store", "a-file", "claims/")
+    assert status == pytest.ExitCode.USAGE_ERROR, text
+    assert "--claims-store a-file" in text
+    assert "Type: pytest claims/ --claims-store ANOTHER_FOLDER" in text
+
+
 def test_the_clone_itself_needs_no_optional_plugin():
     """A flag of a plugin in the clone's addopts would stop pytest where that plugin is left out."""
     words = [word for name in OPTIONAL for word in ("-p", f"no:{name}")]
