@@ -55,7 +55,7 @@ class EventStream:
     def _refusal(self, error: OSError) -> StreamError:
         return StreamError(
             f"cannot write the events of this run\n  expected  {self.path} to be writable, with room\n"
-            f"  found     {error}\n  Free some space, or type: pytest claims/ --report ANOTHER_FOLDER"
+            f"  found     {error}\n  Free some space, or type: pytest claims/ --claims-report ANOTHER_FOLDER"
         )
 
 

@@ -90,7 +90,7 @@ class Store:
         except OSError as error:
             raise StoreError(
                 f"cannot write to the store\n  expected {self.root} to be writable, with room\n  found    {error}\n"
-                "  Free some space, or type: pytest claims/ --store ANOTHER_FOLDER"
+                "  Free some space, or type: pytest claims/ --claims-store ANOTHER_FOLDER"
             ) from error
 
     def _set_aside(self, folder: Path, reason: str) -> None:

@@ -78,14 +78,14 @@ def read_run(run_dir: Path) -> Collected:
     except (FileNotFoundError, NotADirectoryError):
         raise ReportError(
             f"no run to report\n  expected {path}\n  found    no such file\n"
-            "  Type: pytest claims/ --report FOLDER, then claims report FOLDER"
+            "  Type: pytest claims/ --claims-report FOLDER, then claims report FOLDER"
         ) from None
     events, notes = parse_events(data)
     if not events:
         found = f"{len(notes):,} torn lines" if notes else f"{len(data):,} bytes"
         raise ReportError(
             f"no run to report\n  expected events in {path}\n  found    {found} and not one whole event\n"
-            "  Type: pytest claims/ --report FOLDER, to run the claims again"
+            "  Type: pytest claims/ --claims-report FOLDER, to run the claims again"
         )
     return collect(events, notes)
 

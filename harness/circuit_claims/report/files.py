@@ -115,7 +115,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ReportError(
             f"no results to read\n  expected {path}\n  found    {error.strerror}\n"
-            "  Type: pytest claims/ --report FOLDER"
+            "  Type: pytest claims/ --claims-report FOLDER"
         ) from None
     except (ValueError, RecursionError) as error:
         raise ReportError(

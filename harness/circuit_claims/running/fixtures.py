@@ -53,7 +53,8 @@ def subject(request: pytest.FixtureRequest, judge: Judge, open_chosen: Callable[
         judge.not_judged(choice.reason, choice.command)
         pytest.skip(f"{choice.reason}; type: {choice.command}")
     if run.device == "cpu" and any(claim.cost == "gpu hours" for claim in judge.claims.values()):
-        reason, command = "only an accelerator runs this in reasonable time", f"pytest {run.papers.typed} --device cuda"
+        reason = "only an accelerator runs this in reasonable time"
+        command = f"pytest {run.papers.typed} {run.spelled('device')} cuda"
         judge.not_judged(reason, command, "needs an accelerator")
         pytest.skip(f"{reason}; type: {command}")
     try:

@@ -27,11 +27,11 @@ def patient_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def choose_device(option: str, *, worker: str | None = None, tf32: bool = False) -> str:
+def choose_device(option: str, *, worker: str | None = None, tf32: bool = False, typed: str = "--device") -> str:
     """The torch device for `--device option`, with deterministic algorithms on and tf32 off unless `tf32`.
 
     Under xdist (`worker` is "gw0", "gw1", ...) each worker takes the visible accelerator of its own number.
-    Raises `ValueError` for a device that is not here, naming those that are.
+    Raises `ValueError` for a device that is not here, naming those that are; `typed` is how the option is spelled.
     """
     # cuBLAS needs this before the first call, or deterministic mode refuses matrix products.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -44,10 +44,10 @@ def choose_device(option: str, *, worker: str | None = None, tf32: bool = False)
     torch.backends.cudnn.allow_tf32 = tf32
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = torch.backends.mps.is_available()
-    return resolve_device(option, count, mps, worker)
+    return resolve_device(option, count, mps, worker, typed)
 
 
-def resolve_device(option: str, cuda_count: int, mps: bool, worker: str | None = None) -> str:
+def resolve_device(option: str, cuda_count: int, mps: bool, worker: str | None = None, typed: str = "--device") -> str:
     """Pure part of `choose_device`: names in, name out.
 
     >>> resolve_device("auto", 2, False, "gw3")
@@ -63,7 +63,7 @@ def resolve_device(option: str, cuda_count: int, mps: bool, worker: str | None =
         return "mps" if mps else "cpu"
     if option in here:
         return option
-    raise InputError(f"--device {option}\n  expected {DEVICES}\n  found here {', '.join(here)}\n  Type: --device cpu")
+    raise InputError(f"{typed} {option}\n  expected {DEVICES}\n  found here {', '.join(here)}\n  Type: {typed} cpu")
 
 
 def describe(device: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from circuit_claims.running.contributions import (
     function_of,
 )
 from circuit_claims.running.options import ClaimsOption
+from circuit_claims.running.searched import folders_with_paper, holds_paper
 from circuit_claims.texts.registry import TEXTS, TextRow, load_texts
 
 ENTRY_POINTS = "circuit_claims.papers"
@@ -226,13 +227,17 @@ def find_papers(root: Path, *, given: Iterable[Path] = (), claims_dir: str | Pat
 
     `claims_dir` where it is said, else the folder `claims/` in `root`; also every folder or file in `given` that holds
     or lies beside a `paper.toml`. Where there is none of these, what ships with the harness. The papers of installed
-    packages (entry points of the group `circuit_claims.papers`) always join. Raises `ClaimError`, `ContributionError`.
+    packages (entry points of the group `circuit_claims.papers`) always join. A `paper.toml` that nobody named and that
+    has neither [paper] nor [[claim]] is somebody else's and passed over. Raises `ClaimError`, `ContributionError`.
     """
-    places = [_claims_dir(claims_dir)] if claims_dir else [place for place in (root / "claims",) if folders_in(place)]
-    places += [place for path in given for place in _places_of(path)]
+    named = [_claims_dir(claims_dir)] if claims_dir else []
+    searched = [] if claims_dir else [place for place in (root / "claims",) if folders_with_paper(place)]
+    searched += [place for path in given for place in _places_of(path)]
+    folders = [folder for place in searched for folder in folders_with_paper(place)]
     installed = _installed()
-    places = places or ([] if installed and not folders_in(CLAIMS) else [CLAIMS])
-    return Papers(load_papers(*places, *installed), typed_place(places[0] if places else installed[0]))
+    places = [*named, *searched] or ([] if installed and not folders_in(CLAIMS) else [CLAIMS])
+    papers = load_papers(*(named + folders or places), *installed)
+    return Papers(papers, typed_place(places[0] if places else installed[0]))
 
 
 def shipped_papers() -> Papers:
@@ -264,9 +269,9 @@ def _claims_dir(given: str | Path) -> Path:
 def _places_of(path: Path) -> list[Path]:
     """Where papers lie that `path`, a folder or a test file, is about: in it, in its `claims/`, or above it."""
     for place in (path, path / "claims"):
-        if place.is_dir() and folders_in(place):
+        if place.is_dir() and folders_with_paper(place):
             return [place]
-    return [place for place in path.resolve().parents if (place / "paper.toml").is_file()][:1]
+    return [place for place in path.resolve().parents if holds_paper(place)][:1]
 
 
 def _installed() -> list[Path]:

@@ -7,7 +7,6 @@ what a session with claims does stands in `session.py`.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import time
 import traceback
@@ -26,6 +25,7 @@ from circuit_claims.running.options import (
     claim_ids,
     home_of,
 )
+from circuit_claims.running.searched import has_paper, holds_paper, place_of
 
 if TYPE_CHECKING:
     from circuit_claims.running.judge import Judge
@@ -67,8 +67,10 @@ def papers_of(config: pytest.Config) -> Papers:
         from circuit_claims.running.papers import find_papers
 
         known = getattr(config, "known_args_namespace", config.option)
-        given = [path for word in _words(config) for path in _places(word, config, known.pyargs)]
+        here = config.invocation_params.dir
+        places = [place_of(word, here, known.pyargs) for word in _words(config)]
         try:
+            given = [place for place, _ in filter(None, places)]
             found = find_papers(home_of(config), given=given, claims_dir=known.claims_dir)
             _ = found.options, found.models, found.texts, found.runs
         except ClaimsError as error:
@@ -115,15 +117,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "claim(*ids): the claims of paper.toml that this test measures")
     if asked_for_claims(config):
         session_of(config)
-        _limit_time(config)
 
 
 def asked_for_claims(config: pytest.Config) -> bool:
-    """Whether a paper.toml lies at, above or just below what pytest was told to run; reads names of files only."""
-    words, here, known = _words(config), config.invocation_params.dir, config.known_args_namespace
-    if known.claims_dir or (known.pyargs and any(not (here / word).exists() for word in words)):
+    """Whether a paper lies at, above or just below what pytest was told to run; no test code is imported."""
+    here, known = config.invocation_params.dir, config.known_args_namespace
+    if known.claims_dir:
         return True
-    return any(_has_paper((here / word).resolve(), home_of(config)) for word in words)
+    for place, top in filter(None, (place_of(word, here, known.pyargs) for word in _words(config))):
+        if has_paper(place.resolve(), (top or home_of(config)).resolve()):
+            return True
+    return False
 
 
 def _words(config: pytest.Config) -> list[str]:
@@ -132,31 +136,13 @@ def _words(config: pytest.Config) -> list[str]:
     return [str(word).partition("::")[0] for word in words]
 
 
-def _places(word: str, config: pytest.Config, pyargs: bool) -> list[Path]:
-    """Where what pytest was told to run lies: a file or folder, or with `--pyargs` a package."""
-    path = config.invocation_params.dir / word
-    if path.exists() or not pyargs:
-        return [path] if path.exists() else []
-    try:
-        spec = importlib.util.find_spec(word)
-    except (ImportError, ValueError):
-        return []
-    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-
-
-def _has_paper(path: Path, root: Path) -> bool:
-    folder = path if path.is_dir() else path.parent
-    above = [place for place in (folder, *folder.parents) if place == folder or root in (place, *place.parents)]
-    if any((place / "paper.toml").is_file() for place in above):
-        return True
-    return path.is_dir() and any(next(path.glob(f"{below}/paper.toml"), None) for below in ("*", "*/*"))
-
-
-def _limit_time(config: pytest.Config) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """A claim test may take a quarter of an hour, where pytest-timeout is there and nobody said otherwise."""
-    if config.pluginmanager.hasplugin("timeout"):
-        given = config.option.timeout is not None or config.getini("timeout") or os.environ.get("PYTEST_TIMEOUT")
-        config.option.timeout = config.option.timeout if given else TIMEOUT
+    config = item.config
+    if not claim_ids(item) or not config.pluginmanager.hasplugin("timeout") or item.get_closest_marker("timeout"):
+        return
+    if config.option.timeout is None and not config.getini("timeout") and not os.environ.get("PYTEST_TIMEOUT"):
+        item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -197,7 +183,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Tests beside a paper.toml are imported as part of that paper, so that two papers may use one name for a file."""
-    if not (module_path.parent / "paper.toml").is_file() or papers_of(parent.config).paper_at(module_path) is None:
+    if not holds_paper(module_path.parent) or papers_of(parent.config).paper_at(module_path) is None:
         return None
     return ClaimsModule.from_parent(parent, path=module_path)
 

@@ -65,12 +65,12 @@ class Run:
         names = frozenset(registry) | frozenset(runs)
         return cls(
             papers=papers,
-            selection=Selection(wanted, defaults, profile, names, frozenset(runs), papers.typed),
+            selection=Selection(wanted, defaults, profile, names, frozenset(runs), papers.typed, option.short),
             profile=profile,
             run_dir=run_dir,
-            store_dir=_store_folder(option.store),
-            models_dir=refuse_missing("--models-dir", option.models_dir),
-            texts_dir=refuse_missing("--texts", option.texts),
+            store_dir=_store_folder(option, papers.typed),
+            models_dir=refuse_missing(spelled("models_dir", option), option.models_dir),
+            texts_dir=refuse_missing(spelled("texts", option), option.texts),
             options=_checked(option, papers),
             device_option=option.device,
             offline=option.offline,
@@ -94,7 +94,12 @@ class Run:
         """The device this process measures on (torch is imported here, not before)."""
         from circuit_claims.running.machine import choose_device
 
-        return choose_device(self.device_option, worker=os.environ.get("PYTEST_XDIST_WORKER"), tf32=self.allow_tf32)
+        worker, typed = os.environ.get("PYTEST_XDIST_WORKER"), self.spelled("device")
+        return choose_device(self.device_option, worker=worker, tf32=self.allow_tf32, typed=typed)
+
+    def spelled(self, plain: str) -> str:
+        """How an option is typed in this session."""
+        return spelled(plain, self.selection)
 
     @cached_property
     def context(self) -> Context:
@@ -160,13 +165,14 @@ def default_store() -> Path:
     return Path(given) if given else user_cache_path("circuit-claims") / "store"
 
 
-def _store_folder(given: str | None) -> Path:
-    path = Path(given) if given else default_store()
+def _store_folder(option: Any, typed: str) -> Path:
+    path = Path(option.store) if option.store else default_store()
     if path.exists() and not path.is_dir():
-        where = "--store" if given else "CIRCUIT_CLAIMS_STORE"
+        name = spelled("store", option)
+        where = name if option.store else "CIRCUIT_CLAIMS_STORE"
         raise InputError(
             f"{where} {path}\n  expected  a folder, there or to be made\n  found     a file\n"
-            "  Type: pytest claims/ --store ANOTHER_FOLDER"
+            f"  Type: pytest {typed} {name} ANOTHER_FOLDER"
         )
     return path
 

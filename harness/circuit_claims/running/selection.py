@@ -12,6 +12,7 @@ from typing import Any
 from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import Claim
 from circuit_claims.keeping.profiles import Profile
+from circuit_claims.running.options import spelled
 
 
 class SelectionError(ClaimsError, ValueError):
@@ -33,7 +34,7 @@ class Choice:
 class Selection:
     """What `--subjects` and `--profile` ask for. `wanted` is empty when the option was not given; `names` are all
     models of the registry and all runs, `runs` those that are no models, which only claims that list them ask. `typed`
-    is what follows `pytest` to run the claims."""
+    is what follows `pytest` to run the claims, `short` are the options that this session knows by their short names."""
 
     wanted: tuple[str, ...]
     defaults: tuple[str, ...]
@@ -41,6 +42,7 @@ class Selection:
     names: frozenset[str] = frozenset()
     runs: frozenset[str] = frozenset()
     typed: str = "claims/"
+    short: frozenset[str] = frozenset()
 
     def label(self, subject: str) -> str:
         """The subject's name in the report: see `label_of`."""
@@ -61,11 +63,12 @@ class Selection:
         if name in asked:
             return Choice(name, asked=True, fetch=True)
         if self.wanted:
-            command = f"pytest {self.typed} --subjects {name}"
-            return Choice(name, False, False, f"not among --subjects {','.join(self.wanted)}", command)
+            option = spelled("subjects", self)
+            command = f"pytest {self.typed} {option} {name}"
+            return Choice(name, False, False, f"not among {option} {','.join(self.wanted)}", command)
         if name in self.defaults:
             reason = f"the {self.profile.name} profile asks {', '.join(asked)} only"
-            return Choice(name, False, False, reason, f"pytest {self.typed} --profile standard")
+            return Choice(name, False, False, reason, f"pytest {self.typed} {spelled('profile', self)} standard")
         return Choice(name, asked=True, fetch=False)
 
 

@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         EventStream(tmp_path / "a-file" / "run").start()
     done = forked.run((*PYTEST, "a-file/run"), make_project(tmp_path, HOLDS))
     assert done.status == 4
-    assert "type: pytest claims/ --report ANOTHER_FOLDER" in done.text
+    assert "type: pytest claims/ --claims-report ANOTHER_FOLDER" in done.text
     assert "INTERNALERROR" not in done.text
 
 

@@ -120,7 +120,7 @@ def test_a_measurement_made_anew_takes_the_old_ones_place(tmp_path):
 def test_a_store_that_cannot_be_written_says_what_to_type(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    with pytest.raises(StoreError, match="--store ANOTHER_FOLDER"):
+    with pytest.raises(StoreError, match="pytest claims/ --claims-store ANOTHER_FOLDER"):
         Store(blocked).save(KEY, example())
 
 

@@ -55,6 +55,7 @@ FAULTS = [
     ("test_claims.py", 'judge("TRI-01"', 'judge("TRI-10"', ("judges TRI-10", "TRI-01 is not judged")),
     ("test_claims.py", "(subject, judge)", "(judge)", ("has no argument 'subject'",)),
     ("test_claims.py", "(subject, judge)", "(subject, text, judge)", ("unknown text 'none: random tokens' of TRI-01",)),
+    ("test_claims.py", '@claim("TRI-01")', "", ("is a test without a claim", '@claim("TRI-01") over a test')),
     ("test_claims.py", '@claim("TRI-01")', '@claim(*["TRI-01"])', ("one that is computed",)),
     ("measures.py", "vmin=0", "vmn=0", ("measures.py:", "HeadMap: no such field 'vmn'", "nearest   vmin")),
     ("measures.py", 'title="Prefix matching of every head",', "", ("HeadMap: a field is missing", "expected  title")),
@@ -85,6 +86,46 @@ def test_a_fault_is_named_with_what_was_meant(folder, file, old, new, messages):
     found = faults(folder)
     assert all(message in found for message in messages), found
     assert file in found or file == "paper.toml"
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        ("def test_more(subject, judge):\n    pass\n", '@claim("ID") over a test with `judge`'),
+        ('def test_more(subject):\n    judge("TRI-01", 0)\n', '@claim("TRI-01") over a test with `judge`'),
+    ],
+    ids=["takes judge", "calls judge"],
+)
+def test_a_test_that_judges_without_a_claim_is_a_fault(folder, test, expected):
+    """Such a test fails when it is run: it belongs to no claim."""
+    before = check_papers((), folder.parents[1])
+    (folder / "test_more.py").write_text(test)
+    found = check_papers((), folder.parents[1])
+    (fault,) = found.faults
+    assert "test_more.py:1: test_more is a test without a claim" in fault
+    assert expected in fault
+    assert found.tests == before.tests
+
+
+def test_a_test_that_judges_nothing_needs_no_claim(folder):
+    (folder / "test_more.py").write_text("def test_more(subject):\n    assert subject\n")
+    assert faults(folder) == ""
+
+
+def test_a_test_with_a_text_needs_claims_with_one(folder):
+    change(folder, "paper.toml", "none: random tokens", "none")
+    assert faults(folder) == ""
+    change(folder, "test_claims.py", "(subject, judge)", "(subject, text, judge)")
+    (fault,) = check_papers((), folder.parents[1]).faults
+    assert "unknown text 'none' of TRI-01" in fault
+    assert "a name of `claims list --texts`, as the test has the argument `text`" in fault
+
+
+def test_test_files_are_those_that_pytest_collects(folder):
+    (folder / "test_claims.py").rename(folder / "claims_test.py")
+    assert faults(folder) == ""
+    change(folder, "claims_test.py", 'judge("TRI-01"', 'judge("TRI-10"')
+    assert "TRI-01 is not judged" in faults(folder)
 
 
 def test_a_test_that_hands_its_judge_to_a_function_is_left_to_the_run(folder):

@@ -69,6 +69,27 @@ def test_a_short_option_that_another_plugin_has_is_left_to_it(tmp_path, first):
     assert "--claims-profile quick" in events(root / "out", "verdict")[0]["rerun"]
 
 
+def test_lines_to_type_use_the_long_name_of_an_option_that_another_plugin_has(tmp_path):
+    root = make_project(tmp_path, HOLDS, conftest="")
+    (root / "conftest.py").write_text(OWNS_PROFILE.replace("profile", "device"))
+    paper = root / "claims" / "toy" / "paper.toml"
+    paper.write_text(paper.read_text().replace('cost = "seconds"', 'cost = "gpu hours"'))
+    words = ["--claims-device", "cpu", "--offline", "--report", "out", "--store", "store", "claims/"]
+    status, text = run(root, *words)
+    assert status == 0, text
+    assert verdicts(root / "out")["TY-01"]["command"] == "pytest claims/ --claims-device cuda"
+
+
+def test_a_refused_option_is_called_by_the_name_that_works_here(tmp_path):
+    root = make_project(tmp_path, HOLDS)
+    (root / "conftest.py").write_text(OWNS_PROFILE.replace("profile", "store"))
+    (root / "a-file").touch()
+    status, text = run(root, "--claims-store", "a-file", "claims/")
+    assert status == pytest.ExitCode.USAGE_ERROR, text
+    assert "--claims-store a-file" in text
+    assert "Type: pytest claims/ --claims-store ANOTHER_FOLDER" in text
+
+
 def test_the_clone_itself_needs_no_optional_plugin():
     """A flag of a plugin in the clone's addopts would stop pytest where that plugin is left out."""
     words = [word for name in OPTIONAL for word in ("-p", f"no:{name}")]
@@ -84,6 +105,84 @@ def test_no_optional_plugin_is_needed(tmp_path):
     assert verdicts(root / "out")["TY-01"]["outcome"] == "reproduced"
     assert "1 of 1 judged reproduced" in text
     assert not (root / "out" / "junit.xml").exists()
+
+
+STATES_LIMIT = """
+import pytest
+
+@pytest.fixture(autouse=True)
+def limits(request):
+    yield
+    marker = request.node.get_closest_marker("timeout")
+    print("LIMIT", request.node.name, request.config.option.timeout, marker and marker.args)
+
+def pytest_report_header(config):
+    from circuit_claims.running.plugin import SESSION
+    return f"CLAIMS {SESSION in config.stash}"
+"""
+
+
+def test_a_package_of_others_named_with_pyargs_is_no_claims_session(tmp_path):
+    """Nothing of it is imported to find that out: here the import of its tests would leave a trace."""
+    folder = tmp_path / "otherpkg" / "tests"
+    folder.mkdir(parents=True)
+    (tmp_path / "otherpkg" / "__init__.py").touch()
+    (folder / "__init__.py").write_text("import sys\nprint('IMPORTED BY', sys._getframe(1).f_code.co_name)\n")
+    (folder / "test_a.py").write_text("def test_a():\n    pass\n")
+    (tmp_path / "conftest.py").write_text(STATES_LIMIT)
+    status, text = run(tmp_path, "-s", "-p", "conftest", "--pyargs", "otherpkg.tests.test_a")
+    assert status == 0, text
+    assert "CLAIMS False" in text
+    assert "LIMIT test_a None None" in text
+
+
+def test_a_package_with_papers_named_with_pyargs_is_a_claims_session(tmp_path):
+    root = make_project(tmp_path, HOLDS)
+    (root / "claims").rename(root / "theirs")
+    for folder in ("theirs", "theirs/toy"):
+        (root / folder / "__init__.py").touch()
+    (root / "conftest.py").write_text(STATES_LIMIT)
+    for word in ("theirs", "theirs.toy", "theirs.toy.test_toy"):
+        status, text = run(root, "-p", "conftest", "--collect-only", "--pyargs", word)
+        assert status == 0, text
+        assert "CLAIMS True" in text
+
+
+def test_the_time_limit_is_that_of_claims_alone(tmp_path):
+    root = make_project(tmp_path, HOLDS)
+    (root / "test_theirs.py").write_text("def test_theirs():\n    pass\n")
+    (root / "conftest.py").write_text(STATES_LIMIT)
+    status, text = run(root, "-s", "--report", "out", "--store", "store", ".")
+    assert status == 0, text
+    assert "LIMIT test_theirs None None" in text
+    assert "LIMIT test_it[gpt2] None (900.0,)" in text
+    status, text = run(root, "-s", "--timeout", "60", "--report", "out2", "--store", "store", ".")
+    assert status == 0, text
+    assert "LIMIT test_it[gpt2] 60.0 None" in text
+
+
+@pytest.mark.parametrize("folder", ["manuscript", "claims/manuscript", "."])
+def test_a_paper_toml_of_somebody_else_is_passed_over(tmp_path, folder):
+    place = tmp_path / folder
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "paper.toml").write_text('[build]\nengine = "lualatex"\n')
+    (place / "test_theirs.py").write_text("def test_theirs():\n    pass\n")
+    (tmp_path / "conftest.py").write_text(STATES_LIMIT)
+    for word in (".", folder):
+        status, text = run(tmp_path, "-p", "conftest", word)
+        assert status == 0, text
+        assert "CLAIMS False" in text
+
+
+def test_a_paper_toml_of_a_paper_that_is_wrong_elsewhere_stays_an_error(tmp_path):
+    root = make_project(tmp_path, HOLDS)
+    paper = root / "claims" / "toy" / "paper.toml"
+    whole = paper.read_text()
+    for text in (whole + '\n[build]\nengine = "lualatex"\n', whole + "\n[build\n"):
+        paper.write_text(text)
+        status, text = run(root, ".")
+        assert status == pytest.ExitCode.USAGE_ERROR, text
+        assert "paper.toml" in text
 
 
 def test_two_papers_may_have_a_test_file_of_one_name(tmp_path):

@@ -32,9 +32,9 @@ DEFAULTS = ("small", "large")
 OWN = frozenset({"paper-1", "paper-2", "words", "L2W256-3m-rr", "L2W256-s-3"})
 
 
-def selection(text="", profile="standard"):
+def selection(text="", profile="standard", short=("profile", "subjects")):
     wanted = parse_subjects(text, REGISTRY, DEFAULTS, own=OWN)
-    return Selection(wanted, DEFAULTS, PROFILES[profile], frozenset(REGISTRY))
+    return Selection(wanted, DEFAULTS, PROFILES[profile], frozenset(REGISTRY), short=frozenset(short))
 
 
 def claim(others=True, **changes):
@@ -75,6 +75,15 @@ def test_the_quick_profile_asks_one_default_and_names_the_way_to_the_others():
     assert asked(choices) == {"paper-1": True, "paper-2": True, "small": True, "large": False}
     assert choices[3].reason == "the quick profile asks small only"
     assert choices[3].command == "pytest claims/ --profile standard"
+
+
+def test_lines_to_type_spell_options_as_this_session_knows_them():
+    """Where another plugin has the short name, it would get what is typed."""
+    (*_, left) = selection(profile="quick", short=("subjects",)).choices(claim())
+    assert left.command == "pytest claims/ --claims-profile standard"
+    (left, *_) = selection("paper-2", short=("profile",)).choices(claim())
+    assert left.command == "pytest claims/ --claims-subjects paper-1"
+    assert left.reason == "not among --claims-subjects paper-2"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """`claims check`: what can be known of a paper's folder without measuring, each fault with the nearest names.
 
 Checked: every field of paper.toml; that subjects, texts, traits and units are known; that each claim has a test and
-each test its claims; that the folder's files find what they import from each other, and what the contribution names;
-that each control is written out in the paper's code; the fields of evidence; deviations.toml.
+each test that judges its claims; that the folder's files find what they import from each other, and what the
+contribution names; that each control is written out in the paper's code; the fields of evidence; deviations.toml.
 Not checked: whether a control comes out as it must, and everything else that only shows when it is measured.
 """
 
@@ -151,6 +151,10 @@ class _Check:
         yield from self._without_test()
         for test in self.sources.tests:
             yield from self._of_test(test, known)
+        for test in self.sources.unmarked:
+            ids = ", ".join(f'"{name}"' for name in test.judged) or '"ID"'
+            where = f"{_shown(test.file)}:{test.line}: {test.name} is a test without a claim"
+            yield _fault(where, f"@claim({ids}) over a test with `judge`", "none")
         for call in self.sources.evidence:
             yield from _of_evidence(call)
         for file, reason in self.sources.broken.items():
@@ -265,7 +269,8 @@ class _Check:
             found = ", ".join(f"{text!r} of {name}" for text, name in texts.items())
             yield _fault(f"{where}: two texts in one test", "claims of one text for the argument `text`", found)
         for text, name in texts.items():
-            if text not in known.texts and " " in text:
+            # Unknown names of one word, "none" apart, are told of the claim itself.
+            if text not in known.texts and (text == "none" or " " in text):
                 expected = "a name of `claims list --texts`, as the test has the argument `text`"
                 yield _fault(f"{where}: unknown text {text!r} of {name}", expected, text, known.texts)
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from circuit_claims.places import PACKAGE
 
 FACE = ("circuit_claims.api", "circuit_claims.judging.evidence")
+# What pytest collects unless its option `python_files` says otherwise.
+TEST_FILES = ("test_*.py", "*_test.py")
 OWN_PAPERS = f"{PACKAGE.name}.papers."
 
 
 @dataclass(frozen=True)
 class ClaimTest:
-    """A test marked with claims: their `ids`, those its body judges, its `arguments`.
+    """A test that judges: the `ids` of the claims it is `marked` with, those its body judges, its `arguments`.
 
     `readable` is False where an id is not written out, so that neither list is whole; `handed_on` where the body gives
     `judge` to a function, which may judge others (a claim left without a verdict shows when the test is run).
@@ -33,6 +35,7 @@ class ClaimTest:
     ids: tuple[str, ...]
     judged: tuple[str, ...]
     arguments: frozenset[str]
+    marked: bool
     readable: bool
     handed_on: bool
 
@@ -70,9 +73,18 @@ class Sources:
     @cached_property
     def tests(self) -> tuple[ClaimTest, ...]:
         """The tests of the folder that are marked with claims."""
+        return tuple(test for test in self._judging if test.marked)
+
+    @cached_property
+    def unmarked(self) -> tuple[ClaimTest, ...]:
+        """The tests of the folder that judge without being marked with a claim."""
+        return tuple(test for test in self._judging if not test.marked)
+
+    @cached_property
+    def _judging(self) -> tuple[ClaimTest, ...]:
         own = {file: tree for file, tree in self.trees.items() if file.is_relative_to(self.folder)}
-        files = {file: tree for file, tree in own.items() if file.name.startswith("test_")}
-        return tuple(test for file, tree in files.items() for test in _claim_tests(file, tree))
+        files = {file: tree for file, tree in own.items() if any(map(file.match, TEST_FILES))}
+        return tuple(test for file, tree in files.items() for test in _judging_tests(file, tree))
 
     @cached_property
     def texts(self) -> frozenset[str]:
@@ -188,18 +200,20 @@ def _top_level(name: str) -> Sequence[str] | None:
     return list(spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
 
 
-def _claim_tests(file: Path, tree: ast.Module) -> Iterator[ClaimTest]:
+def _judging_tests(file: Path, tree: ast.Module) -> Iterator[ClaimTest]:
+    """The tests that are marked with claims, and those without a mark that take `judge` or call it with an id."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test"):
             continue
         marks = [mark for mark in node.decorator_list if isinstance(mark, ast.Call) and _is_claim(mark.func)]
-        if not marks:
-            continue
         given = [argument for mark in marks for argument in mark.args]
         asked = [call.args[0] for call in ast.walk(node) if isinstance(call, ast.Call) and _is_judge(call)]
         arguments = frozenset(one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs))
+        if not (marks or "judge" in arguments or _written_out(asked)):
+            continue
         yield ClaimTest(
             file, node.lineno, node.name, tuple(_written_out(given)), tuple(_written_out(asked)), arguments,
+            marked=bool(marks),
             readable=len(_written_out(given)) == len(given) and len(_written_out(asked)) == len(asked),
             handed_on=any(_hands_on(call) for call in ast.walk(node) if isinstance(call, ast.Call)),
         )  # fmt: skip
