@@ -21,13 +21,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from circuit_claims.errors import InputError
-from circuit_claims.judging.evidence import Evidence
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.keeping.measure import measure
-from circuit_claims.running.contributions import Contribution, SubjectKind, Trait
-from circuit_claims.running.options import ClaimsOption
+from circuit_claims.api import (
+    ClaimsOption,
+    Contribution,
+    Evidence,
+    Finding,
+    InputError,
+    Interval,
+    Measurement,
+    SubjectKind,
+    Trait,
+    measure,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def charts():
 
 
 def draw_chart(evidence, name):
-    from circuit_claims.report.figures.evidence import Exhibit
+    from circuit_claims.api import Exhibit
 
     return Exhibit(title="A chart", text=f"soundings {evidence['soundings']}")
 
@@ -116,7 +121,7 @@ CONTRIBUTION = Contribution(
 )
 '''
 TESTS = (
-    "from circuit_claims.running.plugin import claim\n\nfrom .measures import charts, finding\n\n\n"
+    "from circuit_claims.api import claim\n\nfrom .measures import charts, finding\n\n\n"
     '@claim("{id}")\ndef test_it(subject, judge):\n'
     '    judge("{id}", finding(subject), evidence=charts())\n'
 )
@@ -131,8 +136,7 @@ TEXTS = (
 WAVES = {"replication": ["north-sea"], "reanalysis": ["pond"], "reproduction": ["toy-lm"]}
 # The second paper's measures have the same names and another answer.
 TIDES = (
-    "from circuit_claims.judging.findings import Finding\n"
-    "from circuit_claims.judging.measurement import Interval, Measurement\n\n\n"
+    "from circuit_claims.api import Finding, Interval, Measurement\n\n\n"
     "def charts():\n    return []\n\n\n"
     "def finding(subject):\n"
     '    flat = Measurement("score", 0.0, Interval(0.0, 0.1))\n'
