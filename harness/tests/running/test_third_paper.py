@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from circuit_claims.api import console
 
 from tests.helpers import forked
 from tests.helpers.toy_project import CLAIM, PAPER, as_toml
@@ -234,6 +235,36 @@ def test_the_command_line_knows_it(home, words):
     assert f"run with: pytest {words[1] if words else 'claims'}/\n" in doctor.text
     if not words:
         assert "PLUMBED" in run(home, "claims", "plumb").text
+
+
+INI, PROJECT = "[pytest]\naddopts = -q\n  --claims-dir elsewhere\n", "[tool.pytest.ini_options]\naddopts = {}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "given", "found"),
+    [
+        ("pytest.ini", INI, None, "elsewhere"),
+        ("pytest.ini", INI, "other", "other"),
+        ("pytest.ini", "[pytest]\n", None, None),
+        ("pytest.ini", "no section", None, None),
+        ("pyproject.toml", PROJECT.format("'--claims-dir=elsewhere'"), None, "elsewhere"),
+        ("pyproject.toml", PROJECT.format("['-q', '--claims-dir', 'elsewhere']"), None, "elsewhere"),
+        ("pyproject.toml", "[tool]\npytest = 3\n", None, None),
+        ("pyproject.toml", "not toml", None, None),
+    ],
+)
+def test_the_folder_that_pytest_is_told_of_is_read(tmp_path, monkeypatch, file, text, given, found):
+    (tmp_path / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert console.claims_dir_of_pytest(given and Path(given)) == (found and Path(found))
+
+
+def test_the_command_line_knows_the_folder_that_pytest_is_told_of(home):
+    (home / "pytest.ini").write_text("[pytest]\naddopts = --claims-dir elsewhere\n")
+    listed, checked, plumbed = run(home, "claims", "list"), run(home, "claims", "check"), run(home, "claims", "plumb")
+    assert "TW-01" in listed.text
+    assert "2 papers" in checked.text, checked.text
+    assert "PLUMBED" in plumbed.text
 
 
 @pytest.mark.parametrize(
