@@ -11,7 +11,8 @@ What each does stands in its own docstring, with an example that runs. Read in t
 
 - intervals and p-values: the functions that `circuit_claims.judging.statistics` lists by what was seen;
 - who comes first: `Ranking`, `first_of`, `order_of`, `Rival`;
-- what a paper brings beside claims: `Contribution` and its parts, `console` for commands, `refuse_missing` for options;
+- what a paper brings beside claims: `Contribution` and its parts, `console` for commands, `refuse_missing` for options,
+  `Exhibit` for figures of its own;
 - what tests, openers and measures are handed: `Judge`, `TextUse`, `Run`, `Subject`, `Context`, `Profile`;
 - work of hours, kept piece by piece: `CellPlan`, `fill_all`, `closure`, `Meter`, `Progress`, `one_at_a_time`; `kept`;
 - errors that say what to type: `InputError` of what was given, `ClaimsError` above all.
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from circuit_claims.heads.head_types import current_token_scores, prefix_matching_scores, previous_token_scores
     from circuit_claims.heads.head_types_planted import planted_induction
     from circuit_claims.heads.network import Network, contexts, network_of
+    from circuit_claims.report.figures.evidence import Exhibit, Grid
     from circuit_claims.running import console
     from circuit_claims.running.judge import Judge, TextUse
     from circuit_claims.running.run import Run
@@ -134,7 +136,9 @@ __all__ = [
     "Curves",
     "Evidence",
     "EvidenceError",
+    "Exhibit",
     "Finding",
+    "Grid",
     "GridMap",
     "HeadCurves",
     "HeadMap",
@@ -227,7 +231,7 @@ _LATE = {
     "current_token_scores": "heads.head_types", "prefix_matching_scores": "heads.head_types",
     "previous_token_scores": "heads.head_types",
     "Judge": "running.judge", "TextUse": "running.judge", "Run": "running.run", "Subject": "running.subjects",
-    "console": "running.console",
+    "console": "running.console", "Exhibit": "report.figures.evidence", "Grid": "report.figures.evidence",
 }  # fmt: skip
 
 

@@ -69,12 +69,13 @@ class Closure:
         return {"source": self.digest, "libraries": dict(self.libraries)}
 
 
-def closure_of_measure(function: Callable[..., Any], subject: Any) -> Closure:
+def closure_of_measure(function: Callable[..., Any], subject: Any, *texts: Any) -> Closure:
     """The closure of a measure of `subject`: of the function, the subject's class and the classes of its fields.
 
-    A measure asks its subject for scores or weights, so the code behind the question is the subject's.
+    A measure asks its subject for scores or weights, so the code behind the question is the subject's; and that of the
+    `texts` that it is given as parameters.
     """
-    return closure(*dict.fromkeys([function, *_classes(subject)]))
+    return closure(*dict.fromkeys([function, *(kind for each in (subject, *texts) for kind in _classes(each))]))
 
 
 def _classes(subject: Any) -> list[type]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from circuit_claims.errors import ClaimsError
+from circuit_claims.errors import ClaimsError, InputError
 from circuit_claims.judging.measurement import Cost, Measurement
 from circuit_claims.keeping.cells import CellPlan, CellStore, fill_all
 from circuit_claims.keeping.keys import closure_of_measure
 from circuit_claims.keeping.profiles import PROFILES, Profile
+from circuit_claims.keeping.store import key_of
 
 # Which measure is at work: what it reads of the run beside its key would be kept under the wrong one.
 _MEASURING: ContextVar[str] = ContextVar("measuring", default="")
@@ -70,9 +71,9 @@ def measure(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
 
     The key digests the code that the figure hangs on (`keys.closure_of_measure`: the function's, the subject's, with
     the versions of the libraries they use), the measure's name, the subject's identity, every parameter (defaults
-    filled in) and the kind of device. A measure never sees a claim, and cannot read the run's profile
-    (`ProfileInMeasure`): how much is measured comes as parameters. A file that it reads is no part of its key: hand on
-    what stands in the file, or its digest.
+    filled in) and the kind of device. Parameters are JSON values; a text, as the fixture `text` gives it, counts by its
+    digest. A measure never sees a claim, and cannot read the run's profile (`ProfileInMeasure`): how much is measured
+    comes as parameters. A file that it reads is no part of its key: hand on what stands in the file, or its digest.
 
     >>> @measure
     ... def mean_score(subject, *, seed: int = 0) -> Measurement:
@@ -85,16 +86,39 @@ def measure(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
         bound = signature.bind(subject, **parameters)
         bound.apply_defaults()
         chosen = dict(list(bound.arguments.items())[1:])
+        texts = [value for value in chosen.values() if _is_text(value)]
         parts = {
             "measure": function.__qualname__,
-            **closure_of_measure(function, subject).parts(),
+            **closure_of_measure(function, subject, *texts).parts(),
             "subject": dict(subject.identity()),
-            "parameters": chosen,
+            "parameters": {name: _in_key(function.__qualname__, name, value) for name, value in chosen.items()},
             "device": subject.context.device.split(":")[0],
         }
         return _found_or_made(subject.context, function.__qualname__, parts, lambda: function(subject, **chosen))
 
     return stored
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a parameter is a `Text`: told by its name and digest, since texts stand above this room."""
+    return all(isinstance(getattr(value, name, None), str) for name in ("name", "digest"))
+
+
+def _in_key(measure_name: str, name: str, value: Any) -> Any:
+    """A parameter as it enters the key: a text by its digest, a JSON value as it is. Raises `InputError` for others."""
+    if _is_text(value):
+        return {"text": value.digest}
+    try:
+        key_of({name: value})
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{measure_name}: its parameter `{name}` cannot enter the key that the measurement is kept under\n"
+            "  expected  a JSON value (finite number, string, truth value, None, list or dict of these) or a text\n"
+            f"  found     {type(value).__name__} ({error})\n"
+            f"  Give `{name}` as JSON values (an array as array.tolist()), or in the first argument: a class with the\n"
+            "  subject and it as fields, whose `identity()` has its digest beside the subject's own."
+        ) from None
+    return value
 
 
 def _found_or_made(

@@ -16,6 +16,7 @@ from circuit_claims.running.console import (
     ModelName,
     ModelsDir,
     Offline,
+    claims_dir_of_pytest,
     command_context,
     err,
     out,
@@ -76,7 +77,7 @@ def add_commands_of_papers(to: typer.Typer) -> None:
 
     named = shipped_papers().named("commands")
     with suppress(ClaimsError):
-        named = {**papers_here(None).named("commands"), **named}
+        named = {**papers_here(claims_dir_of_pytest()).named("commands"), **named}
     for name, (paper, function) in named.items():
         taken = {command.name or getattr(command.callback, "__name__", "") for command in to.registered_commands}
         if name in taken:

@@ -11,7 +11,10 @@ gpt2: 144 heads
 
 from __future__ import annotations
 
+import configparser
+import shlex
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,9 +45,44 @@ ModelsDir = Annotated[
     Path | None,
     typer.Option("--models-dir", callback=_models_dir, help="A folder with model files, looked at first."),
 ]
+
+
+def claims_dir_of_pytest(given: Path | None = None) -> Path | None:
+    """`given`, else the --claims-dir in pytest's `addopts` of the current folder: said once, it holds for both."""
+    if given is not None:
+        return given
+    words = _addopts(Path.cwd())
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--claims-dir" and (equals or words[at + 1 :]):
+            given = Path(value if equals else words[at + 1])
+    return given
+
+
+def _addopts(folder: Path) -> list[str]:
+    """The words of pytest's `addopts` in a folder; a file that cannot be read has none, and pytest says why."""
+    ini, project = folder / "pytest.ini", folder / "pyproject.toml"
+    try:
+        if ini.is_file():  # comes before a pyproject.toml for pytest too, even where it is empty
+            parser = configparser.RawConfigParser()
+            parser.read_string(ini.read_text(encoding="utf-8"))
+            return shlex.split(parser.get("pytest", "addopts", fallback=""))
+        if project.is_file():
+            tools = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]
+            found = tools["pytest"]["ini_options"]["addopts"]
+            return shlex.split(found) if isinstance(found, str) else [str(word) for word in found]
+    except (OSError, ValueError, KeyError, TypeError, configparser.Error):
+        pass
+    return []
+
+
 ClaimsDir = Annotated[
     Path | None,
-    typer.Option("--claims-dir", help="The folder with the papers (claims/ here, or what ships, unless given)."),
+    typer.Option(
+        "--claims-dir",
+        callback=claims_dir_of_pytest,
+        help="The folder with the papers (pytest's addopts here say it, or claims/ here, or what ships, unless given).",
+    ),
 ]
 
 

@@ -66,8 +66,8 @@ class SubjectKind:
     """How rows of one `kind` in `runs.toml` become subjects.
 
     `open(row, run)` gives the subject, or raises `ModelNotAvailable` with the command that would bring it. A subject
-    has `name`, `context`, `identity()`, `card()` and `check_untouched()`, as `circuit_claims.running.subjects.Subject`
-    has. `state(row)` says in a line for `claims doctor` whether it is here and what to type.
+    has `name`, `context`, `identity()`, `card()` and `check_untouched()`, as `circuit_claims.api.Subject` has.
+    `state(row)` says in a line for `claims doctor` whether it is here and what to type.
 
     >>> SubjectKind(open="subjects:open_run", state="subjects:state_of_run").open  # imported when first called
     'subjects:open_run'
@@ -86,8 +86,7 @@ class Contribution:
     its tests to read with `context.profile.amounts_of(paper_id)` and hand to measures as parameters. `traits` are by
     the name in `requires`, `presuppositions` by the name in `presupposes`, `subject_kinds` by the `kind` in runs.toml,
     `commands` by the word after `claims` (functions for typer), `figures` by the `type` of a subclass of `Evidence`:
-    `draw(record, name)`, with the fields as they stand in the event, gives a
-    `circuit_claims.report.figures.evidence.Exhibit`.
+    `draw(record, name)`, with the fields as they stand in the event, gives an `Exhibit`.
     `card(subject)` gives lines for every subject's card in the report, an empty dict where it has nothing to say.
 
     >>> added = Contribution(traits={"two_layers": Trait("fewer than two layers", "measures:has_two_layers")})

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from circuit_claims.errors import ClaimsError
 from circuit_claims.judging.claims import load_papers
 from circuit_claims.judging.measurement import Measurement, Rival
 from circuit_claims.judging.verdicts import apply_rule, judge
 from circuit_claims.keeping import measure as measuring
-from circuit_claims.keeping.keys import closure
+from circuit_claims.keeping.cells import MemoryStore
+from circuit_claims.keeping.keys import closure, closure_of_measure
 from circuit_claims.keeping.measure import Context, ProfileInMeasure, measure
 from circuit_claims.keeping.store import Store, to_json
 from circuit_claims.papers.successor_heads.amounts import profile_of
@@ -30,6 +32,7 @@ from circuit_claims.papers.successor_heads.succession.measures import (
 )
 from circuit_claims.papers.successor_heads.succession.paths import input_paths
 from circuit_claims.papers.successor_heads.succession.planted_subject import PlantedSubject, WordTokens
+from circuit_claims.texts import Document, Text
 
 CLAIMS = {
     claim.id: claim for paper in load_papers(Path(__file__).resolve().parents[3] / "claims") for claim in paper.claims
@@ -146,6 +149,44 @@ def test_the_key_changes_with_what_measures(fresh, monkeypatch):
 def test_the_key_changes_with_the_kind_of_device_and_not_its_number(fresh):
     keys = [key(fresh(device=device)) for device in ("cpu", "cuda:0", "cuda:1")]
     assert keys[0] != keys[1] == keys[2]
+
+
+# A measure that is given a text, or what no key can hold.
+
+
+@measure
+def lengths(subject, *, text, scale: float = 1.0) -> Measurement:
+    """How long a text is."""
+    MADE.append((subject.name, len(text.joined)))
+    return Measurement("characters", scale * len(text.joined))
+
+
+def text_of(*documents: str, name: str = "logs") -> Text:
+    return Text(name, "a text", tuple(Document(str(at), text) for at, text in enumerate(documents)), {})
+
+
+def test_a_text_that_is_a_parameter_counts_by_its_digest(fresh):
+    context = fresh()
+    first = lengths(Thing(context), text=text_of("ab", "c"))
+    assert lengths(Thing(fresh()), text=text_of("ab", "c", name="the same elsewhere")).origin == "store"
+    other = lengths(Thing(context), text=text_of("a", "bc"))
+    assert (first.value, len(MADE)) == (5.0, 2)
+    assert first.facts["key"] != other.facts["key"]
+
+
+def test_the_code_of_a_text_that_is_a_parameter_is_in_the_key():
+    function, thing = lengths.__wrapped__, Thing(Context(MemoryStore()))
+    with_text, without = closure_of_measure(function, thing, text_of("a")), closure_of_measure(function, thing)
+    assert set(with_text.definitions) - set(without.definitions) >= {"circuit_claims.texts.sources:Text"}
+
+
+@pytest.mark.parametrize("value", [Path("here"), np.zeros(2), float("nan"), [text_of("in a list")]])
+def test_a_parameter_that_no_key_can_hold_is_named_with_the_way_out(fresh, value):
+    with pytest.raises(ClaimsError) as error:
+        counted(Thing(fresh()), scale=value)
+    told = ("counted: its parameter `scale`", "a JSON value", f"found     {type(value).__name__}", "`identity()`")
+    assert all(words in str(error.value) for words in told), error.value
+    assert MADE == []
 
 
 # Findings on the planted model, its controls, and the same model without the plant.

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from circuit_claims.api import console
 
 from tests.helpers import forked
 from tests.helpers.toy_project import CLAIM, PAPER, as_toml
@@ -21,13 +22,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from circuit_claims.errors import InputError
-from circuit_claims.judging.evidence import Evidence
-from circuit_claims.judging.findings import Finding
-from circuit_claims.judging.measurement import Interval, Measurement
-from circuit_claims.keeping.measure import measure
-from circuit_claims.running.contributions import Contribution, SubjectKind, Trait
-from circuit_claims.running.options import ClaimsOption
+from circuit_claims.api import (
+    ClaimsOption,
+    Contribution,
+    Evidence,
+    Finding,
+    InputError,
+    Interval,
+    Measurement,
+    SubjectKind,
+    Trait,
+    measure,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def charts():
 
 
 def draw_chart(evidence, name):
-    from circuit_claims.report.figures.evidence import Exhibit
+    from circuit_claims.api import Exhibit
 
     return Exhibit(title="A chart", text=f"soundings {evidence['soundings']}")
 
@@ -116,7 +122,7 @@ CONTRIBUTION = Contribution(
 )
 '''
 TESTS = (
-    "from circuit_claims.running.plugin import claim\n\nfrom .measures import charts, finding\n\n\n"
+    "from circuit_claims.api import claim\n\nfrom .measures import charts, finding\n\n\n"
     '@claim("{id}")\ndef test_it(subject, judge):\n'
     '    judge("{id}", finding(subject), evidence=charts())\n'
 )
@@ -131,8 +137,7 @@ TEXTS = (
 WAVES = {"replication": ["north-sea"], "reanalysis": ["pond"], "reproduction": ["toy-lm"]}
 # The second paper's measures have the same names and another answer.
 TIDES = (
-    "from circuit_claims.judging.findings import Finding\n"
-    "from circuit_claims.judging.measurement import Interval, Measurement\n\n\n"
+    "from circuit_claims.api import Finding, Interval, Measurement\n\n\n"
     "def charts():\n    return []\n\n\n"
     "def finding(subject):\n"
     '    flat = Measurement("score", 0.0, Interval(0.0, 0.1))\n'
@@ -230,6 +235,36 @@ def test_the_command_line_knows_it(home, words):
     assert f"run with: pytest {words[1] if words else 'claims'}/\n" in doctor.text
     if not words:
         assert "PLUMBED" in run(home, "claims", "plumb").text
+
+
+INI, PROJECT = "[pytest]\naddopts = -q\n  --claims-dir elsewhere\n", "[tool.pytest.ini_options]\naddopts = {}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "given", "found"),
+    [
+        ("pytest.ini", INI, None, "elsewhere"),
+        ("pytest.ini", INI, "other", "other"),
+        ("pytest.ini", "[pytest]\n", None, None),
+        ("pytest.ini", "no section", None, None),
+        ("pyproject.toml", PROJECT.format("'--claims-dir=elsewhere'"), None, "elsewhere"),
+        ("pyproject.toml", PROJECT.format("['-q', '--claims-dir', 'elsewhere']"), None, "elsewhere"),
+        ("pyproject.toml", "[tool]\npytest = 3\n", None, None),
+        ("pyproject.toml", "not toml", None, None),
+    ],
+)
+def test_the_folder_that_pytest_is_told_of_is_read(tmp_path, monkeypatch, file, text, given, found):
+    (tmp_path / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert console.claims_dir_of_pytest(given and Path(given)) == (found and Path(found))
+
+
+def test_the_command_line_knows_the_folder_that_pytest_is_told_of(home):
+    (home / "pytest.ini").write_text("[pytest]\naddopts = --claims-dir elsewhere\n")
+    listed, checked, plumbed = run(home, "claims", "list"), run(home, "claims", "check"), run(home, "claims", "plumb")
+    assert "TW-01" in listed.text
+    assert "2 papers" in checked.text, checked.text
+    assert "PLUMBED" in plumbed.text
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,12 @@ TOP_HEADS = 10
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: column names, rows of text, the rows that are marked, and the word that says what the mark means."""
+    """A table: column names, rows of text, the rows that are marked, and the word that says what the mark means.
+
+    >>> depths = Grid(("place", "depth"), (("north", "70"), ("south", "8")), marked=frozenset({0}), mark="deepest")
+    >>> [depths.rows[at][0] for at in depths.marked]
+    ['north']
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -55,7 +60,15 @@ class Grid:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One piece of evidence: at most one figure, one table and one text, or the reason it could not be drawn."""
+    """One piece of evidence: at most one figure, one table and one text, or the reason it could not be drawn.
+
+    What a paper's `figures` draw. `figure` is SVG as `Markup`, which the page takes as it is; `text` is escaped.
+
+    >>> def draw_chart(record: Mapping[str, Any], name: str) -> Exhibit:
+    ...     return Exhibit(title=record["title"], text=f"soundings {record['soundings']}")
+    >>> draw_chart({"type": "chart", "title": "A chart", "soundings": "1 2 3"}, "figure-1").text
+    'soundings 1 2 3'
+    """
 
     title: str
     caption: str = ""
