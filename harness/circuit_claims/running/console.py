@@ -72,7 +72,7 @@ def _addopts(folder: Path) -> list[str]:
             found = tools["pytest"]["ini_options"]["addopts"]
             return shlex.split(found) if isinstance(found, str) else [str(word) for word in found]
     except (OSError, ValueError, KeyError, TypeError, configparser.Error):
-        pass
+        return []  # pytest itself says what is wrong with the file
     return []
 
 
