@@ -62,8 +62,12 @@ def _refuse(message: str) -> NoReturn:
 
 def asks_for_own(words: list[str]) -> bool:
     """Whether the first word is a command of the harness's own: then no paper's code is needed, and none is run."""
-    named = {each.name or getattr(each.callback, "__name__", "").replace("_", "-") for each in app.registered_commands}
-    return bool(words) and words[0] in named
+    return bool(words) and words[0] in commands_of(app)
+
+
+def commands_of(app: typer.Typer) -> set[str]:
+    """The words after `claims` that an app knows, as typer spells a function's name."""
+    return {each.name or getattr(each.callback, "__name__", "").replace("_", "-") for each in app.registered_commands}
 
 
 def add_commands_of_papers(to: typer.Typer) -> None:
@@ -79,8 +83,7 @@ def add_commands_of_papers(to: typer.Typer) -> None:
     with suppress(ClaimsError):
         named = {**papers_here(claims_dir_of_pytest()).named("commands"), **named}
     for name, (paper, function) in named.items():
-        taken = {command.name or getattr(command.callback, "__name__", "") for command in to.registered_commands}
-        if name in taken:
+        if name in (taken := commands_of(to)):
             raise ContributionError(
                 f"{paper.contribution}: the command {name!r} is taken\n  expected  a name that `claims` does not have\n"
                 f"  found     one of {', '.join(sorted(taken))}\n  Rename it in `commands`."

@@ -9,7 +9,7 @@ import pytest
 import torch
 from circuit_claims.heads.planted import random_tensors, small_config
 from circuit_claims.models.architectures.layers import CircuitWeights
-from circuit_claims.papers.successor_heads.counting.features import NOBODY, head_logits, successor_probability
+from circuit_claims.papers.successor_heads.counting.features import head_logits, successor_probability
 from circuit_claims.papers.successor_heads.counting.neurons import (
     ablation_drops,
     commonest_period,
@@ -19,6 +19,7 @@ from circuit_claims.papers.successor_heads.counting.neurons import (
     neuron_values,
     spectra,
 )
+from circuit_claims.papers.successor_heads.counting.tokens import NOBODY
 
 from tests.helpers.small_models import ARCHITECTURES
 from tests.successor_heads.counting.counters import PERIODS, counter, shuffled

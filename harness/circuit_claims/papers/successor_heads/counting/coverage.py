@@ -11,10 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from circuit_claims.api import Measurement, bootstrap_counts, percentile_interval, stratified_counts
-
-NOBODY = -1
-DRAWS = 2000
-QUICK = 400
+from circuit_claims.papers.successor_heads.counting.moduli import QUICK
+from circuit_claims.papers.successor_heads.counting.tokens import NOBODY
 
 
 def covered_by_mode(

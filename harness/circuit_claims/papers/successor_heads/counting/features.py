@@ -21,9 +21,10 @@ from circuit_claims.api import Measurement
 from circuit_claims.heads.autoencoders.training import Autoencoders
 from circuit_claims.heads.ov_circuit import fold_layer, weighed_readout
 from circuit_claims.models.architectures.layers import CircuitWeights, Layer, Projection
-from circuit_claims.papers.successor_heads.counting.coverage import DRAWS, coverage_of
+from circuit_claims.papers.successor_heads.counting.coverage import coverage_of
+from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
+from circuit_claims.papers.successor_heads.counting.tokens import NOBODY
 
-NOBODY = -1
 ROWS_AT_ONCE = 4096
 
 Logits = Callable[[Tensor], Tensor]

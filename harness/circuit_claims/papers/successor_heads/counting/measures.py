@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuit_claims.api import Measurement, measure
-from circuit_claims.papers.successor_heads.counting.coverage import DRAWS, coverage_of
+from circuit_claims.papers.successor_heads.counting.coverage import coverage_of
 from circuit_claims.papers.successor_heads.counting.known import residues_of_others
-from circuit_claims.papers.successor_heads.counting.moduli import string_numbers
+from circuit_claims.papers.successor_heads.counting.moduli import DRAWS, string_numbers
 from circuit_claims.papers.successor_heads.succession.measures import successor_scores
 from circuit_claims.papers.successor_heads.succession.quantities import ranking
 

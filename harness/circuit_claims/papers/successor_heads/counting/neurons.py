@@ -18,8 +18,9 @@ from torch import Tensor
 
 from circuit_claims.api import Measurement, bootstrap_counts, first_of, percentile_interval
 from circuit_claims.models.architectures.layers import CircuitWeights, Mlp
-from circuit_claims.papers.successor_heads.counting.features import NOBODY, Logits, successor_probability
+from circuit_claims.papers.successor_heads.counting.features import Logits, successor_probability
 from circuit_claims.papers.successor_heads.counting.moduli import DRAWS
+from circuit_claims.papers.successor_heads.counting.tokens import NOBODY
 
 TOP = 16
 PERIODS = tuple(range(2, 26))
