@@ -31,7 +31,6 @@ def published_folder(name: str, cache_dir: Path | None = None) -> Path:
 
 def recorded_numbers(option: str, given: str) -> Path:
     """Where `--claims-recorded` points; `InputError` for what is not the authors' file: no test could use it."""
-    from circuit_claims.api import refuse_missing
     from circuit_claims.papers.refined_llc.runs.recorded import RecordedData, RecordedDataError, find_recorded
 
     place = refuse_missing(option, given, file_too=True)
